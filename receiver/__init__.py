@@ -1,0 +1,1 @@
+"""Everything about spans: they arrive (ingest), are kept (store) and are read (traces)."""

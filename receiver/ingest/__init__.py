@@ -1,0 +1,1 @@
+"""Spans arrive: the gRPC server, the decoder and the synthetic cluster of `demo`."""

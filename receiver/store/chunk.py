@@ -1,0 +1,130 @@
+"""A chunk: what one export request becomes on disk and in memory.
+
+A chunk is self-contained: the packed index refers to the chunk's own string list, so a chunk can be
+deleted without leaving orphaned names behind, and a reader interns what it wants to keep.
+
+Sizes (measured on the recordings): 56 bytes of index a span, 64 bytes of facts for about every third
+span, and the request itself under zstd level 1.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+NANOSECOND_MAX: Final = (1 << 63) - 1
+"""Times are stored as unsigned 64-bit nanoseconds, clamped to this so that signed arithmetic is safe."""
+
+MAX_STRING: Final = 256
+"""Strings in the index are cut to this many characters; the body keeps them whole."""
+
+# --- one row a span ------------------------------------------------------------------------------
+SPAN: Final = np.dtype(
+    [
+        ("trace_hi", "<u8"),  # trace id, big-endian halves
+        ("trace_lo", "<u8"),
+        ("span", "<u8"),  # span id, big-endian
+        ("parent", "<u8"),  # 0: none
+        ("start", "<u8"),  # ns since the epoch, as sent, clamped to NANOSECOND_MAX
+        ("end", "<u8"),
+        ("name", "<u4"),  # index into the chunk's strings
+        ("resource", "<u2"),  # index into the chunk's resources
+        ("kind_status", "u1"),  # kind in the low nibble, status code in the high one
+        ("flags", "u1"),  # component in the low nibble, REQUEST and FACTS bits above
+    ]
+)
+assert SPAN.itemsize == 56
+
+# component of a span, as the sender's resource and scope tell it (facts: kubernetes-tracing 7.4)
+OTHER, APISERVER, ETCD, KUBELET, RUNTIME = range(5)
+COMPONENT_NAMES: Final = ("other", "apiserver", "etcd", "kubelet", "runtime")
+COMPONENT_MASK: Final = 0x0F
+FLAG_REQUEST: Final = 0x10
+"""An apiserver SERVER span: a candidate for the headline of its trace."""
+FLAG_FACTS: Final = 0x20
+"""The span has a row in the chunk's facts."""
+
+# --- one row a span that says something about a request ------------------------------------------
+FACT: Final = np.dtype(
+    [
+        ("row", "<u4"),  # index into the chunk's spans
+        ("role", "u1"),  # ROLE_*
+        ("flags", "u1"),  # AUDIT_UUID
+        ("code", "<u2"),  # HTTP status, 0: unknown
+        ("verb", "<u4"),  # all of these: index into the chunk's strings, 0 is the empty string
+        ("group", "<u4"),
+        ("version", "<u4"),
+        ("resource", "<u4"),
+        ("subresource", "<u4"),
+        ("namespace", "<u4"),
+        ("name", "<u4"),
+        ("agent", "<u4"),
+        ("detail", "<u4"),  # role SERVER: the path; WEBHOOK: the configuration; CALL: the status message
+        ("audit", "V16"),  # 16 bytes of a UUID, or its string index in the first four
+        ("spare", "<u4"),
+    ]
+)
+assert FACT.itemsize == 64
+ROLE_SERVER: Final = 1  # the apiserver's SERVER span: verb and names from method, path and query
+ROLE_VERB: Final = 2  # `Get`, `List`, `Create`, ...: verb and names from its attributes
+ROLE_WEBHOOK: Final = 3  # `Call ... webhook`: verb = operation, resource = kind of hook, name = webhook, detail = configuration
+ROLE_CALL: Final = 4  # an apiserver's HTTP client span: verb = method, name = host, detail = status message
+AUDIT_UUID: Final = 0x01
+FACT_STRINGS: Final = ("verb", "group", "version", "resource", "subresource", "namespace", "name", "agent", "detail")
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What sent a span: `service.name` and `service.instance.id` ("" where absent)."""
+
+    service: str
+    instance: str
+
+
+@dataclass(slots=True)
+class Chunk:
+    """One export request (or several merged ones) of one source.
+
+    `received` is ns since the epoch by this machine's clock. `strings[0]` is always "". `body` is a
+    zstd frame of the serialised ExportTraceServiceRequest; row i of `spans` is the i-th span in it,
+    in document order.
+    """
+
+    id: int  # 0 until the database gave one; ascending in arrival order
+    source: str  # the listener's name
+    peer: str  # the sender's address as gRPC saw it
+    received: int
+    strings: list[str]
+    resources: list[Resource]
+    spans: npt.NDArray[Any]
+    facts: npt.NDArray[Any]
+    body: bytes
+
+    def names_blob(self) -> bytes:
+        """Strings and resources as stored: JSON, UTF-8."""
+        pairs = [[r.service, r.instance] for r in self.resources]
+        return json.dumps([self.strings, pairs], ensure_ascii=True, separators=(",", ":")).encode()
+
+
+def unpack(
+    chunk_id: int, source: str, peer: str, received: int, names: bytes, spans: bytes, facts: bytes, body: bytes = b""
+) -> Chunk:
+    """A chunk from its stored columns.
+
+    Raises:
+        ValueError: the blobs are not what `Chunk` writes (a damaged or foreign file).
+    """
+    strings, resources = json.loads(names)
+    rows = np.frombuffer(spans, SPAN)
+    fact_rows = np.frombuffer(facts, FACT)
+    if not strings or strings[0] != "":
+        raise ValueError("chunk has no string list")
+    if len(rows) and (int(rows["name"].max()) >= len(strings) or int(rows["resource"].max()) >= len(resources)):
+        raise ValueError("chunk refers to names that it does not hold")
+    if len(fact_rows) and int(fact_rows["row"].max()) >= len(rows):
+        raise ValueError("chunk has facts about spans that it does not hold")
+    return Chunk(chunk_id, source, peer, received, strings, [Resource(*r) for r in resources], rows, fact_rows, body)

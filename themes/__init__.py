@@ -1,0 +1,1 @@
+"""One YAML file a theme; the format is described in `tui/theming.py`."""

@@ -1,0 +1,3 @@
+"""The application: command line, screens and widgets."""
+
+__version__ = "0.1.0"
