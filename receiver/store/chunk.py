@@ -71,7 +71,8 @@ FACT: Final = np.dtype(
 assert FACT.itemsize == 64
 ROLE_SERVER: Final = 1  # the apiserver's SERVER span: verb and names from method, path and query
 ROLE_VERB: Final = 2  # `Get`, `List`, `Create`, ...: verb and names from its attributes
-ROLE_WEBHOOK: Final = 3  # `Call ... webhook`: verb = operation, resource = kind of hook, name = webhook, detail = configuration
+# `Call ... webhook`: verb = operation, resource = kind of hook, name = webhook, detail = configuration
+ROLE_WEBHOOK: Final = 3
 ROLE_CALL: Final = 4  # an apiserver's HTTP client span: verb = method, name = host, detail = status message
 AUDIT_UUID: Final = 0x01
 FACT_STRINGS: Final = ("verb", "group", "version", "resource", "subresource", "namespace", "name", "agent", "detail")
