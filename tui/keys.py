@@ -1,0 +1,205 @@
+"""Every key the program knows, by a stable id (`area.action`), and what a configured keymap may change.
+
+Screens and widgets take their Textual bindings from here, so that help, footer and the command line can say
+the same thing about each. The keys are k9s's where the meaning is the same.
+"""
+
+from __future__ import annotations
+
+import string
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from textual.binding import Binding, BindingType
+from textual.keys import KEY_NAME_REPLACEMENTS, Keys
+
+
+@dataclass(frozen=True)
+class Key:
+    """One thing that a key does."""
+
+    id: str
+    """`area.action`; what a keymap in the configuration names."""
+    keys: str
+    """The default keys in Textual's spelling, comma separated."""
+    action: str
+    """The Textual action."""
+    says: str
+    """What it does, in a few words, for the help."""
+    short: str = ""
+    """One word for the footer line; "" keeps it out of there."""
+    priority: bool = False
+
+
+KEYS: tuple[Key, ...] = (
+    # everywhere
+    Key("app.command", "colon", "command", "command line: every action by name", "command"),
+    Key("app.help", "question_mark", "help", "this help", "help"),
+    Key("app.next", "tab", "next_view", "next view", "next view"),
+    Key("app.backward", "left_square_bracket", "backward", "the view before, as in a browser"),
+    Key("app.forward", "right_square_bracket", "forward", "forward again"),
+    Key("app.escape", "escape", "escape", "back; in Requests: clear the filter", "back"),
+    Key("app.back", "q,backspace", "back", "back, and out of the program on the first screen", "quit"),
+    Key("app.quit", "ctrl+c,ctrl+q", "quit", "quit from anywhere", priority=True),
+    # any list of lines
+    Key("list.up", "up,k", "move(-1)", "up"),
+    Key("list.down", "down,j", "move(1)", "down"),
+    Key("list.page-up", "pageup,ctrl+b", "page(-1)", "a page up"),
+    Key("list.page-down", "pagedown,ctrl+f", "page(1)", "a page down"),
+    Key("list.top", "home,g", "edge(-1)", "to the top, and follow what is newest"),
+    Key("list.bottom", "end,G", "edge(1)", "to the bottom"),
+    # Requests
+    Key("requests.open", "enter", "open", "open the trace", "open"),
+    Key("requests.filter", "slash", "filter", "filter: words and field=value", "filter"),
+    Key("requests.freeze", "space", "freeze", "freeze the list, or let it run again", "freeze"),
+    Key("requests.errors", "ctrl+z", "errors", "only what failed, or all again", "errors"),
+    Key("requests.noise", "h", "noise", "hide or show leases, probes and the like", "noise"),
+    Key("requests.detail", "d", "detail", "open the trace with its detail pane", "detail"),
+    Key("requests.raw", "y", "raw", "the trace as OTLP JSON", "raw"),
+    Key("requests.copy", "c", "copy", "copy the trace id", "copy"),
+    Key("requests.window-1", "1", "window(1)", "the last minute"),
+    Key("requests.window-2", "2", "window(2)", "the last 5 minutes"),
+    Key("requests.window-3", "3", "window(3)", "the last 15 minutes"),
+    Key("requests.window-4", "4", "window(4)", "the last hour"),
+    Key("requests.window-5", "5", "window(5)", "the last 6 hours"),
+    Key("requests.window-6", "6", "window(6)", "everything"),
+    Key("requests.sort-start", "T", "sort('start')", "sort by time"),
+    Key("requests.sort-duration", "D", "sort('duration')", "sort by duration"),
+    Key("requests.sort-code", "O", "sort('code')", "sort by status code"),
+    Key("requests.sort-errors", "E", "sort('errors')", "sort by failed spans"),
+    Key("requests.sort-spans", "S", "sort('spans')", "sort by number of spans"),
+    Key("requests.sort-verb", "V", "sort('verb')", "sort by verb"),
+    Key("requests.sort-resource", "R", "sort('resource')", "sort by resource"),
+    Key("requests.sort-namespace", "N", "sort('namespace')", "sort by namespace and name"),
+    Key("requests.sort-client", "C", "sort('client')", "sort by client"),
+    # Trace
+    Key("trace.fold", "enter", "fold", "fold or unfold this span", "fold"),
+    Key("trace.fold-level", "shift+left", "fold_level(-1)", "fold the deepest level shown"),
+    Key("trace.unfold-level", "shift+right", "fold_level(1)", "unfold one level more"),
+    Key("trace.fold-all", "F", "fold_all", "fold all"),
+    Key("trace.unfold-all", "U", "unfold_all", "unfold all"),
+    Key("trace.detail", "d", "detail", "show or hide the detail of the span", "detail"),
+    Key("trace.raw", "y", "raw('span')", "the span as OTLP JSON", "raw"),
+    Key("trace.raw-trace", "Y", "raw('trace')", "the whole trace as OTLP JSON"),
+    Key("trace.zoom-in", "plus", "zoom(1)", "zoom the time axis in", "zoom"),
+    Key("trace.zoom-out", "minus", "zoom(-1)", "zoom out"),
+    Key("trace.zoom-reset", "0", "zoom_reset", "the whole trace"),
+    Key("trace.pan-left", "left", "pan(-1)", "earlier"),
+    Key("trace.pan-right", "right", "pan(1)", "later"),
+    Key("trace.link", "l", "link", "go to the linked trace", "link"),
+    Key("trace.copy", "c", "copy", "copy the span's id", "copy"),
+    Key("trace.freeze", "space", "freeze", "freeze the open trace, or let it grow again", "freeze"),
+    # Receiver
+    Key("receiver.copy", "c", "copy", "copy what to paste to turn tracing on", "copy"),
+    # Raw
+    Key("raw.copy", "c", "copy", "copy the JSON", "copy"),
+)
+"""All of them; the order within an area is the order in the footer and in the help."""
+
+IDS: frozenset[str] = frozenset(key.id for key in KEYS)
+BY_ID: Mapping[str, Key] = {key.id: key for key in KEYS}
+
+
+def bindings(area: str) -> list[BindingType]:
+    """The Textual bindings of an area such as "requests", for a class's BINDINGS."""
+    return [
+        Binding(key.keys, key.action, key.says, show=bool(key.short), id=key.id, priority=key.priority)
+        for key in KEYS
+        if _area(key) == area
+    ]
+
+
+_MODIFIERS = frozenset({"ctrl", "shift", "alt", "super", "hyper", "meta"})
+_SYMBOLS = frozenset(
+    KEY_NAME_REPLACEMENTS.get(name, name)
+    for name in (unicodedata.name(char).lower().replace("-", "_").replace(" ", "_") for char in string.punctuation)
+)
+_NAMED = frozenset(key.value for key in Keys if not key.value.startswith("<")) | _SYMBOLS
+
+
+def _known(key: str) -> bool:
+    """Whether a terminal could ever send this key, so that a misspelt name is said and not silently dead."""
+    if len(key) == 1:
+        return key.isprintable()
+    *modifiers, last = key.split("+")
+    if any(modifier not in _MODIFIERS for modifier in modifiers):
+        return False
+    return len(last) == 1 or last in _NAMED or key in _NAMED
+
+
+def check_keymap(keymap: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """The part of a configured keymap that can be used, and a sentence for each entry that can not."""
+    good: dict[str, str] = {}
+    problems: list[str] = []
+    for name, keys in keymap.items():
+        if name not in IDS:
+            near = [known for known in IDS if known.partition(".")[2] == name.partition(".")[2]]
+            hint = f"did you mean {sorted(near)[0]}?" if near else "press ? to see the ids that exist"
+            problems.append(f"keymap: there is no binding {name!r}; {hint}")
+            continue
+        wanted = [key.strip() for key in keys.split(",") if key.strip()] if keys.strip() != "," else [","]
+        wrong = [key for key in wanted if not _known(key)]
+        if wrong or not wanted:
+            what = ", ".join(repr(key) for key in wrong) or "nothing"
+            problems.append(f"keymap: {name} is {what}, which no terminal sends; {BY_ID[name].keys} stays")
+            continue
+        good[name] = ",".join(wanted)
+    return good, problems
+
+
+def taken_twice(keymap: Mapping[str, str]) -> list[str]:
+    """A sentence for each key that a keymap gives to two actions of one screen: the nearer wins, the other is dead."""
+    problems: list[str] = []
+    for area in ("requests", "trace", "receiver", "raw"):
+        seen: dict[str, str] = {}
+        for key in (key for near in ("list", area, "app") for key in KEYS if _area(key) == near):
+            for one in keymap.get(key.id, key.keys).split(","):
+                first = seen.setdefault(KEY_NAME_REPLACEMENTS.get(one, one), key.id)
+                if first != key.id and (key.id in keymap or first in keymap):
+                    problems.append(f"keymap: {one} is both {first} and {key.id}; {first} has it, give the other a key")
+    return list(dict.fromkeys(problems))
+
+
+def _area(key: Key) -> str:
+    return key.id.partition(".")[0]
+
+
+_WORDS = {
+    "enter": ("⏎", "enter"),
+    "tab": ("⇥", "tab"),
+    "space": ("␣", "space"),
+    "escape": ("esc", "esc"),
+    "backspace": ("⌫", "bksp"),
+    "up": ("↑", "up"),
+    "down": ("↓", "down"),
+    "left": ("←", "left"),
+    "right": ("→", "right"),
+    "pageup": ("pgup", "pgup"),
+    "pagedown": ("pgdn", "pgdn"),
+    "colon": (":", ":"),
+    "slash": ("/", "/"),
+    "question_mark": ("?", "?"),
+    "plus": ("+", "+"),
+    "minus": ("-", "-"),
+    "equals_sign": ("=", "="),
+    "less_than_sign": ("<", "<"),
+    "greater_than_sign": (">", ">"),
+    "left_square_bracket": ("[", "["),
+    "right_square_bracket": ("]", "]"),
+}
+
+
+def key_name(key: str, unicode: bool) -> str:
+    """A key as the footer and the help write it: `⏎`, `^Z`, `⇧→`; in ASCII where the terminal has no better."""
+    *modifiers, last = key.split("+") if len(key) > 1 else [key]
+    words = _WORDS.get(last)
+    name = words[0 if unicode else 1] if words else last
+    for modifier in reversed(modifiers):
+        if modifier == "ctrl":
+            name = f"^{name.upper()}" if len(name) == 1 else f"^{name}"
+        elif modifier == "shift":
+            name = f"{'⇧' if unicode else 'shift-'}{name}"
+        else:
+            name = f"{modifier}-{name}"
+    return name
