@@ -1,0 +1,67 @@
+"""Glyph sets and the clipboard's words."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+from rich.cells import cell_len
+
+from receiver.traces.model import Component
+from tui import clipboard
+from tui.glyphs import ASCII, UNICODE, Glyphs, choose
+
+
+@pytest.mark.parametrize("glyphs", [UNICODE, ASCII])
+def test_every_glyph_is_one_cell(glyphs: Glyphs) -> None:
+    for field in fields(Glyphs):
+        value = getattr(glyphs, field.name)
+        if field.name in ("name", "ascii", "fill"):
+            continue
+        assert cell_len(value) == (9 if field.name == "eighths" else 1), field.name
+    assert set(glyphs.fill) == set(Component)
+    assert all(cell_len(fill) == 1 for fill in glyphs.fill.values())
+    if glyphs.ascii:
+        assert all(str(getattr(glyphs, f.name)).isascii() for f in fields(Glyphs))
+
+
+@pytest.mark.parametrize(
+    ("env", "encoding", "expected"),
+    [
+        ({"TERM": "xterm-256color"}, "utf-8", UNICODE),
+        ({"TERM": "screen"}, "UTF-8", UNICODE),
+        ({"TERM": "xterm"}, "iso8859-1", ASCII),
+        ({"TERM": "xterm"}, "ascii", ASCII),
+        ({"TERM": "xterm"}, None, ASCII),
+        ({"TERM": "linux"}, "utf-8", ASCII),
+        ({"TERM": "vt220"}, "utf-8", ASCII),
+    ],
+)
+def test_choice(env: dict[str, str], encoding: str | None, expected: Glyphs) -> None:
+    assert choose(env, encoding) is expected
+
+
+class FakeApp:
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    def copy_to_clipboard(self, text: str) -> None:
+        self.sent.append(text)
+
+
+def test_copy_says_what_is_known() -> None:
+    app = FakeApp()
+    assert clipboard.copy(app, "0af7", "trace id") == "Trace id sent to the clipboard (OSC 52): 0af7"
+    assert app.sent == ["0af7"]
+
+
+def test_a_paste_is_only_text() -> None:
+    app = FakeApp()
+    clipboard.copy(app, "rm\x1b[201~\x07\ud800 -rf\u202e\n", "value")
+    assert app.sent == ["rm[201~ -rf\n"]
+
+
+def test_more_than_a_terminal_takes_is_not_sent() -> None:
+    app = FakeApp()
+    assert "more than terminals take" in clipboard.copy(app, "x" * 80_000, "raw trace")
+    assert app.sent == []
