@@ -202,35 +202,30 @@ _ROLE_CONCEPTS: Final = {
     ROLE_WEBHOOK: ("webhook", "configuration", "operation", "definition", "desired_version"),
     ROLE_CALL: ("method", "code", "host", "port", "url"),
 }
-# role -> attribute key -> (concept, rank among its aliases)
-_KEYS: Final = {
-    role: {key: (concept, rank) for concept in concepts for rank, key in enumerate(ALIASES[concept])}
+_WANTED: Final = {
+    role: frozenset(key for concept in concepts for key in ALIASES[concept])
     for role, concepts in _ROLE_CONCEPTS.items()
 }
-
-# values that are parsed further, so kept longer
-_LONG: Final = frozenset({"target", "path", "query", "url", "verb_url"})
+_Found = dict[str, "str | int"]
 
 
-def _text(value: Any, limit: int = MAX_STRING) -> str:
-    """An AnyValue as bounded text; "" for lists, maps and bytes."""
-    which = value.WhichOneof("value")
-    if which == "string_value":
-        text: str = value.string_value
-        return text if len(text) <= limit else text[:limit]
-    if which == "int_value":
-        return str(value.int_value)
-    if which == "bool_value":
-        return "true" if value.bool_value else "false"
-    if which == "double_value":
-        return f"{value.double_value:g}"
+def _text(found: _Found, concept: str, limit: int = MAX_STRING) -> str:
+    """The newest attribute of a concept as bounded text, "" where there is none."""
+    for key in ALIASES[concept]:
+        value = found.get(key)
+        if value:
+            return str(value)[:limit]
     return ""
 
 
-def _code(text: str) -> int:
-    """An HTTP status code, 0 where the text is none."""
-    if len(text) == 3 and text.isascii() and text.isdigit():
-        return int(text)
+def _code(found: _Found) -> int:
+    """The HTTP status code, 0 where there is none that can be one."""
+    for key in ALIASES["code"]:
+        value = found.get(key)
+        if isinstance(value, str):
+            value = int(value) if len(value) == 3 and value.isascii() and value.isdigit() else 0
+        if value and 100 <= value <= 999:
+            return value
     return 0
 
 
@@ -243,55 +238,56 @@ def read_facts(role: int, name: str, attributes: Iterable[Any], status_message: 
         attributes: OTLP `KeyValue` messages.
         status_message: of the span's status.
 
-    Values are cut to `MAX_STRING` characters (`MAX_TARGET` for what is parsed further). Attributes of a wrong
-    type count as absent.
+    Values are cut to `MAX_STRING` characters; what is parsed further, to `MAX_TARGET`. Attributes that are
+    neither text nor whole numbers count as absent.
     """
-    keys = _KEYS[role]
-    found: dict[str, str] = {}
-    ranks: dict[str, int] = {}
-    for pair in islice(attributes, MAX_ATTRIBUTES):
-        entry = keys.get(pair.key)
-        if entry is None:
-            continue
-        concept, rank = entry
-        if concept in found and ranks[concept] <= rank:
-            continue
-        found[concept] = _text(pair.value, MAX_TARGET if concept in _LONG else MAX_STRING)
-        ranks[concept] = rank
-    get = found.get
+    wanted = _WANTED[role]
+    found: _Found = {}
+    for pair in islice(attributes, MAX_ATTRIBUTES):  # the costliest loop of ingest: nothing more in it
+        key = pair.key
+        if key in wanted:
+            value = pair.value
+            found[key] = value.string_value or value.int_value
     if role == ROLE_SERVER:
-        target = get("target", "")
+        target = _text(found, "target", MAX_TARGET)
         if not target:
-            target = get("path", "")
-            if target and get("query"):
-                target = f"{target}?{found['query']}"
-        facts = parse_target(get("method", ""), target, name)
-        facts.code = _code(get("code", ""))
-        facts.agent = get("agent", "")
-        facts.audit = get("audit", "")
+            target = _text(found, "path", MAX_TARGET)
+            query = _text(found, "query", MAX_TARGET)
+            if target and query:
+                target = f"{target}?{query}"
+        facts = parse_target(_text(found, "method"), target, name)
+        facts.code = _code(found)
+        facts.agent = _text(found, "agent")
+        facts.audit = _text(found, "audit")
         return facts
     if role == ROLE_VERB:
         return _verb_facts(name, found)
     if role == ROLE_WEBHOOK:
-        configuration = get("configuration") or get("definition", "")
+        configuration = _text(found, "configuration") or _text(found, "definition")
         return Facts(
-            verb=get("operation", "").lower(),
-            version=get("desired_version", ""),
+            verb=_text(found, "operation").lower(),
+            version=_text(found, "desired_version"),
             resource=name[5:-8],  # `Call mutating webhook`
-            name=get("webhook") or configuration,
+            name=_text(found, "webhook") or configuration,
             detail=configuration,
         )
-    host = get("host", "")
-    if not host:
-        host = _authority(get("url", ""))
-    elif get("port") and ":" not in host:
-        host = f"{host}:{found['port']}"
     return Facts(
-        verb=(get("method") or name.rpartition(" ")[2]).upper()[:16],
-        name=host[:MAX_STRING],
+        verb=(_text(found, "method", 16) or name.rpartition(" ")[2]).upper()[:16],
+        name=_host(found),
         detail=status_message[:MAX_STRING],
-        code=_code(get("code", "")),
+        code=_code(found),
     )
+
+
+def _host(found: _Found) -> str:
+    """Host and port that a client span called, without a user and password."""
+    host, port = _text(found, "host"), _text(found, "port")
+    if not host:
+        rest = _text(found, "url", MAX_TARGET).partition("://")[2]
+        return rest.partition("/")[0].partition("?")[0].rpartition("@")[2][:MAX_STRING]
+    if not port or host.endswith((f":{port}", "]")):
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 # `verb` as recorded on verb spans -> Kubernetes' verb; `Delete` without a name is told apart by the name
@@ -312,28 +308,21 @@ _VERBS: Final = {
 _SPAN_VERBS: Final = {"WatchList": "watch"}  # the others are their own lower case
 
 
-def _verb_facts(span_name: str, found: dict[str, str]) -> Facts:
+def _verb_facts(span_name: str, found: _Found) -> Facts:
     """Facts of a verb span. Releases before 1.29 give `resource` and `url` only: the path tells the rest."""
-    path = found.get("verb_url", "")
-    recorded = found.get("verb", "").upper()
-    verb = _VERBS.get(recorded) or _SPAN_VERBS.get(span_name) or span_name.lower()
-    if "version" in found:
-        facts = Facts(detail=path.partition("?")[0][:MAX_STRING])
-    else:
-        facts = parse_target("GET", path, "")
-    for concept in ("group", "version", "resource", "subresource", "namespace", "name"):
-        if found.get(concept):
-            setattr(facts, concept, found[concept])
+    path = _text(found, "verb_url", MAX_TARGET)
+    verb = _VERBS.get(_text(found, "verb").upper()) or _SPAN_VERBS.get(span_name) or span_name.lower()
+    facts = Facts(detail=path.partition("?")[0][:MAX_STRING]) if "api-version" in found else parse_target("GET", path)
+    facts.group = _text(found, "group") or facts.group
+    facts.version = _text(found, "version") or facts.version
+    facts.resource = _text(found, "resource") or facts.resource
+    facts.subresource = _text(found, "subresource") or facts.subresource
+    facts.namespace = _text(found, "namespace") or facts.namespace
+    facts.name = _text(found, "name") or facts.name
     facts.verb = "deletecollection" if verb == "delete" and not facts.name else verb
-    facts.agent = found.get("verb_agent", "")
-    facts.audit = found.get("audit", "")
+    facts.agent = _text(found, "verb_agent")
+    facts.audit = _text(found, "audit")
     return facts
-
-
-def _authority(url: str) -> str:
-    """Host and port of a URL, without a user and password."""
-    rest = url.partition("://")[2]
-    return rest.partition("/")[0].partition("?")[0].rpartition("@")[2][:MAX_STRING]
 
 
 # --- RequestInfo ----------------------------------------------------------------------------------
