@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
-from google.protobuf.message import EncodeError, Message
+from google.protobuf.message import Message
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
@@ -73,7 +73,7 @@ def read_request(document: object) -> ExportTraceServiceRequest:
         raise
     except RecursionError:
         raise Unreadable("is nested too deeply") from None
-    except (ValueError, TypeError, AttributeError, OverflowError, EncodeError) as problem:
+    except (ValueError, TypeError, AttributeError, OverflowError) as problem:
         raise Unreadable(f"has a field with a wrong value ({_short(str(problem))})") from None
 
 
