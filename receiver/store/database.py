@@ -234,6 +234,22 @@ class Database:
             (last_id, limit),
         )
 
+    def poll(self, last_id: int, limit: int = 256) -> tuple[int, list[Chunk]]:
+        """The generation and `read_after`, of one moment.
+
+        Retention stores anew, under a new id, what it carries over from a chunk that it deletes. A reader whose
+        generation is behind must drop what is gone first, or it takes what was carried over for duplicates.
+
+        Raises:
+            DatabaseDamaged: a row is not what we write.
+        """
+        with self._lock:
+            self._all("BEGIN")
+            try:
+                return self.generation(), self.read_after(last_id, limit)
+            finally:
+                self._all("COMMIT")
+
     def index_rows(self, ids: Iterable[int]) -> list[Chunk]:
         """The chunks of these ids that are still there, ascending, bodies left out."""
         found: list[Chunk] = []

@@ -81,6 +81,19 @@ _FACT_COLUMNS: Final = {
 }
 
 
+_SLICE: Final = 1 << 15
+
+
+def _steps(length: int) -> range:
+    return range(0, length, _SLICE)
+
+
+def _lookup(table: dict[int, bool], keys: Array) -> Array:
+    unique, inverse = np.unique(keys, return_inverse=True)
+    found: Array = np.fromiter((table.get(key, False) for key in unique.tolist()), bool, len(unique))[inverse]
+    return found
+
+
 class _Table:
     """Columns that grow together. `view` is valid until the next `grow`."""
 
@@ -132,10 +145,11 @@ class _Keys:
             return
         order = np.argsort(keys, kind="stable")
         run, held = keys[order], (values[order].astype(np.int32) if values is not None else None)
-        while self._runs and len(self._runs[-1][0]) < 4 * len(run):
-            other, other_values = self._runs.pop()
+        runs = list(self._runs)
+        while runs and len(runs[-1][0]) < 4 * len(run):
+            other, other_values = runs.pop()
             run, held = _merged(other, other_values, run, held)
-        self._runs.append((run, held))
+        self._runs = [*runs, (run, held)]  # in one step: others may be reading
 
 
 def _merged(a: Array, a_values: Array | None, b: Array, b_values: Array | None) -> tuple[Array, Array | None]:
@@ -213,48 +227,61 @@ class Index:
         chunks = [chunk for chunk in chunks if chunk.id > self.last_chunk]
         if not chunks:
             return
+        batch = self._batch(chunks)
         with self.lock:
-            batch = self._batch(chunks)
             start = self._chunks.grow(len(chunks))
             self._chunks.view("chunk_id")[start:] = [c.id for c in chunks]
             self._chunks.view("chunk_received")[start:] = [c.received for c in chunks]
             self._chunks.view("chunk_source")[start:] = [self._source_ids[c.source] for c in chunks]
-            self._apply(batch)
-            self.last_chunk = chunks[-1].id
+        self._apply(batch)
+        self.last_chunk = chunks[-1].id
 
     def without(self, ids: Collection[int]) -> Index:
-        """A new index that lacks these chunks; names that only they used are gone too."""
-        with self.lock:
-            new = Index()
-            new.last_chunk = self.last_chunk
-            new.resources, new._resource_ids = list(self.resources), dict(self._resource_ids)
-            new.sources, new._source_ids = list(self.sources), dict(self._source_ids)
-            gone = np.fromiter(ids, np.int64, len(ids))
-            kept_chunks = ~np.isin(self.chunk_id, gone)
-            new._chunks.grow(int(kept_chunks.sum()))
-            for column in ("chunk_id", "chunk_received", "chunk_source"):
-                new._chunks.view(column)[:] = self._chunks.view(column)[kept_chunks]
-            rows = np.flatnonzero(~np.isin(self.chunk, gone.astype(np.uint32)))
-            place = np.full(self.spans, -1, np.int64)
-            place[rows] = np.arange(len(rows))
-            facts = np.flatnonzero(place[self.fact_row] >= 0)
-            names = new._take_names(self, rows, facts)
-            for low in range(0, len(rows), 1 << 17):
-                some = rows[low : low + (1 << 17)]
-                held = facts[(place[self.fact_row[facts]] >= low) & (place[self.fact_row[facts]] < low + len(some))]
-                new._apply(self._batch_of_rows(some, held, place - low, names))
-            return new
+        """A new index that lacks these chunks; names that only they used are gone too.
 
-    def _take_names(self, old: Index, rows: Array, facts: Array) -> Array:
-        used = np.zeros(len(old.names), bool)
+        For the thread that extends this one. Works in slices, so that no single step keeps the interpreter
+        from other threads for more than some milliseconds.
+        """
+        new = Index()
+        new.last_chunk = self.last_chunk
+        new.resources, new._resource_ids = list(self.resources), dict(self._resource_ids)
+        new.sources, new._source_ids = list(self.sources), dict(self._source_ids)
+        gone = np.sort(np.fromiter(ids, np.int64, len(ids)))
+        kept_chunks = ~np.isin(self.chunk_id, gone)
+        new._chunks.grow(int(kept_chunks.sum()))
+        for column in ("chunk_id", "chunk_received", "chunk_source"):
+            new._chunks.view(column)[:] = self._chunks.view(column)[kept_chunks]
+        stays = dict(zip(self.chunk_id.tolist(), kept_chunks.tolist(), strict=True))
+        rows = [low + np.flatnonzero(_lookup(stays, self.chunk[low : low + _SLICE])) for low in _steps(self.spans)]
+        used = np.zeros(len(self.names), bool)
         used[0] = True
-        used[old.name[rows]] = True
-        for column in (*FACT_STRINGS, "audit_name"):
-            used[old._facts.view(column)[facts]] = True
-        ids = np.zeros(len(old.names), np.uint32)
+        for some in rows:
+            used[self.name[some]] = True
+        facts = []
+        place = np.full(self.spans, -1, np.int32)
+        for low, some in zip(_steps(self.spans), rows, strict=True):
+            place[some] = np.arange(len(some)) + low
+        for low in _steps(self.fact_count):
+            some = low + np.flatnonzero(place[self.fact_row[low : low + _SLICE]] >= 0)
+            facts.append(some)
+            for column in (*FACT_STRINGS, "audit_name"):
+                used[self._facts.view(column)[some]] = True
+        names = new._take_names(self.names, used)
+        held = np.concatenate(facts) if facts else np.zeros(0, np.int64)
+        # Facts come a batch after their span at the latest, so they are nearly in row order: sort them once.
+        held = held[np.argsort(self.fact_row[held], kind="stable")]
+        at = np.searchsorted(self.fact_row[held], [*_steps(self.spans), self.spans])
+        for i, some in enumerate(rows):
+            own = held[at[i] : at[i + 1]]
+            place[some] = np.arange(len(some))
+            new._apply(self._batch_of_rows(some, own, place, names))
+        return new
+
+    def _take_names(self, old: Sequence[str], used: Array) -> Array:
+        ids = np.zeros(len(old), np.uint32)
         kept = np.flatnonzero(used)
         ids[kept] = np.arange(len(kept))
-        self.names = [old.names[i] for i in kept]
+        self.names = [old[i] for i in kept.tolist()]
         self._name_ids = {name: i for i, name in enumerate(self.names)}
         return ids
 
@@ -335,21 +362,30 @@ class Index:
     def _apply(self, batch: _Batch) -> None:
         if not len(batch.hi):
             return
-        slot, trace_key = self._slots(batch)
+        trace_key = self._mixed(batch.hi, batch.lo)
         span_key = self._mixed(trace_key, batch.spans["span"])
         unique, first = np.unique(span_key, return_index=True)
         fresh = self._span_keys.find(unique) < 0
         keep = np.sort(first[fresh])
         self._span_keys.add(unique[fresh])
-        total, count = len(slot), len(keep)
+        total, count = len(batch.hi), len(keep)
         self.duplicates += total - count
         if not count:
             return
         whole = count == total
         spans = batch.spans if whole else {c: v[keep] for c, v in batch.spans.items()}
         received = batch.received if whole else batch.received[keep]
-        slot = slot if whole else slot[keep]
+        with self.lock:
+            slot = self._slots(batch, trace_key)
+            self._append(spans, slot if whole else slot[keep], received)
+            place = np.full(total, -1, np.int64)
+            place[keep] = np.arange(count) + self.spans - count
+            self._take_facts(batch.facts, place)
+            for nested in np.unique(slot[self.request_count[slot] > 1]):
+                self._resolve(int(nested))
 
+    def _append(self, spans: dict[str, Array], slot: Array, received: Array) -> None:
+        count = len(slot)
         base = self._spans.grow(count)
         for column, values in spans.items():
             self._spans.view(column)[base:] = values
@@ -371,14 +407,7 @@ class Index:
         )
         self._headlines(spans, slot, base)
 
-        place = np.full(total, -1, np.int64)
-        place[keep] = np.arange(count) + base
-        self._take_facts(batch.facts, place)
-        for nested in touched[self.request_count[touched] > 1]:
-            self._resolve(int(nested))
-
-    def _slots(self, batch: _Batch) -> tuple[Array, Array]:
-        key = self._mixed(batch.hi, batch.lo)
+    def _slots(self, batch: _Batch, key: Array) -> Array:
         unique, first, inverse = np.unique(key, return_index=True, return_inverse=True)
         slots = self._trace_keys.find(unique)
         new = np.flatnonzero(slots < 0)
@@ -395,7 +424,7 @@ class Index:
             for column in ("span_count", "error_count", "request_count", "head_rank", "head_start", "head_duration"):
                 view(column)[base:] = 0
             self._trace_keys.add(unique[new], slots[new])
-        return slots[inverse], key
+        return slots[inverse]
 
     def _headlines(self, spans: dict[str, Array], slot: Array, base: int) -> None:
         """Keep the best headline of each trace: a request before a root before another, then the earliest."""
