@@ -33,6 +33,8 @@ RANK_REQUEST: Final = 2
 RANK_ROOT: Final = 1
 RANK_OTHER: Final = 0
 
+_HEX: Final = frozenset("0123456789abcdefABCDEF")
+
 RESOLVE_LIMIT: Final = 5_000
 """A trace with several requests and more spans than this keeps the earliest one as its headline."""
 
@@ -511,19 +513,21 @@ class Index:
     # -- reading --------------------------------------------------------------------------------------
     def slot_of(self, trace_id: str) -> int | None:
         """The slot of a trace (32 hex digits), None when it is not held or the id is not one."""
-        try:
-            number = int(trace_id, 16)
-        except ValueError:
+        if len(trace_id) != 32 or not set(trace_id) <= _HEX:
             return None
-        if len(trace_id) != 32:
-            return None
+        number = int(trace_id, 16)
+        hi, lo = np.array([number >> 64], np.uint64), np.array([number & 0xFFFFFFFFFFFFFFFF], np.uint64)
+        slot = int(self.slots_of(hi, lo)[0])
+        return None if slot < 0 else slot
+
+    def slots_of(self, hi: Array, lo: Array) -> Array:
+        """The slots of many traces by the halves of their ids, -1 for each that is not held."""
         with self.lock:
-            hi = np.array([number >> 64], np.uint64)
-            lo = np.array([number & 0xFFFFFFFFFFFFFFFF], np.uint64)
-            slot = int(self._trace_keys.find(self._mixed(hi, lo))[0])
-            if slot < 0 or self.id_hi[slot] != hi[0] or self.id_lo[slot] != lo[0]:
-                return None
-            return slot
+            slots = self._trace_keys.find(self._mixed(hi, lo))
+            if not self.traces:
+                return slots
+            at = np.maximum(slots, 0)
+            return np.where((slots >= 0) & (self.id_hi[at] == hi) & (self.id_lo[at] == lo), slots, -1)
 
     def trace_id(self, slot: int) -> str:
         """32 hex digits."""
