@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from operator import attrgetter
 from typing import Final
 
 from receiver.traces.model import Component, Kind, Node, Oddity, Settled, Span, Trace
@@ -32,9 +33,9 @@ def _set_of(bits: int) -> frozenset[Oddity]:
     return frozenset(oddity for oddity in _ODDITIES if bits & _BIT[oddity])
 
 
-def _order(span: Span) -> tuple[int, int, str, str, str, int, int, int]:
-    """Start order; the rest only makes it a total one."""
-    return (span.start, -span.end, span.span_id, span.parent_id, span.name, span.status, span.chunk, span.row)
+_order: Final = attrgetter("start", "span_id")
+# With one id sent several times the rest makes it a total order, whatever the order of arrival.
+_total_order: Final = attrgetter("start", "span_id", "end", "parent_id", "name", "status", "chunk", "row")
 
 
 def build(spans: Sequence[Span], *, settled: Settled, missing: int, left_out: int = 0) -> Trace:
@@ -51,49 +52,43 @@ def build(spans: Sequence[Span], *, settled: Settled, missing: int, left_out: in
     """
     ordered = sorted(spans, key=_order)
     count = len(ordered)
-    at: dict[str, int] = {}
     marks = [0] * count
-    for i, span in enumerate(ordered):
-        if at.setdefault(span.span_id, i) != i:
-            marks[i] |= _DUPLICATE
-    parents = [-1] * count
-    for i, span in enumerate(ordered):
-        parent = span.parent_id
-        if not parent:
-            continue
-        if parent == span.span_id:
+    at: dict[str, int] = {span.span_id: i for i, span in enumerate(ordered)}
+    if len(at) < count:
+        ordered.sort(key=_total_order)
+        at.clear()
+        for i, span in enumerate(ordered):
+            if at.setdefault(span.span_id, i) != i:
+                marks[i] = _DUPLICATE
+    parents = [at.get(span.parent_id, -1) for span in ordered]
+    for i, parent_at in enumerate(parents):
+        parent = ordered[i].parent_id
+        if parent and parent == ordered[i].span_id:
             marks[i] |= _SELF
-        elif (found := at.get(parent)) is None:
+            parents[i] = -1
+        elif parent and parent_at < 0:
             marks[i] |= _ORPHAN
-        else:
-            parents[i] = found
+        elif not parent:
+            parents[i] = -1
     _cut_circles(parents, marks)
 
-    children: list[list[int]] = [[] for _ in range(count)]
-    roots: list[int] = []
-    for i, parent_at in enumerate(parents):  # in start order, so every list of children is too
-        (roots if parent_at < 0 else children[parent_at]).append(i)
-    preorder: list[int] = []
-    stack = roots[::-1]
-    while stack:
-        i = stack.pop()
-        preorder.append(i)
-        stack.extend(reversed(children[i]))
-
     _mark_times(ordered, parents, marks)
-    _name_webhooks(ordered, parents, preorder)
     nodes = [Node(span, 0, [], _set_of(mark)) for span, mark in zip(ordered, marks, strict=True)]
-    for i in preorder:
-        parent_at = parents[i]
-        if parent_at >= 0:
-            node, above = nodes[i], nodes[parent_at]
-            node.depth = above.depth + 1
-            above.children.append(node)
-    headline = _headline(ordered, parents, preorder)
+    roots: list[Node] = []
+    for node, parent_at in zip(nodes, parents, strict=True):  # in start order, so all children are too
+        (roots if parent_at < 0 else nodes[parent_at].children).append(node)
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        for child in node.children:
+            child.depth = node.depth + 1
+        stack += node.children
+    headline = _headline(roots, [node for node in nodes if node.span.request])
+    _name_webhooks(roots, nodes, parents)
     return Trace(
         trace_id=ordered[0].trace_id if ordered else "",
-        roots=[nodes[i] for i in roots],
-        headline=None if headline is None else nodes[headline],
+        roots=roots,
+        headline=headline,
         spans=count + left_out,
         errors=sum(span.status == 2 for span in ordered),
         start=min((span.start for span in ordered if span.start), default=0),
@@ -133,55 +128,57 @@ def _cut_circles(parents: list[int], marks: list[int]) -> None:
 
 
 def _mark_times(spans: Sequence[Span], parents: Sequence[int], marks: list[int]) -> None:
-    for i, span in enumerate(spans):
-        start, end = span.start, span.end
+    starts, ends = [span.start for span in spans], [span.end for span in spans]
+    for i, (start, end, parent) in enumerate(zip(starts, ends, parents, strict=True)):
         if not start:
             marks[i] |= _ZERO
         if end < start:
             marks[i] |= _BACKWARDS
-        if parents[i] >= 0:
-            parent = spans[parents[i]]
-            if start and start < parent.start:
+        if parent >= 0:
+            if start and start < starts[parent]:
                 marks[i] |= _BEFORE
-            if end > parent.end:
+            if end > ends[parent]:
                 marks[i] |= _OUTLIVES
 
 
-def _name_webhooks(spans: list[Span], parents: Sequence[int], preorder: Sequence[int]) -> None:
+def _name_webhooks(roots: Sequence[Node], nodes: Sequence[Node], parents: Sequence[int]) -> None:
     """Give a webhook's own spans their component: only their place in the tree tells what they are.
 
     A webhook shows itself by a SERVER span below the API server's `HTTP POST` below `Call ... webhook` (below
     `KubernetesAPI` before 1.26, below nothing while the calling span has not come). From then on whatever its
     service, or without a service name the same resource further down, sends in this trace is the webhook's.
     """
-    entries: set[int] = set()
     services: set[str] = set()
-    for i, span in enumerate(spans):
-        if span.kind is not Kind.SERVER or span.component is not Component.OTHER or parents[i] < 0:
+    found = False
+    for i, node in enumerate(nodes):
+        span, parent_at = node.span, parents[i]
+        if span.kind is not Kind.SERVER or span.component is not Component.OTHER or parent_at < 0:
             continue
-        post = spans[parents[i]]
+        post = nodes[parent_at].span
         if post.kind is not Kind.CLIENT or post.component is not Component.APISERVER or post.name not in _POSTS:
             continue
-        above = parents[parents[i]]
-        if above < 0 or spans[above].name == "KubernetesAPI" or is_webhook_call(spans[above].name):
-            entries.add(i)
+        above = parents[parent_at]
+        if above < 0 or nodes[above].span.name == "KubernetesAPI" or is_webhook_call(nodes[above].span.name):
+            found = True
+            node.span = replace(span, component=Component.WEBHOOK)
             if span.service:
                 services.add(span.service)
-    if not entries:
+    if not found:
         return
-    for i in preorder:
-        span = spans[i]
-        if span.component is not Component.OTHER:
-            continue
-        named = i in entries or span.service in services
-        if not named and parents[i] >= 0:
-            parent = spans[parents[i]]
-            named = parent.component is Component.WEBHOOK and (parent.service, parent.instance) == (
-                span.service,
-                span.instance,
+    stack: list[tuple[Node, Span | None]] = [(root, None) for root in roots]
+    while stack:
+        node, parent = stack.pop()
+        span = node.span
+        if span.component is Component.OTHER and (
+            span.service in services
+            or (
+                parent is not None
+                and parent.component is Component.WEBHOOK
+                and (parent.service, parent.instance) == (span.service, span.instance)
             )
-        if named:
-            spans[i] = replace(span, component=Component.WEBHOOK)
+        ):
+            node.span = replace(span, component=Component.WEBHOOK)
+        stack += [(child, node.span) for child in node.children]
 
 
 def is_webhook_call(name: str) -> bool:
@@ -189,24 +186,23 @@ def is_webhook_call(name: str) -> bool:
     return name.startswith("Call ") and name.endswith(" webhook")
 
 
-def _headline(spans: Sequence[Span], parents: Sequence[int], preorder: Sequence[int]) -> int | None:
+def _headline(roots: Sequence[Node], requests: Sequence[Node]) -> Node | None:
     """The span that names the trace: the outermost request, else the root, else the earliest of what there is at
     the top. Ties: the earliest start (spans without one last), then the longest."""
-    below_request = bytearray(len(spans))
-    best: tuple[int, int, int, str] | None = None
-    found: int | None = None
-    for i in preorder:
-        span, parent_at = spans[i], parents[i]
-        inner = parent_at >= 0 and (below_request[parent_at] or spans[parent_at].request)
-        if inner:
-            below_request[i] = 1
-        if span.request and not inner:
-            rank = 0
-        elif parent_at >= 0:
-            continue
-        else:
-            rank = 2 if span.parent_id else 1
-        key = (rank, span.start or _FAR, -span.duration, span.span_id)
-        if best is None or key < best:
-            best, found = key, i
-    return found
+    if len(requests) > 1:
+        outermost = []
+        stack = list(roots)
+        while stack:
+            node = stack.pop()
+            if node.span.request:
+                outermost.append(node)
+            else:
+                stack += node.children
+        requests = outermost
+    candidates = requests or [root for root in roots if not root.span.parent_id] or roots
+    return min(candidates, key=_rank, default=None)
+
+
+def _rank(node: Node) -> tuple[int, int, str]:
+    span = node.span
+    return (span.start or _FAR, -span.duration, span.span_id)
