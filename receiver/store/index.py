@@ -208,6 +208,10 @@ class Index:
                 return columns.view(name)
         raise AttributeError(name)
 
+    def fact(self, column: str) -> Array:
+        """A column by fact. Attributes find the spans' `name` and `resource`, so those of facts are reached here."""
+        return self._facts.view(column)
+
     @property
     def spans(self) -> int:
         """Spans held, duplicates not counted."""
