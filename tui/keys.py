@@ -29,7 +29,6 @@ class Key:
     """What it does, in a few words, for the help."""
     short: str = ""
     """One word for the footer line; "" keeps it out of there."""
-    priority: bool = False
 
 
 KEYS: tuple[Key, ...] = (
@@ -41,7 +40,7 @@ KEYS: tuple[Key, ...] = (
     Key("app.forward", "right_square_bracket", "forward", "forward again"),
     Key("app.escape", "escape", "escape", "back; in Requests: clear the filter", "back"),
     Key("app.back", "q,backspace", "back", "back, and out of the program on the first screen", "quit"),
-    Key("app.quit", "ctrl+c,ctrl+q", "quit", "quit from anywhere", priority=True),
+    Key("app.quit", "ctrl+c,ctrl+q", "quit", "quit from anywhere"),
     # any list of lines
     Key("list.up", "up,k", "move(-1)", "up"),
     Key("list.down", "down,j", "move(1)", "down"),
@@ -104,9 +103,7 @@ BY_ID: Mapping[str, Key] = {key.id: key for key in KEYS}
 def bindings(area: str) -> list[BindingType]:
     """The Textual bindings of an area such as "requests", for a class's BINDINGS."""
     return [
-        Binding(key.keys, key.action, key.says, show=bool(key.short), id=key.id, priority=key.priority)
-        for key in KEYS
-        if _area(key) == area
+        Binding(key.keys, key.action, key.says, show=bool(key.short), id=key.id) for key in KEYS if _area(key) == area
     ]
 
 

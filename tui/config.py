@@ -1,0 +1,132 @@
+"""Settings from one YAML file. What is wrong in it is said and left out; it never keeps the program from starting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from platformdirs import user_config_path
+
+NAME: Final = "k8s-trace-tui"
+MAX_FILE: Final = 256 << 10
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the file, and after it the command line, may set."""
+
+    theme: str = ""
+    """Name of a theme; "" takes the one that suits the terminal."""
+    listeners: tuple[str, ...] = ()
+    """`[NAME=]ADDRESS`, as with --listen; none: the default ones."""
+    keymap: Mapping[str, str] = field(default_factory=dict)
+    """Binding id to keys, comma separated."""
+    mouse: bool = False
+    """Off, so that the terminal's own selection works."""
+    utc: bool = False
+    """Times in UTC instead of the local zone."""
+    db: Path | None = None
+    """The database, as with --db."""
+    file: Path | None = None
+    """Where these settings were read, None when there was no file."""
+
+
+def config_directory() -> Path:
+    """Where config.yaml and a directory of own themes are looked for."""
+    return user_config_path(NAME)
+
+
+def default_file() -> Path:
+    """The file that is read when --config names no other."""
+    return config_directory() / "config.yaml"
+
+
+def theme_directory() -> Path:
+    """The operator's own themes: one YAML file each."""
+    return config_directory() / "themes"
+
+
+def load_settings(path: Path | None = None) -> tuple[Settings, list[str]]:
+    """Settings of a file, and one sentence for everything in it that is not used.
+
+    Args:
+        path: the file; None reads the default one, which may well not be there.
+    """
+    file = path or default_file()
+    if path is None and not file.exists():
+        return Settings(), []
+    try:
+        content = _read(file)
+    except _Unreadable as problem:
+        return Settings(), [f"Settings file {file} {problem}: the defaults are used."]
+    if content is None:
+        return Settings(file=file), []
+    if not isinstance(content, Mapping):
+        return Settings(), [f"Settings file {file} is not a map of keys: the defaults are used."]
+    return _check(file, content)
+
+
+class _Unreadable(Exception):
+    pass
+
+
+def _read(file: Path) -> object:
+    import yaml  # costs 45 ms: only when there is a file to read
+
+    try:
+        if file.stat().st_size > MAX_FILE:
+            raise _Unreadable(f"is larger than {MAX_FILE >> 10} KiB")
+        text = file.read_text("utf-8")
+        content: object = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except OSError as error:
+        raise _Unreadable(f"cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise _Unreadable("is not UTF-8") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark is not None else ""
+        raise _Unreadable(f"is not YAML{where} ({getattr(error, 'problem', None) or type(error).__name__})") from error
+    return content
+
+
+def _check(file: Path, content: Mapping[object, object]) -> tuple[Settings, list[str]]:
+    problems: list[str] = []
+    good: dict[str, object] = {}
+
+    def wrong(key: object, reason: str) -> None:
+        problems.append(f"Settings file {file}, key {_short(key)}: {reason}; it is left out.")
+
+    for key, value in content.items():
+        if key in ("theme", "db"):
+            if not isinstance(value, str) or not value or "\0" in value:
+                wrong(key, f"must be {'the name of a theme' if key == 'theme' else 'a path'}")
+            else:
+                good[str(key)] = Path(value).expanduser() if key == "db" else value
+        elif key in ("mouse", "utc"):
+            if not isinstance(value, bool):
+                wrong(key, "must be true or false")
+            else:
+                good[str(key)] = value
+        elif key == "listeners":
+            if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+                wrong(key, "must be a list of [NAME=]ADDRESS")
+            else:
+                good["listeners"] = tuple(value)
+        elif key == "keymap":
+            good["keymap"] = keymap = {}
+            for name, keys in (value if isinstance(value, Mapping) else {"": None}).items():
+                if name == "" or not isinstance(value, Mapping):
+                    wrong(key, "must be a map of binding ids and keys")
+                elif not isinstance(name, str) or not isinstance(keys, (str, int)) or isinstance(keys, bool):
+                    wrong(f"keymap.{_short(name)}", "must be keys in quotes, comma separated")
+                else:
+                    keymap[name] = str(keys)  # YAML reads a lone digit as a number
+        else:
+            wrong(key, "is not a setting (theme, listeners, keymap, mouse, utc and db are)")
+    return Settings(file=file, **good), problems  # type: ignore[arg-type]
+
+
+def _short(key: object) -> str:
+    return "".join(character if character.isprintable() else "?" for character in str(key)[:60])
