@@ -1,0 +1,288 @@
+"""Reading traces out of the index: rows of the list and whole traces.
+
+Summaries and trees come from the resident columns alone; attributes, events and links are in `bodies`, decoded for
+the spans that are looked at and no others (measured: decoding everything costs 40 times as much).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from receiver.store.chunk import (
+    COMPONENT_MASK,
+    COMPONENT_NAMES,
+    FACT_STRINGS,
+    FLAG_REQUEST,
+    ROLE_CALL,
+    ROLE_WEBHOOK,
+)
+from receiver.store.index import Index
+from receiver.traces.bodies import Bodies
+from receiver.traces.model import Component, Kind, Request, Settled, Span, Trace, TraceSummary
+from receiver.traces.semantics import Facts, merge_request
+from receiver.traces.timing import self_times
+from receiver.traces.tree import build
+
+__all__ = ["SETTLE_NS", "SPAN_CAP", "Bodies", "load", "summaries"]
+
+Array = npt.NDArray[Any]
+
+SETTLE_NS: Final = 10_000_000_000
+"""A trace is still arriving until nothing came for this long: exporters batch for 5 s, so twice that."""
+SPAN_CAP: Final = 50_000
+"""Spans of one trace that a tree is made of; a trace id that is reused for hours has more."""
+
+_COMPONENTS: Final = tuple(Component(name) for name in COMPONENT_NAMES)
+_KINDS: Final = tuple(Kind)
+MAX_FACTS: Final = 1_000
+"""Facts of one trace that are looked through for its webhooks."""
+_WALK: Final = 256  # spans up to which a chain of rows is walked; above it a scan of the column is cheaper
+_BULK: Final = 2_000  # traces from which one pass over all spans is cheaper than walking
+
+
+# --- rows of traces -------------------------------------------------------------------------------
+def _rows(index: Index, slots: Array) -> tuple[Array, Array]:
+    """(rows, position in `slots` of each): the spans of these traces, by trace and in order of arrival."""
+    counts = index.span_count[slots]
+    walked = counts <= _WALK
+    if len(slots) > _BULK:
+        walked = np.zeros(len(slots), bool)
+    rows: list[Array] = []
+    positions: list[Array] = []
+    at = np.flatnonzero(walked)
+    row = index.last_row[slots[at]].astype(np.int64)
+    prev = index.prev
+    while len(at):
+        rows.append(row)
+        positions.append(at)
+        row = prev[row].astype(np.int64)
+        more = row >= 0
+        row, at = row[more], at[more]
+    scanned = np.flatnonzero(~walked)
+    if len(scanned):
+        place = np.full(index.traces, -1, np.int32)
+        place[slots[scanned]] = scanned
+        position = place[index.slot]
+        found = np.flatnonzero(position >= 0)
+        rows.append(found)
+        positions.append(position[found])
+    if not rows:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    every, position = np.concatenate(rows), np.concatenate(positions).astype(np.int64)
+    order = np.lexsort((every, position))
+    return every[order], position[order]
+
+
+def _missing(index: Index, rows: Array, positions: Array, traces: int) -> Array:
+    """How many distinct parents each trace names that are not among its spans."""
+    parent = index.parent[rows]
+    named = np.flatnonzero(parent)
+    span_keys = _keyed(index.span[rows], positions)
+    parent_keys = _keyed(parent[named], positions[named])
+    span_keys.sort()
+    at = np.searchsorted(span_keys, parent_keys)
+    at[at == len(span_keys)] = 0
+    gone = np.flatnonzero(span_keys[at] != parent_keys) if len(span_keys) else named
+    _, first = np.unique(parent_keys[gone], return_index=True)
+    counts: Array = np.bincount(positions[named[gone[first]]], minlength=traces)
+    return counts
+
+
+_SALT: Final = np.uint64(secrets.randbits(64) | 1)
+
+
+def _keyed(ids: Array, positions: Array) -> Array:
+    """One 64-bit key for (trace, span id). Salted, so that ids of one trace cannot be made to meet another's."""
+    with np.errstate(over="ignore"):
+        keys = ids + positions.astype(np.uint64) * _SALT
+        keys ^= keys >> np.uint64(31)
+        mixed: Array = keys * _SALT
+    return mixed
+
+
+def _services(index: Index, rows: Array, positions: Array, traces: int) -> list[tuple[str, ...]]:
+    """Each trace's services, in the order in which they started."""
+    ids: dict[str, int] = {}
+    of_resource = np.array([ids.setdefault(r.service, len(ids)) for r in index.resources] or [0], np.int64)
+    names = list(ids)
+    service = of_resource[index.resource[rows]]
+    start = index.start[rows].astype(np.int64)
+    start[start == 0] = np.iinfo(np.int64).max
+    order = np.lexsort((start, service, positions))
+    key = (positions * len(ids) + service)[order]
+    first = order[np.concatenate(([True], key[1:] != key[:-1]))] if len(key) else order
+    first = first[np.lexsort((start[first], positions[first]))]
+    found: list[tuple[str, ...]] = [()] * traces
+    known: dict[tuple[int, ...], tuple[str, ...]] = {}  # traces by the thousand have the same few
+    ends = np.searchsorted(positions[first], np.arange(traces), side="right").tolist()
+    members, low = service[first].tolist(), 0
+    for i, high in enumerate(ends):
+        those = tuple(members[low:high])
+        if those not in known:
+            known[those] = tuple(name for name in (names[j] for j in those) if name)
+        found[i] = known[those]
+        low = high
+    return found
+
+
+# --- facts ----------------------------------------------------------------------------------------
+def _facts(index: Index, wanted: Array) -> list[Facts | None]:
+    """The facts of these ids, None for -1."""
+    some = wanted[wanted >= 0]
+    names = index.names
+    columns = [[names[i] for i in index.fact(column)[some].tolist()] for column in FACT_STRINGS]
+    codes = index.fact("code")[some].tolist()
+    audits = [index.audit_id(fact) for fact in some.tolist()]
+    made = iter([Facts(*values) for values in zip(*columns, codes, audits, strict=True)])
+    return [next(made) if fact >= 0 else None for fact in wanted.tolist()]
+
+
+# `Facts(*values)` relies on this
+assert tuple(field.name for field in fields(Facts)) == (*FACT_STRINGS, "code", "audit")
+
+
+def _requests(index: Index, slots: Array) -> list[Request | None]:
+    """The request of each trace that holds an apiserver's SERVER span."""
+    servers = index.server_fact[slots]
+    verbs = np.where(servers >= 0, index.verb_fact[slots], -1)
+    return [
+        None if server is None else merge_request(server, verb)
+        for server, verb in zip(_facts(index, servers), _facts(index, verbs), strict=True)
+    ]
+
+
+def _webhooks(index: Index, slot: int) -> tuple[tuple[str, ...], str]:
+    """Names of the webhooks that a trace called, in start order, and what a failed call said ("" if none failed)."""
+    role, rows, name = index.fact("role"), index.fact("fact_row"), index.fact("name")
+    start, span, parent, status = index.start, index.span, index.parent, index.kind_status
+    hooks: dict[int, tuple[int, str]] = {}
+    failed: list[tuple[int, int]] = []
+    for fact in index.facts_of(slot, MAX_FACTS):
+        row = int(rows[fact])
+        if role[fact] == ROLE_WEBHOOK:
+            hooks[int(span[row])] = (int(start[row]), index.names[name[fact]])
+        elif role[fact] == ROLE_CALL and int(status[row]) >> 4 == 2:
+            failed.append((int(parent[row]), fact))
+    failure = ""
+    for above, fact in failed:
+        if above in hooks and not failure:
+            code = int(index.fact("code")[fact])
+            failure = index.names[index.fact("detail")[fact]] or (f"HTTP {code}" if code else "")
+    return tuple(dict.fromkeys(hook for _, hook in sorted(hooks.values()) if hook)), failure
+
+
+# --- the list -------------------------------------------------------------------------------------
+def summaries(index: Index, slots: Sequence[int] | Array, now: int, *, live: bool = True) -> list[TraceSummary]:
+    """The rows of the list for these traces, in this order: some 20 us a trace.
+
+    Args:
+        slots: trace slots of this index.
+        now: ns since the epoch, by the clock that gave `received`.
+        live: False for recordings, to which nothing will come: then no trace is still arriving.
+    """
+    at = np.asarray(slots, np.int64)
+    if not len(at):
+        return []
+    with index.lock:
+        rows, positions = _rows(index, at)
+        services = _services(index, rows, positions, len(at))
+        missing = _missing(index, rows, positions, len(at)).tolist()
+        requests = _requests(index, at)
+        calling = set(np.flatnonzero(index.webhook_fact[at] >= 0).tolist())
+        hooks = {i: _webhooks(index, int(at[i])) for i in calling}
+        head = index.head_row[at]
+        columns = [
+            [index.trace_id(slot) for slot in at.tolist()],
+            index.head_start[at].tolist(),
+            index.head_duration[at].tolist(),
+            index.span_count[at].tolist(),
+            index.error_count[at].tolist(),
+            index.last_received[at].tolist(),
+            [index.sources[i] for i in index.source[at].tolist()],
+            [index.resources[i].instance for i in index.resource[head].tolist()],
+            [index.names[i] for i in index.name[head].tolist()],
+        ]
+    nothing: tuple[tuple[str, ...], str] = ((), "")
+    made = []
+    for i, row in enumerate(zip(*columns, strict=True)):
+        trace_id, start, duration, spans, errors, received, source, instance, name = row
+        called, failure = hooks.get(i, nothing)
+        state = _settled(received, missing[i], now, live)
+        made.append(
+            TraceSummary(
+                trace_id, start, duration, spans, errors, services[i], state, missing[i], source, instance, name,
+                requests[i], called, failure,
+            )
+        )  # fmt: skip
+    return made
+
+
+def _settled(last_received: int, missing: int, now: int, live: bool) -> Settled:
+    if live and now - last_received < SETTLE_NS:
+        return Settled.ARRIVING
+    return Settled.MISSING if missing else Settled.SETTLED
+
+
+# --- one trace ------------------------------------------------------------------------------------
+def load(index: Index, trace_id: str, now: int, cap: int = SPAN_CAP, *, live: bool = True) -> Trace | None:
+    """A whole trace with its tree and self times, from the index alone; None when it is not held.
+
+    Args:
+        trace_id: 32 hex digits.
+        now, live: as for `summaries`.
+        cap: of a trace with more spans the last arrived ones are taken and `left_out` counts the others; parents
+            among those count as seen, though their children are roots marked ORPHAN.
+    """
+    with index.lock:
+        slot = index.slot_of(trace_id)
+        if slot is None:
+            return None
+        one = np.array([slot], np.int64)
+        rows, positions = _rows(index, one)
+        missing = int(_missing(index, rows, positions, 1)[0])
+        left_out = max(0, len(rows) - cap)
+        spans = _spans(index, rows[left_out:], index.trace_id(slot))
+        state = _settled(int(index.last_received[slot]), missing, now, live)
+        request = _requests(index, one)[0]
+    trace = build(spans, settled=state, missing=missing, left_out=left_out)
+    self_times(trace)
+    trace.request = request
+    return trace
+
+
+def _spans(index: Index, rows: Array, trace_id: str) -> list[Span]:
+    resource = index.resource[rows].tolist()
+    kind_status = index.kind_status[rows]
+    flags = index.flags[rows]
+    chunks = index.chunk[rows]
+    source_of = index.chunk_source[np.searchsorted(index.chunk_id, chunks)]
+    names, resources, sources = index.names, index.resources, index.sources
+    return [
+        Span(
+            trace_id, f"{span:016x}", f"{parent:016x}" if parent else "", names[name], _KINDS[kind], start, end, status,
+            resources[sender].service, resources[sender].instance, _COMPONENTS[component], sources[source],
+            chunk, ordinal, request,
+        )
+        for span, parent, name, kind, start, end, status, sender, component, source, chunk, ordinal, request in zip(
+            index.span[rows].tolist(),
+            index.parent[rows].tolist(),
+            index.name[rows].tolist(),
+            np.minimum(kind_status & 0x0F, len(_KINDS) - 1).tolist(),
+            index.start[rows].tolist(),
+            index.end[rows].tolist(),
+            (kind_status >> 4).tolist(),
+            resource,
+            np.minimum(flags & COMPONENT_MASK, len(_COMPONENTS) - 1).tolist(),
+            source_of.tolist(),
+            chunks.tolist(),
+            index.ordinal[rows].tolist(),
+            ((flags & FLAG_REQUEST) != 0).tolist(),
+            strict=True,
+        )
+    ]  # fmt: skip
