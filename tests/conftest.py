@@ -1,0 +1,53 @@
+"""Fixtures that tests of several packages share.
+
+`recordings`: the folder of recorded traffic of real clusters, which is not part of the project.
+`receiver`: starts real receiver processes; whatever a test leaves running is ended after it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.live_receiver import LiveReceiver, start_receiver
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RECORDINGS_VARIABLE = "K8S_TRACE_TUI_RECORDINGS"
+
+StartReceiver = Callable[..., LiveReceiver]
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """The folder of recordings: $K8S_TRACE_TUI_RECORDINGS, or `shared/recordings` beside the repository."""
+    folder = Path(os.environ.get(RECORDINGS_VARIABLE) or REPOSITORY.parent / "shared" / "recordings")
+    if not (folder / "list-nodes.otlp.jsonl").is_file():
+        pytest.skip(f"the recordings of real clusters are not here ({RECORDINGS_VARIABLE} names their folder)")
+    return folder
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[StartReceiver]:
+    """Starts a receiver: `receiver(db=..., listen=["127.0.0.1:0"], arguments=[...])`, all of them optional.
+
+    The database is `spans.db` in the test's own folder unless told otherwise.
+    """
+    started: list[LiveReceiver] = []
+
+    def start(
+        db: Path | None = None, listen: Sequence[str] = ("127.0.0.1:0",), arguments: Sequence[str] = ()
+    ) -> LiveReceiver:
+        live = start_receiver(db or tmp_path / "spans.db", listen, arguments)
+        started.append(live)
+        return live
+
+    yield start
+    for live in started:
+        if live.process.poll() is None:
+            live.kill()
+        for stream in (live.process.stdout, live.process.stderr):
+            if stream is not None:
+                stream.close()
