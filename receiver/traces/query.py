@@ -1,0 +1,488 @@
+"""Which traces are listed, and in which order.
+
+A filter is words and `field=value`, all of which must hold. Each is looked for once in every distinct string of the
+index, and from then on only numbers are compared: nothing here costs Python time a trace.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from receiver.store.chunk import APISERVER, COMPONENT_MASK, ROLE_WEBHOOK
+from receiver.store.index import RANK_ROOT, Index
+
+Array = npt.NDArray[Any]
+
+FIELDS: Final = (
+    "verb",
+    "resource",
+    "ns",
+    "name",
+    "ua",
+    "code",
+    "group",
+    "audit",
+    "instance",
+    "source",
+    "service",
+    "trace",
+)
+"""Fields of `field=value`; `namespace` is the same as `ns`."""
+SORTS: Final = ("start", "duration", "spans", "errors", "verb", "resource", "namespace", "client", "code")
+"""Orders of a view: by time, duration, numbers and code the highest first, by text from a to z, then newest first."""
+MAX_QUERY: Final = 4_096
+"""Longest filter in characters."""
+MIN_ID_DIGITS: Final = 6
+"""Hex digits from which a bare word can be the start of a trace or audit id; shorter ones would hit by chance."""
+_ALIASES: Final = {"namespace": "ns"}
+_ID: Final = re.compile(r"[0-9a-f]{1,32}")
+_CLIENT: Final = 3  # OTLP span kind
+_PROBES: Final = ("/livez", "/readyz", "/healthz", "/metrics")
+
+
+class QueryError(Exception):
+    """A filter is not understood; str() is one sentence for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One condition: `field` "" is a bare word."""
+
+    field: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A filter: every term must hold. Letter case does not matter.
+
+    A bare word is looked for within the headline, verb, resource (`pods/status`), namespace and name
+    (`default/shop`), path of a non-resource URL, user agent, webhooks and services, or it is the status code, or
+    starts the trace id or the audit id.
+    A field equals its value, but: `ua` contains it; `audit`, `instance` and `trace` start with it; `code` may be a
+    class (`5xx`); `resource` may name a subresource (`pods/status`), else any; `service` is any of the trace's.
+    """
+
+    terms: tuple[Term, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Query:
+        """A filter from what was typed. Quotes, single or double, hold words with spaces or `=` together.
+
+        Raises:
+            QueryError: an unknown field, a value that the field cannot have, or a quote without its end.
+        """
+        if len(text) > MAX_QUERY:
+            raise QueryError(f"The filter is longer than {MAX_QUERY:,} characters: shorten it.")
+        return cls(tuple(_term(field, value) for field, value in _words(text)))
+
+
+def _words(text: str) -> list[tuple[str | None, str]]:
+    """(field or None, value) of each word. A `=` inside quotes belongs to the value."""
+    found: list[tuple[str | None, str]] = []
+    field: str | None = None
+    value, quote, inside = "", "", False
+    for character in text + " ":
+        if quote:
+            if character == quote:
+                quote = ""
+            else:
+                value += character
+        elif character in "\"'":
+            quote, inside = character, True
+        elif character.isspace():
+            if inside:
+                found.append((field, value))
+            field, value, inside = None, "", False
+        elif character == "=" and field is None and re.fullmatch(r"[^\W\d][\w.-]*[!~<>]?", value):
+            field, value, inside = value, "", True
+        else:
+            value, inside = value + character, True
+    if quote:
+        raise QueryError(f"The filter has a {quote} without its end: close it.")
+    return found
+
+
+def _term(field: str | None, value: str) -> Term:
+    value = value.casefold()
+    if field is None:
+        return Term("", value)
+    name = _ALIASES.get(field.lower(), field.lower())
+    if name[-1] in "!~<>":
+        raise QueryError(f"{field[:40]}= is not understood: conditions are words and field=value.")
+    if name not in FIELDS:
+        raise QueryError(f"{field[:40]} is no field: use one of {', '.join(FIELDS)}, or quote the word.")
+    if name == "code" and not re.fullmatch(r"[1-9]xx|\d{1,3}|", value, re.ASCII):
+        raise QueryError(f"code={value[:40]} is no status code: use a number such as 404, or a class such as 5xx.")
+    if name == "trace" and not _ID.fullmatch(value):
+        raise QueryError(f"trace={value[:40]} is no trace id: use up to 32 hex digits from its start.")
+    return Term(name, value)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is listed: the filter, and what the keys of the list turn on.
+
+    `window_ns` counts from the arrival of the last span of a trace by this machine's clock; None is all.
+    `reverse` turns the order round; within equals the newest stay first.
+    """
+
+    query: Query
+    window_ns: int | None
+    errors_only: bool
+    hide_noise: bool
+    sort: str  # one of SORTS
+    reverse: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """Slots (int32) in display order, how many more traces only noise hides, and how many traces there are."""
+
+    slots: Array
+    hidden_noise: int
+    total: int
+
+
+def select(index: Index, view: View, now: int) -> Selection:
+    """The traces of a view.
+
+    Noise is what a control plane does all the time (facts: kubernetes-tracing 8): requests for leases, probes and
+    metrics, lone `authentication` roots and lone calls to etcd. What holds a failed span is never noise.
+
+    Args:
+        now: ns since the epoch by the clock that gave `received`; for a recording, of its newest span.
+
+    Raises:
+        QueryError: `view.sort` is none of `SORTS`.
+    """
+    if view.sort not in SORTS:
+        raise QueryError(f"{view.sort[:40]} is no order: use one of {', '.join(SORTS)}.")
+    with index.lock:
+        total = index.traces
+        traces = _Traces(index)
+        chosen = np.ones(total, bool)
+        for term in view.query.terms:
+            chosen &= traces.matches(term)
+        if view.window_ns is not None:
+            chosen &= index.last_received >= now - view.window_ns
+        if view.errors_only:
+            chosen &= (index.error_count > 0) | (traces.code >= 400)
+        hidden = 0
+        if view.hide_noise:
+            noise = chosen & traces.noise()
+            hidden = int(np.count_nonzero(noise))
+            chosen &= ~noise
+        slots = np.flatnonzero(chosen)
+        slots = slots[_order(traces, slots, view.sort, view.reverse)]
+    return Selection(slots.astype(np.int32), hidden, total)
+
+
+_NUMBERS: Final[dict[str, Callable[[_Traces], Array]]] = {
+    "duration": lambda traces: traces.index.head_duration,
+    "spans": lambda traces: traces.index.span_count.astype(np.int64),
+    "errors": lambda traces: traces.index.error_count.astype(np.int64),
+    "code": lambda traces: traces.code.astype(np.int64),
+}
+_TEXTS: Final = {
+    "verb": ("verb",),
+    "resource": ("resource", "subresource"),
+    "namespace": ("namespace",),
+    "client": ("agent",),
+}
+
+
+def _order(traces: _Traces, slots: Array, sort: str, reverse: bool) -> Array:
+    """Indexes into `slots` in display order."""
+    index = traces.index
+    start = index.head_start[slots]
+    arrived = index.first_received[slots]
+    # A clock that is ahead must not hold the top of the list, a span without time must not sink to 1970.
+    newest = -np.where(start > 0, np.minimum(start, arrived), arrived)
+    if sort == "start":
+        return np.argsort(-newest if reverse else newest, kind="stable")
+    if sort in _NUMBERS:
+        number = _NUMBERS[sort](traces)[slots]
+        return np.lexsort((newest, number if reverse else -number))
+    ranks = [traces.strings.ranks(traces.request(column)[slots]) for column in _TEXTS[sort]]
+    keys = [-rank if reverse else rank for rank in reversed(ranks)]
+    return np.lexsort((newest, *keys, ~traces.requests[slots]))  # what is no request comes last
+
+
+class _Traces:
+    """Columns by trace that are put together from the facts of its request. Valid under the index's lock."""
+
+    def __init__(self, index: Index) -> None:
+        self.index: Index = index
+        self.strings = _strings_of(index)
+        self.server = index.server_fact
+        self.requests = self.server >= 0
+        self.verb_fact = np.where(self.requests, index.verb_fact, -1)
+        # as in semantics.merge_request: without a URL the verb span names the request
+        named = self.requests & (self._fact("detail", self.server) == 0) & (self.verb_fact >= 0)
+        self.naming = np.where(named, self.verb_fact, self.server)
+        self._columns: dict[str, Array] = {}
+
+    def _fact(self, column: str, facts: Array) -> Array:
+        """A fact column by trace, 0 (the empty string) for -1."""
+        values = self.index.fact(column)
+        if not len(values):
+            return np.zeros(len(facts), values.dtype)
+        found: Array = np.where(facts >= 0, values[np.maximum(facts, 0)], values.dtype.type(0))
+        return found
+
+    @property
+    def code(self) -> Array:
+        """HTTP status by trace, 0: unknown or no request."""
+        if "code" not in self._columns:
+            self._columns["code"] = self._fact("code", self.server)
+        return self._columns["code"]
+
+    def request(self, column: str) -> Array:
+        """String ids by trace of a name of its request, 0 where it has none."""
+        if column not in self._columns:
+            found = self._fact(column, self.naming)
+            if column == "verb":
+                found = np.where(found == 0, self._fact(column, self.server), found)
+            elif column == "agent":
+                found = self._fact(column, self.server)
+                found = np.where(found == 0, self._fact(column, self.verb_fact), found)
+            self._columns[column] = found
+        return self._columns[column]
+
+    def head_names(self) -> Array:
+        """String ids by trace of the headline."""
+        return self.index.name[self.index.head_row]
+
+    # --- noise ------------------------------------------------------------------------------------
+    def noise(self) -> Array:
+        index, strings = self.index, self.strings
+        found = self.requests & strings.equal("leases")[self.request("resource")]
+        paths = strings.none()
+        for probe in _PROBES:
+            paths |= strings.equal(probe) | strings.starting(probe + "/")
+        found |= self.requests & (self.request("resource") == 0) & paths[self.request("detail")]
+        roots = ~self.requests & (index.head_rank == RANK_ROOT)
+        names = self.head_names()
+        found |= roots & (index.span_count == 1) & strings.equal("authentication")[names]
+        calls = (index.kind_status[index.head_row] & 0x0F) == _CLIENT
+        calls &= (index.flags[index.head_row] & COMPONENT_MASK) == APISERVER
+        found |= roots & calls & strings.starting("etcdserverpb.")[names]
+        found &= index.error_count == 0
+        return found
+
+    # --- terms ------------------------------------------------------------------------------------
+    def matches(self, term: Term) -> Array:
+        if not term.field:
+            return self._word(term.value)
+        found: Array = _FIELD_MATCHES[term.field](self, term.value)
+        return found
+
+    def _word(self, word: str) -> Array:
+        if not word:
+            return np.ones(self.index.traces, bool)
+        within = self.strings.containing(word)
+        found = within[self.head_names()]
+        if within.any():
+            for column in ("verb", "resource", "subresource", "namespace", "name", "agent"):
+                found |= within[self.request(column)]
+            found |= within[self.request("detail")] & (self.request("resource") == 0)
+        found |= self._across(word, "resource", "subresource", bare=False)
+        found |= self._across(word, "namespace", "name", bare=True)
+        if len(word) == 3 and word.isascii() and word.isdigit():
+            found |= self.code == int(word)
+        found |= self._any_service(lambda service: word in service)
+        found |= self._any_webhook(within)
+        found |= self._audit(word, within)
+        if len(word) >= MIN_ID_DIGITS and _ID.fullmatch(word):
+            found |= self._trace_id(word)
+        return found
+
+    def _across(self, word: str, left: str, right: str, bare: bool) -> Array:
+        """Where the word lies over the slash of `left/right`; `bare`: also with an empty right side."""
+        found = np.zeros(self.index.traces, bool)
+        for at in (i for i, character in enumerate(word) if character == "/"):
+            before, after = word[:at], word[at + 1 :]
+            ends, starts = self.strings.ending(before), self.strings.starting(after)
+            here = ends[self.request(left)] & starts[self.request(right)] & self.requests
+            found |= here if bare else here & (self.request(right) != 0)
+        return found
+
+    def _any_service(self, wanted: Callable[[str], bool]) -> Array:
+        """Traces with a span of a service that is wanted."""
+        index = self.index
+        resources = np.array([wanted(resource.service.casefold()) for resource in index.resources] or [False], bool)
+        found = np.zeros(index.traces, bool)
+        if resources.all():
+            found[:] = True
+        elif resources.any():
+            found[index.slot[resources[index.resource]]] = True
+        return found
+
+    def _any_webhook(self, within: Array) -> Array:
+        """Traces that called a webhook whose name or configuration is one of these strings."""
+        index = self.index
+        found = np.zeros(index.traces, bool)
+        hit = index.fact("role") == ROLE_WEBHOOK
+        hit &= within[index.fact("name")] | within[index.fact("detail")]
+        found[index.slot[index.fact("fact_row")[hit]]] = True
+        return found
+
+    def _audit(self, prefix: str, within: Array, whole: bool = False) -> Array:
+        """Traces whose request has an audit id that starts so; one that is no UUID holds the word anywhere unless
+        `whole`."""
+        found = np.zeros(self.index.traces, bool)
+        digits = prefix.replace("-", "")
+        dashed = f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+        uuid = _ID.fullmatch(digits) is not None and dashed.startswith(prefix)
+        own = self._audit_facts()
+        if uuid and (whole or len(digits) >= MIN_ID_DIGITS):
+            hi, lo = self._fact("audit_hi", own), self._fact("audit_lo", own)
+            found |= ((hi | lo) != 0) & _starts(hi, lo, digits)
+        found |= within[self._fact("audit_name", own)] & self.requests
+        return found
+
+    def _audit_facts(self) -> Array:
+        """By trace the fact that gives its audit id: the SERVER span's, else the verb span's."""
+        hi, lo, name = (self._fact(column, self.server) for column in ("audit_hi", "audit_lo", "audit_name"))
+        own = (hi | lo | name) != 0
+        facts: Array = np.where(own | (self.verb_fact < 0), self.server, self.verb_fact)
+        return facts
+
+    def _trace_id(self, digits: str) -> Array:
+        return _starts(self.index.id_hi, self.index.id_lo, digits)
+
+    def _equal(self, column: str, value: str) -> Array:
+        found: Array = self.strings.equal(value)[self.request(column)] & self.requests
+        return found
+
+    def _resource(self, value: str) -> Array:
+        resource, slash, subresource = value.partition("/")
+        found = self._equal("resource", resource)
+        return found & self._equal("subresource", subresource) if slash else found
+
+    def _code(self, value: str) -> Array:
+        if value.endswith("xx"):
+            found: Array = self.code // 100 == int(value[0])
+        else:
+            found = (self.code == int(value or 0)) & self.requests
+        return found
+
+    def _instance(self, value: str) -> Array:
+        index = self.index
+        resources = np.array([r.instance.casefold().startswith(value) for r in index.resources] or [False], bool)
+        found: Array = resources[index.resource[index.head_row]]
+        return found
+
+    def _source(self, value: str) -> Array:
+        sources = np.array([source.casefold() == value for source in self.index.sources] or [False], bool)
+        found: Array = sources[self.index.source]
+        return found
+
+
+_FIELD_MATCHES: Final[dict[str, Callable[[_Traces, str], Array]]] = {
+    "verb": lambda traces, value: traces._equal("verb", value),
+    "resource": _Traces._resource,
+    "ns": lambda traces, value: traces._equal("namespace", value),
+    "name": lambda traces, value: traces._equal("name", value),
+    "group": lambda traces, value: traces._equal("group", value),
+    "ua": lambda traces, value: traces.strings.containing(value)[traces.request("agent")] & traces.requests,
+    "code": _Traces._code,
+    "audit": lambda traces, value: traces._audit(value, traces.strings.starting(value), whole=True),
+    "instance": _Traces._instance,
+    "source": _Traces._source,
+    "service": lambda traces, value: traces._any_service(lambda service: service == value),
+    "trace": _Traces._trace_id,
+}
+
+
+def _starts(hi: Array, lo: Array, digits: str) -> Array:
+    """Where a 128-bit id starts with these hex digits (at most 32)."""
+    head, tail = digits[:16], digits[16:]
+    found: Array = (hi >> np.uint64(64 - 4 * len(head))) == np.uint64(int(head, 16))
+    if tail:
+        found &= (lo >> np.uint64(64 - 4 * len(tail))) == np.uint64(int(tail, 16))
+    return found
+
+
+# --- strings --------------------------------------------------------------------------------------
+_TESTS: Final[dict[str, Callable[[list[str], str], list[bool]]]] = {
+    "containing": lambda names, word: [word in name for name in names],
+    "starting": lambda names, word: [name.startswith(word) for name in names],
+    "ending": lambda names, word: [name.endswith(word) for name in names],
+    "equal": lambda names, word: [name == word for name in names],
+}
+
+
+class _Strings:
+    """Answers by string id, each test made once a string: the names of an index only grow, so answers stay."""
+
+    _KEPT: Final = 64
+
+    def __init__(self) -> None:
+        self._folded: list[str] = []
+        self._answers: OrderedDict[tuple[str, str], Array] = OrderedDict()
+
+    def update(self, names: list[str]) -> None:
+        """Take in the names that came since."""
+        for name in names[len(self._folded) :]:
+            folded = name.casefold()
+            self._folded.append(name if folded == name else folded)  # mostly equal: then one string serves both
+
+    def none(self) -> Array:
+        """A table that holds for no string."""
+        return np.zeros(len(self._folded), bool)
+
+    def containing(self, word: str) -> Array:
+        """By string id whether it contains the word (which is casefolded), and so on."""
+        return self._table("containing", word)
+
+    def starting(self, word: str) -> Array:
+        return self._table("starting", word)
+
+    def ending(self, word: str) -> Array:
+        return self._table("ending", word)
+
+    def equal(self, word: str) -> Array:
+        return self._table("equal", word)
+
+    def _table(self, test: str, word: str) -> Array:
+        key = (test, word)
+        known = self._answers.pop(key, None)
+        count = 0 if known is None else len(known)
+        if known is None or count < len(self._folded):
+            fresh = np.array(_TESTS[test](self._folded[count:], word), bool)
+            known = fresh if known is None else np.concatenate((known, fresh))
+        self._answers[key] = known
+        if len(self._answers) > self._KEPT:
+            self._answers.popitem(last=False)
+        return known
+
+    def ranks(self, ids: Array) -> Array:
+        """For each string id its place among these strings in alphabetical order; the empty one comes last."""
+        unique, inverse = np.unique(ids, return_inverse=True)
+        texts = [self._folded[i] for i in unique.tolist()]
+        places = {text: place for place, text in enumerate(sorted(set(texts), key=lambda text: (not text, text)))}
+        found: Array = np.array([places[text] for text in texts], np.int64)[inverse]
+        return found
+
+
+_strings: weakref.WeakKeyDictionary[Index, _Strings] = weakref.WeakKeyDictionary()
+_strings_lock: Final = threading.Lock()
+
+
+def _strings_of(index: Index) -> _Strings:
+    """The answers kept for an index, up to date. Used under the index's lock."""
+    with _strings_lock:
+        strings = _strings.setdefault(index, _Strings())
+    strings.update(index.names)
+    return strings
