@@ -40,43 +40,45 @@ SPAN_CAP: Final = 50_000
 
 _COMPONENTS: Final = tuple(Component(name) for name in COMPONENT_NAMES)
 _KINDS: Final = tuple(Kind)
-MAX_FACTS: Final = 1_000
-"""Facts of one trace that are looked through for its webhooks."""
+MAX_FACTS: Final = 256
+"""Facts of one trace, the last arrived, that are looked through for its webhooks."""
 _WALK: Final = 256  # spans up to which a chain of rows is walked; above it a scan of the column is cheaper
 _BULK: Final = 2_000  # traces from which one pass over all spans is cheaper than walking
 
 
 # --- rows of traces -------------------------------------------------------------------------------
+def _chained(last: Array, prev: Array, steps: int) -> tuple[Array, Array]:
+    """(items, positions): from each of `last` (-1: nothing) back along `prev`, at most `steps` items of each.
+
+    All chains are walked at once, so the cost is that of the longest."""
+    items: list[Array] = [np.empty(0, np.int64)]
+    positions: list[Array] = [np.empty(0, np.int64)]
+    at = np.flatnonzero(last >= 0)
+    item = last[at].astype(np.int64)
+    while len(at) and len(items) <= steps:
+        items.append(item)
+        positions.append(at)
+        item = prev[item].astype(np.int64)
+        more = item >= 0
+        if not more.all():
+            item, at = item[more], at[more]
+    return np.concatenate(items), np.concatenate(positions)
+
+
 def _rows(index: Index, slots: Array) -> tuple[Array, Array]:
     """(rows, position in `slots` of each): the spans of these traces, by trace and in order of arrival."""
-    counts = index.span_count[slots]
-    walked = counts <= _WALK
-    if len(slots) > _BULK:
-        walked = np.zeros(len(slots), bool)
-    rows: list[Array] = []
-    positions: list[Array] = []
-    at = np.flatnonzero(walked)
-    row = index.last_row[slots[at]].astype(np.int64)
-    prev = index.prev
-    while len(at):
-        rows.append(row)
-        positions.append(at)
-        row = prev[row].astype(np.int64)
-        more = row >= 0
-        row, at = row[more], at[more]
+    walked = (index.span_count[slots] <= _WALK) & (len(slots) <= _BULK)
+    rows, positions = _chained(np.where(walked, index.last_row[slots], -1), index.prev, _WALK)
     scanned = np.flatnonzero(~walked)
     if len(scanned):
         place = np.full(index.traces, -1, np.int32)
         place[slots[scanned]] = scanned
         position = place[index.slot]
         found = np.flatnonzero(position >= 0)
-        rows.append(found)
-        positions.append(position[found])
-    if not rows:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    every, position = np.concatenate(rows), np.concatenate(positions).astype(np.int64)
-    order = np.lexsort((every, position))
-    return every[order], position[order]
+        rows = np.concatenate((rows, found))
+        positions = np.concatenate((positions, position[found]))
+    order = np.lexsort((rows, positions))
+    return rows[order], positions[order]
 
 
 def _missing(index: Index, rows: Array, positions: Array, traces: int) -> Array:
@@ -138,9 +140,15 @@ def _facts(index: Index, wanted: Array) -> list[Facts | None]:
     names = index.names
     columns = [[names[i] for i in index.fact(column)[some].tolist()] for column in FACT_STRINGS]
     codes = index.fact("code")[some].tolist()
-    audits = [index.audit_id(fact) for fact in some.tolist()]
+    halves = (index.fact(column)[some].tolist() for column in ("audit_hi", "audit_lo", "audit_name"))
+    audits = [_uuid(hi, lo) if hi or lo else names[name] for hi, lo, name in zip(*halves, strict=True)]
     made = iter([Facts(*values) for values in zip(*columns, codes, audits, strict=True)])
     return [next(made) if fact >= 0 else None for fact in wanted.tolist()]
+
+
+def _uuid(hi: int, lo: int) -> str:
+    digits = f"{hi:016x}{lo:016x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 # `Facts(*values)` relies on this
@@ -157,24 +165,43 @@ def _requests(index: Index, slots: Array) -> list[Request | None]:
     ]
 
 
-def _webhooks(index: Index, slot: int) -> tuple[tuple[str, ...], str]:
-    """Names of the webhooks that a trace called, in start order, and what a failed call said ("" if none failed)."""
-    role, rows, name = index.fact("role"), index.fact("fact_row"), index.fact("name")
-    start, span, parent, status = index.start, index.span, index.parent, index.kind_status
-    hooks: dict[int, tuple[int, str]] = {}
-    failed: list[tuple[int, int]] = []
-    for fact in index.facts_of(slot, MAX_FACTS):
-        row = int(rows[fact])
-        if role[fact] == ROLE_WEBHOOK:
-            hooks[int(span[row])] = (int(start[row]), index.names[name[fact]])
-        elif role[fact] == ROLE_CALL and int(status[row]) >> 4 == 2:
-            failed.append((int(parent[row]), fact))
-    failure = ""
-    for above, fact in failed:
-        if above in hooks and not failure:
-            code = int(index.fact("code")[fact])
-            failure = index.names[index.fact("detail")[fact]] or (f"HTTP {code}" if code else "")
-    return tuple(dict.fromkeys(hook for _, hook in sorted(hooks.values()) if hook)), failure
+def _webhooks(index: Index, slots: Array) -> dict[int, tuple[tuple[str, ...], str]]:
+    """By position in `slots`, of the traces that called webhooks: their names in start order, and what the first
+    failed call said ("" if none failed)."""
+    calling = index.webhook_fact[slots] >= 0
+    facts, positions = _chained(np.where(calling, index.last_fact[slots], -1), index.fact("fact_prev"), MAX_FACTS)
+    rows = index.fact("fact_row")[facts]
+    role, failed = index.fact("role")[facts], index.kind_status[rows] >> 4 == 2
+    names = index.names
+    hooks: dict[int, dict[int, tuple[int, str]]] = {}
+    hook = np.flatnonzero(role == ROLE_WEBHOOK)
+    for position, span, start, name in zip(
+        positions[hook].tolist(),
+        index.span[rows[hook]].tolist(),
+        index.start[rows[hook]].tolist(),
+        index.fact("name")[facts[hook]].tolist(),
+        strict=True,
+    ):
+        hooks.setdefault(position, {})[span] = (start, names[name])
+    failures: dict[int, str] = {}
+    call = np.flatnonzero((role == ROLE_CALL) & failed)
+    call = call[np.argsort(facts[call])]  # the first to arrive is named
+    for position, above, detail, code in zip(
+        positions[call].tolist(),
+        index.parent[rows[call]].tolist(),
+        index.fact("detail")[facts[call]].tolist(),
+        index.fact("code")[facts[call]].tolist(),
+        strict=True,
+    ):
+        if above in hooks.get(position, ()) and not failures.get(position):
+            failures[position] = names[detail] or (f"HTTP {code}" if code else "")
+    return {
+        position: (
+            tuple(dict.fromkeys(name for _, name in sorted(called.values()) if name)),
+            failures.get(position, ""),
+        )
+        for position, called in hooks.items()
+    }
 
 
 # --- the list -------------------------------------------------------------------------------------
@@ -194,11 +221,10 @@ def summaries(index: Index, slots: Sequence[int] | Array, now: int, *, live: boo
         services = _services(index, rows, positions, len(at))
         missing = _missing(index, rows, positions, len(at)).tolist()
         requests = _requests(index, at)
-        calling = set(np.flatnonzero(index.webhook_fact[at] >= 0).tolist())
-        hooks = {i: _webhooks(index, int(at[i])) for i in calling}
+        hooks = _webhooks(index, at)
         head = index.head_row[at]
         columns = [
-            [index.trace_id(slot) for slot in at.tolist()],
+            [f"{hi:016x}{lo:016x}" for hi, lo in zip(index.id_hi[at].tolist(), index.id_lo[at].tolist(), strict=True)],
             index.head_start[at].tolist(),
             index.head_duration[at].tolist(),
             index.span_count[at].tolist(),
