@@ -1,0 +1,495 @@
+"""The receiver process: `python -m receiver`, and `k8s-trace-tui receive`.
+
+It puts the parts together and takes them apart again: lock, database, writer, retention, gRPC listeners, control
+socket. Standard output carries `listening NAME ADDRESS` lines only, standard error one sentence about what is wrong;
+everything else goes to the log beside the database.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import fcntl
+import gc
+import io
+import logging
+import logging.handlers
+import os
+import platform
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before grpc is imported
+
+from receiver.control import (
+    ControlClient,
+    ControlError,
+    ControlServer,
+    control_path,
+    lock_path,
+    log_path,
+)
+from receiver.ingest.address import ListenError, NotHere, split_name
+from receiver.ingest.server import Ingest, Listener, Tally
+from receiver.ingest.tls import TlsError, server_credentials
+from receiver.store.database import Database, StoreError
+from receiver.store.place import choose_database, make_private
+from receiver.store.retention import DEFAULT_CAP, DEFAULT_MIN_FREE, Policy, Retention
+from receiver.store.writer import Writer
+
+DEFAULT_LISTENERS: Final = ("127.0.0.1:4317", "[::1]:4317")
+"""Both, because `localhost` in a sender's configuration may be either."""
+CHILD_LINGER_SECONDS: Final = 10.0
+"""A receiver that was started by a TUI ends this long after the last attached one is gone."""
+CHILD_START_SECONDS: Final = 30.0
+"""... and this long after its start when nobody ever attached."""
+_GRACE_SECONDS: Final = 5.0
+_TAKE_OVER_SECONDS: Final = 10.0
+
+_log = logging.getLogger("receiver")
+
+
+class UsageError(Exception):
+    """An option has a value that it cannot have; one sentence."""
+
+
+class Failure(Exception):
+    """The receiver cannot run; one sentence."""
+
+
+# --- options ---------------------------------------------------------------------------------------
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the receiver, for this module's parser and that of `k8s-trace-tui receive`."""
+    parser.add_argument("--db", metavar="PATH", type=Path, help="the database (default: in the state directory)")
+    parser.add_argument(
+        "--listen",
+        metavar="[NAME=]ADDRESS",
+        action="append",
+        help="HOST:PORT, [IPV6]:PORT or unix:/path; NAME says where its spans come from; may be repeated"
+        f" (default: {' and '.join(DEFAULT_LISTENERS)})",
+    )
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        help="allow an address that other machines can reach without TLS: anybody there can read and send spans",
+    )
+    parser.add_argument(
+        "--tls-cert", metavar="FILE", type=Path, help="serve with this certificate (PEM, with its chain)"
+    )
+    parser.add_argument("--tls-key", metavar="FILE", type=Path, help="the certificate's private key (PEM)")
+    parser.add_argument(
+        "--tls-client-ca", metavar="FILE", type=Path, help="ask senders for a certificate of this authority (PEM)"
+    )
+    parser.add_argument(
+        "--max-size", metavar="SIZE", default=None, help="keep at most this much, as in 512MiB (the default) or 2GiB"
+    )
+    parser.add_argument("--max-age", metavar="TIME", default=None, help="keep for this long, as in 30m, 12h, 7d")
+    parser.add_argument(
+        "--min-free", metavar="SHARE", default=None, help="leave this much of the disk free, as in 20%% (the default)"
+    )
+
+
+_SIZE: Final = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{1,3})?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
+_AGE: Final = re.compile(r"\s*([0-9]{1,9})\s*([smhd])\s*")
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `512MiB`, `2G` (as GiB), `100MB` (decimal) or a plain number.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise UsageError(f"{text!r} is not a size: write it as in 512MiB or 2GiB.")
+    number, unit, binary = found.groups()
+    step = 1000 if unit and not binary and text.strip().upper().endswith("B") else 1024
+    return int(float(number) * step ** " KMGT".index(unit.upper() or " "))
+
+
+def parse_age(text: str) -> int:
+    """Nanoseconds of `90s`, `30m`, `12h`, `7d`.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    found = _AGE.fullmatch(text)
+    if found is None or not int(found[1]):
+        raise UsageError(f"{text!r} is not a time: write it as in 30m, 12h or 7d.")
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]] * 1_000_000_000
+
+
+def parse_share(text: str) -> float:
+    """A share of the disk, 0 to 0.95, of `20%`.
+
+    Raises:
+        UsageError: it is not one.
+    """
+    try:
+        share = float(text.strip().removesuffix("%")) / 100
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 0.95:
+        raise UsageError(f"{text!r} is not a share of the disk from 0% to 95%: write it as in 20%.")
+    return share
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asked for, checked."""
+
+    listeners: tuple[tuple[str, str], ...]
+    """Name ("" for none) and address; empty: the default ones."""
+    child: bool
+    insecure: bool
+    tls_cert: Path | None
+    tls_key: Path | None
+    tls_client_ca: Path | None
+    policy: Policy
+
+
+def _options(args: argparse.Namespace) -> Options:
+    try:
+        listeners = tuple(split_name(text) for text in args.listen or ())
+    except ListenError as error:
+        raise UsageError(str(error)) from error
+    if (args.tls_cert is None) != (args.tls_key is None):
+        raise UsageError("--tls-cert and --tls-key belong together: give both.")
+    if args.tls_client_ca is not None and args.tls_cert is None:
+        raise UsageError("--tls-client-ca needs --tls-cert and --tls-key.")
+    policy = Policy(
+        cap=parse_size(args.max_size) if args.max_size is not None else DEFAULT_CAP,
+        max_age=parse_age(args.max_age) if args.max_age is not None else None,
+        min_free=parse_share(args.min_free) if args.min_free is not None else DEFAULT_MIN_FREE,
+    )
+    return Options(listeners, args.child, args.insecure, args.tls_cert, args.tls_key, args.tls_client_ca, policy)
+
+
+# --- the process -----------------------------------------------------------------------------------
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; 0, 1 for a failure, 2 for bad usage."""
+    parser = argparse.ArgumentParser(
+        prog="python -m receiver", description="Receives OTLP spans over gRPC and keeps them in a database."
+    )
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Receive until SIGTERM, SIGINT or SIGHUP; what was acknowledged is on disk when this returns."""
+    stop = threading.Event()
+    try:
+        options = _options(args)
+        path, said = choose_database(args.db)
+        if said:
+            _complain(said)
+        path = path.absolute()
+        if not path.parent.is_dir():
+            make_private(path.parent)
+        with _signals(stop), _quietly(path):
+            _step_back()
+            _receive(path, options, stop)
+    except UsageError as error:
+        _complain(str(error))
+        return 2
+    except (Failure, StoreError, ControlError, ListenError, TlsError) as error:
+        _complain(str(error))
+        return 1
+    except Exception:  # noqa: BLE001 - the last resort: no traceback reaches the terminal
+        _log.exception("receiver failed")
+        _complain("The receiver ended because of a defect in this program: the log beside the database says more.")
+        return 1
+    return 0
+
+
+def _receive(path: Path, options: Options, stop: threading.Event) -> None:
+    """Be the receiver of a database, or stand behind the one that is."""
+    until = time.monotonic() + _TAKE_OVER_SECONDS
+    while not stop.is_set():
+        with _lock(path) as locked:
+            if locked:
+                Receiver(path, options, stop).run()
+                return
+            if options.child:
+                return  # the TUI that started us attaches to the other one
+            client = _connect(path)
+            if client is not None:
+                with contextlib.closing(client):
+                    _attend(client, options, stop)
+                return
+        # Locked, but nobody answers: it is starting, or ending.
+        if time.monotonic() > until:
+            raise Failure(
+                f"Another receiver holds {path} and does not answer: end it, or name another database with --db."
+            )
+        stop.wait(0.1)
+
+
+class Receiver:
+    """Everything that runs in the process that holds a database's lock."""
+
+    def __init__(self, path: Path, options: Options, stop: threading.Event) -> None:
+        self._path = path
+        self._options = options
+        self._stop = stop
+        self._started = time.time_ns()
+        credentials = None
+        if options.tls_cert is not None and options.tls_key is not None:
+            credentials = server_credentials(options.tls_cert, options.tls_key, options.tls_client_ca)
+        self._database = Database.create(path)
+        self._control = ControlServer(control_path(path), self._handle)
+        self._retention = Retention(self._database, options.policy, held=self._control.holds)
+        self._writer = Writer(self._database, committed=self._retention.committed)
+        self._tally = Tally()
+        self._ingest = Ingest(self._writer, self._tally, credentials=credentials, insecure=options.insecure)
+
+    def run(self) -> None:
+        """Serve until told to stop.
+
+        Raises:
+            Failure, ListenError, ControlError: it could not begin.
+        """
+        try:
+            self._writer.start()
+            self._retention.start()
+            self._open()
+            self._control.start()
+            for one in self._ingest.listeners:
+                if one.error is None:
+                    _say(one)
+            # What exists by now lives as long as the process: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
+            self._wait()
+        finally:
+            self._ingest.stop(_GRACE_SECONDS)
+            self._retention.stop()
+            written = self._writer.stop()
+            self._control.stop()
+            self._database.close()
+            if not written:
+                _log.error("the last commit did not end in time")
+
+    def _open(self) -> None:
+        wanted = self._options.listeners or tuple(("", address) for address in DEFAULT_LISTENERS)
+        for name, address in wanted:
+            try:
+                self._ingest.listen(name, address)
+            except ListenError as error:
+                by_default = not self._options.listeners and isinstance(error, NotHere)
+                if not self._options.child and not by_default:
+                    raise
+                self._ingest.note(name, address, str(error))
+        if not self._options.child and all(one.error for one in self._ingest.listeners):
+            raise Failure("This machine has no loopback address: name an address with --listen.")
+
+    def _wait(self) -> None:
+        began = time.monotonic()
+        while not self._stop.wait(0.25 if self._options.child else 60.0):
+            if not self._options.child or self._control.attached:
+                continue
+            now, left = time.monotonic(), self._control.left_at
+            if now - left > CHILD_LINGER_SECONDS if left else now - began > CHILD_START_SECONDS:
+                return
+
+    def _handle(self, operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        if operation == "status":
+            return self._status()
+        if operation == "listen":
+            try:
+                listener = self._ingest.listen(str(arguments.get("name") or ""), str(arguments["address"]))
+            except ListenError as error:
+                raise ControlError(str(error)) from error
+            return {"listener": listener.to_json()}
+        if operation == "unlisten":
+            name, address = str(arguments["name"]), arguments.get("address")
+            if not self._ingest.unlisten(name, None if address is None else str(address)):
+                raise ControlError(f"There is no listener {name}.")
+            return {}
+        if operation == "stop":
+            self._stop.set()
+            return {}
+        raise ControlError(f"The receiver does not know {operation[:40]!r}: it may be an older version.")
+
+    def _status(self) -> dict[str, Any]:
+        tally, retention = self._tally, self._retention
+        return {
+            "pid": os.getpid(),
+            "version": _version(),
+            "started": self._started,
+            "db": str(self._path),
+            "child": self._options.child,
+            "listeners": [one.to_json() for one in self._ingest.listeners],
+            "accepted": tally.accepted,
+            "rejected": tally.rejected,
+            "refused": tally.refused,
+            "malformed": tally.malformed,
+            "requests": tally.requests,
+            "bytes_in": tally.bytes_in,
+            "evicted_spans": retention.evicted_spans,
+            "evicted_traces": retention.evicted_traces,
+            "live_bytes": retention.live_bytes,
+            "cap_bytes": retention.cap,
+            "disk_full": self._writer.disk_full,
+            "message": self._writer.problem or retention.problem,
+            "senders": [sender.to_json() for sender in tally.senders()],
+            "attached": self._control.attached,
+        }
+
+
+# --- beside a receiver that runs already -----------------------------------------------------------
+def _connect(path: Path) -> ControlClient | None:
+    try:
+        return ControlClient.connect(path)
+    except ControlError:
+        return None
+
+
+def _attend(client: ControlClient, options: Options, stop: threading.Event) -> None:
+    """Have the running receiver open our listeners, and stay until it or we end."""
+    client.request("attach")
+    status = client.request("status")
+    open_ones = {str(one["address"]) for one in status["listeners"] if one["error"] is None}
+    if options.tls_cert is not None:
+        _complain(f"The receiver that runs (pid {status['pid']}) decides about TLS: the --tls options have no effect.")
+    for one in status["listeners"]:
+        if one["error"] is None:
+            print("listening", one["name"], one["address"], flush=True)
+    added = []
+    try:
+        for name, address in options.listeners:
+            if address in open_ones:
+                continue
+            one = client.request("listen", name=name, address=address)["listener"]
+            added.append(one)
+            print("listening", one["name"], one["address"], flush=True)
+        while not stop.wait(0.5):
+            client.request("status")
+    except ControlError:
+        if not stop.is_set():
+            raise
+    finally:
+        with contextlib.suppress(ControlError):
+            for one in added:
+                client.request("unlisten", name=one["name"], address=one["address"])
+
+
+# --- surroundings ----------------------------------------------------------------------------------
+def _say(listener: Listener) -> None:
+    print("listening", listener.name, listener.address, flush=True)
+
+
+def _complain(sentence: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        print(f"k8s-trace-tui: {sentence}", file=sys.__stderr__, flush=True)
+
+
+def _version() -> str:
+    try:
+        return version("k8s-trace-tui")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[bool]:
+    """Whether we are the ones who receive into this database; held until the end of the block."""
+    where = lock_path(path)
+    try:
+        handle = os.open(where, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise Failure(
+            f"The lock file {where} cannot be opened ({error.strerror}): name another place with --db."
+        ) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = True
+        except OSError:
+            locked = False
+        yield locked
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _signals(stop: threading.Event) -> Iterator[None]:
+    """SIGTERM, SIGINT and SIGHUP set `stop`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, lambda *_: stop.set())
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _LogStream(io.TextIOBase):
+    """Stands in for standard error: libraries print tracebacks there."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            _log.error("%s", text.rstrip())
+        return len(text)
+
+
+@contextlib.contextmanager
+def _quietly(path: Path) -> Iterator[None]:
+    """Files are made for this user alone, and whatever libraries have to say goes to a log of at most 2 MiB."""
+    before = os.umask(0o077)
+    logging.raiseExceptions = False  # a full disk must not end in tracebacks about the log
+    handler = logging.handlers.RotatingFileHandler(
+        log_path(path), maxBytes=1 << 20, backupCount=1, encoding="utf-8", delay=True
+    )
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    hook: Callable[..., Any] = threading.excepthook
+    threading.excepthook = lambda args: _log.error(
+        "thread failed", exc_info=(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)
+    )
+    try:
+        with contextlib.redirect_stderr(_LogStream()):
+            yield
+    finally:
+        threading.excepthook = hook
+        root.removeHandler(handler)
+        handler.close()
+        os.umask(before)
+
+
+_IOPRIO_SET: Final = {"x86_64": 251, "aarch64": 30, "ppc64le": 273, "s390x": 282, "riscv64": 30}
+"""The system call's number (Linux, asm/unistd.h)."""
+_IOPRIO_IDLE: Final = 3 << 13
+"""Class idle (linux/ioprio.h)."""
+
+
+def _step_back() -> None:
+    """The node's own work goes first: nice 10, and the disk only when nobody else wants it. Threads made later
+    inherit both."""
+    with contextlib.suppress(OSError):
+        os.nice(max(0, 10 - os.nice(0)))
+    number = _IOPRIO_SET.get(platform.machine())
+    if number is not None and sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None, use_errno=True).syscall(number, 1, 0, _IOPRIO_IDLE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

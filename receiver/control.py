@@ -1,0 +1,279 @@
+"""The socket beside the database: what the receiver is doing, which listeners it has, what it must not evict.
+
+JSON lines over a unix socket (0600): a line asks, a line answers, `{"ok": true, ...}` or
+`{"ok": false, "error": "one sentence"}`. What a connection holds or attaches ends with the connection, so a crashed
+TUI leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import socket
+import stat
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+_PATH_BYTES: Final = 100  # unix(7) allows 107 bytes; some systems 103
+_LINE: Final = 1 << 20
+_CLIENTS: Final = 64
+_HELD: Final = 1000
+
+_log = logging.getLogger(__name__)
+
+
+class ControlError(Exception):
+    """The receiver cannot be asked, or it refused; str() is one sentence for the operator."""
+
+
+def lock_path(db: Path) -> Path:
+    """The file whose lock says who receives into `db`."""
+    return db.with_name(db.name + ".lock")
+
+
+def log_path(db: Path) -> Path:
+    """Where the receiver of `db` writes what a terminal should not see."""
+    return db.with_name(db.name + ".log")
+
+
+def control_path(db: Path) -> Path:
+    """The control socket of the receiver of `db`: beside it, or where a path is too long for a socket, in a directory
+    of this user's (0700) under the runtime or temporary directory."""
+    path = Path(os.path.realpath(db))
+    beside = path.with_name(path.name + ".sock")
+    if len(os.fsencode(beside)) <= _PATH_BYTES:
+        return beside
+    short = hashlib.sha256(os.fsencode(path)).hexdigest()[:16] + ".sock"
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    for base in (runtime, tempfile.gettempdir(), "/tmp"):
+        if not base or not os.path.isdir(base):
+            continue
+        found = Path(base) / f"k8s-trace-tui-{os.getuid()}" / short
+        if len(os.fsencode(found)) <= _PATH_BYTES:
+            return found
+    return Path("/tmp") / f"k8s-trace-tui-{os.getuid()}" / short
+
+
+def _private_directory(path: Path) -> None:
+    """Make the directory of a socket that could not stand beside its database.
+
+    Raises:
+        ControlError: it belongs to somebody else, or others may write into it.
+    """
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ControlError(f"{path} is not a directory of yours alone (0700): remove it, or name another with --db.")
+
+
+class ControlServer:
+    """Answers on the control socket, a thread a connection.
+
+    `handle(operation, arguments)` gives the reply's fields or raises `ControlError`. `attach`, `hold` and their end
+    are kept here; `holds()` and `attached` tell the rest of the receiver.
+    """
+
+    def __init__(self, path: Path, handle: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
+        self.path = path
+        self._handle = handle
+        self._lock = threading.Lock()
+        self._held: dict[int, frozenset[int]] = {}
+        self._attached: set[int] = set()
+        self._clients = 0
+        self._numbers = 0
+        self._left = 0.0  # when the last attached connection went, by the monotonic clock; 0: none yet
+        self._socket: socket.socket | None = None
+
+    def start(self) -> None:
+        """Open the socket. Only for who holds the database's lock: an old socket is taken away.
+
+        Raises:
+            ControlError: it cannot be opened.
+        """
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            if not self.path.parent.is_dir() or self.path.parent.name.startswith("k8s-trace-tui-"):
+                _private_directory(self.path.parent)
+            with suppress(FileNotFoundError):
+                self.path.unlink()
+            before = os.umask(0o177)
+            try:
+                server.bind(str(self.path))
+            finally:
+                os.umask(before)
+            server.listen(16)
+        except OSError as error:
+            server.close()
+            raise ControlError(
+                f"The control socket {self.path} cannot be opened ({error.strerror or error}): name another --db."
+            ) from error
+        self._socket = server
+        threading.Thread(target=self._accept, args=(server,), name="control", daemon=True).start()
+
+    def stop(self) -> None:
+        """Close and remove the socket; connections that are open end with the process."""
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.close()
+            with suppress(OSError):
+                self.path.unlink()
+            self._socket = None
+
+    @property
+    def attached(self) -> int:
+        """How many attached connections there are."""
+        with self._lock:
+            return len(self._attached)
+
+    @property
+    def left_at(self) -> float:
+        """When the last attached connection went, by the monotonic clock; 0 while there is one, or was none yet."""
+        with self._lock:
+            return 0.0 if self._attached else self._left
+
+    def holds(self) -> frozenset[int]:
+        """Trace ids (as numbers) that some connection wants kept."""
+        with self._lock:
+            return frozenset().union(*self._held.values())
+
+    # -- connections ----------------------------------------------------------------------------------
+    def _accept(self, server: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return  # closed by stop()
+            with self._lock:
+                self._clients += 1
+                self._numbers += 1
+                number, crowded = self._numbers, self._clients > _CLIENTS
+            if crowded or not _same_user(connection):
+                with self._lock:
+                    self._clients -= 1
+                connection.close()
+                continue
+            threading.Thread(target=self._serve, args=(connection, number), name="control client", daemon=True).start()
+
+    def _serve(self, connection: socket.socket, number: int) -> None:
+        try:
+            with connection, connection.makefile("rwb") as stream:
+                while True:
+                    line = stream.readline(_LINE)
+                    if not line.endswith(b"\n"):
+                        return
+                    stream.write(json.dumps(self._reply(line, number)).encode() + b"\n")
+                    stream.flush()
+        except OSError:
+            pass  # it went away
+        finally:
+            with self._lock:
+                self._clients -= 1
+                self._held.pop(number, None)
+                if number in self._attached:
+                    self._attached.discard(number)
+                    self._left = time.monotonic()
+
+    def _reply(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            arguments = json.loads(line)
+            operation = arguments.pop("op")
+            if operation == "attach":
+                with self._lock:
+                    self._attached.add(number)
+                return {"ok": True}
+            if operation == "hold":
+                held = frozenset(_trace_number(text) for text in arguments["traces"][:_HELD])
+                with self._lock:
+                    self._held[number] = held
+                return {"ok": True}
+            return {"ok": True, **self._handle(str(operation), arguments)}
+        except ControlError as error:
+            return {"ok": False, "error": str(error)}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            return {"ok": False, "error": f"The request is not understood ({type(error).__name__})."}
+        except Exception:  # noqa: BLE001 - a bad request must not end the receiver
+            _log.exception("control request")
+            return {"ok": False, "error": "The receiver failed at this; its log says more."}
+
+
+def _trace_number(text: str) -> int:
+    if len(text) != 32:
+        raise ValueError("a trace id has 32 hex digits")
+    return int(text, 16)
+
+
+def _same_user(connection: socket.socket) -> bool:
+    """The socket is 0600; this holds where a file system ignores that."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return uid in (0, os.getuid())
+
+
+class ControlClient:
+    """Asks a running receiver. Blocking; for one thread at a time."""
+
+    def __init__(self, connection: socket.socket, path: Path) -> None:
+        self._connection = connection
+        self._stream = connection.makefile("rwb")
+        self._lock = threading.Lock()
+        self.path = path
+
+    @classmethod
+    def connect(cls, db: Path, timeout: float = 5.0) -> ControlClient:
+        """Connect to the receiver of `db`; `timeout` (seconds) holds for each later request too.
+
+        Raises:
+            ControlError: none is running, or it does not answer.
+        """
+        path = control_path(db)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(timeout)
+        try:
+            connection.connect(str(path))
+        except OSError as error:
+            connection.close()
+            if isinstance(error, PermissionError):
+                sentence = f"The receiver of {db} belongs to another user: ask as that user, or root."
+            else:
+                sentence = f"No receiver is running for {db}: start one with k8s-trace-tui receive."
+            raise ControlError(sentence) from error
+        return cls(connection, path)
+
+    def request(self, op: str, **arguments: Any) -> dict[str, Any]:
+        """One question, one answer: the reply's fields.
+
+        Raises:
+            ControlError: the receiver refused, with its sentence, or it is gone.
+        """
+        try:
+            with self._lock:
+                self._stream.write(json.dumps({"op": op, **arguments}).encode() + b"\n")
+                self._stream.flush()
+                line = self._stream.readline(16 * _LINE)
+            reply = json.loads(line) if line.endswith(b"\n") else None
+        except (OSError, ValueError) as error:
+            raise ControlError("The receiver does not answer: it may just be ending.") from error
+        if not isinstance(reply, dict):
+            raise ControlError("The receiver went away.")
+        if not reply.pop("ok", False):
+            raise ControlError(str(reply.get("error", "The receiver refused without a reason.")))
+        return reply
+
+    def close(self) -> None:
+        """End the connection, and with it what it held or attached."""
+        # shutdown, not only close: another thread may be reading, and the other side must know at once.
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError, ValueError):
+            self._stream.close()
+        self._connection.close()

@@ -1,0 +1,438 @@
+"""From the bytes of an ExportTraceServiceRequest to a chunk.
+
+Two parses of the same bytes, both in C. The full parse of the official message is the validation: what was
+acknowledged can be shown later. The index columns do not come from its objects, one Python object a field a span
+would cost several times the parse. They come from a second schema that declares only what the index holds: its
+message, without what it does not know, is serialised again, and in those few bytes a span every field stands at a
+place that numpy can work out for all spans at once. A span of an unusual form is read one by one.
+
+Attributes are read from the full message, and only of spans that say something about a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import DecodeError, Message
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource as OtlpResource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
+
+from receiver.store.chunk import (
+    APISERVER,
+    AUDIT_UUID,
+    FACT,
+    FLAG_FACTS,
+    FLAG_REQUEST,
+    MAX_STRING,
+    NANOSECOND_MAX,
+    SPAN,
+    Chunk,
+    Resource,
+)
+from receiver.store.database import compress
+from receiver.store.request import BYTES, FIXED64, INT32, BytesRequest, keep_spans, request_type, select_spans
+from receiver.traces.semantics import Facts, component_of, fact_role, read_facts
+
+Array = npt.NDArray[Any]
+
+MAX_GROUPS: Final = 65_535
+"""Resource and scope groups of one request; a Collector's batch of 8,192 spans has at most that many."""
+_MAX_ATTRIBUTES: Final = 512
+_SHAPES_KEPT: Final = 4_096
+_SENDERS_KEPT: Final = 256
+_SERVER: Final = 2  # OTLP span kind
+
+
+class Malformed(Exception):
+    """Not an ExportTraceServiceRequest; str() is one sentence for the sender."""
+
+
+@dataclass(slots=True)
+class Decoded:
+    """What became of a request: `chunk` is None where no span is left, `reason` says why spans were rejected."""
+
+    chunk: Chunk | None
+    rejected: int
+    reason: str
+
+
+_IndexRequest: Final = request_type(
+    "k8s_trace_tui.index",
+    "Span",
+    {
+        "Status": (("code", 3, INT32, False),),
+        "Span": (
+            ("trace_id", 1, BYTES, False),
+            ("span_id", 2, BYTES, False),
+            ("parent_span_id", 4, BYTES, False),
+            ("name", 5, BYTES, False),
+            ("kind", 6, INT32, False),
+            ("start_time_unix_nano", 7, FIXED64, False),
+            ("end_time_unix_nano", 8, FIXED64, False),
+            ("status", 15, "Status", False),
+        ),
+    },
+)
+"""A request whose spans have the fields that the index holds, and no others."""
+
+
+# --- senders and shapes of spans -------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What spans of one sender, kind and name have in common."""
+
+    name: str
+    flags: int
+    role: int
+
+
+class _Sender:
+    """A resource and a scope, and the shapes of spans seen from them. Shared between threads."""
+
+    def __init__(self, resource: bytes, scope: bytes) -> None:
+        self.resource = _resource_of(resource)
+        self._scope = InstrumentationScope.FromString(scope).name
+        self._shapes: dict[bytes, _Shape] = {}
+
+    def shape(self, key: bytes) -> _Shape:
+        """The shape for a span's name followed by one byte of kind."""
+        shape = self._shapes.get(key)
+        if shape is None:
+            name, kind = key[:-1].decode("utf-8", "replace"), key[-1]
+            component = component_of(self.resource.service, self._scope, kind, name)
+            role = fact_role(component, kind, name)
+            flags = component | (FLAG_REQUEST if component == APISERVER and kind == _SERVER else 0)
+            flags |= FLAG_FACTS if role else 0
+            if len(self._shapes) >= _SHAPES_KEPT:  # names that are made up, or hold ids
+                self._shapes.clear()
+            shape = self._shapes[key] = _Shape(name[:MAX_STRING], flags, role)
+        return shape
+
+
+_senders: dict[tuple[bytes, bytes], _Sender] = {}
+
+
+def _sender(resource: bytes, scope: bytes) -> _Sender:
+    key = (resource, scope)
+    sender = _senders.get(key)
+    if sender is None:
+        if len(_senders) >= _SENDERS_KEPT:
+            _senders.clear()
+        sender = _senders[key] = _Sender(resource, scope)
+    return sender
+
+
+def _resource_of(raw: bytes) -> Resource:
+    found = {"service.name": "", "service.instance.id": ""}
+    for index, pair in enumerate(OtlpResource.FromString(raw).attributes):
+        if index >= _MAX_ATTRIBUTES:
+            break
+        if pair.key in found:
+            found[pair.key] = pair.value.string_value[:MAX_STRING]
+    return Resource(found["service.name"], found["service.instance.id"])
+
+
+class _ShapeNumbers(dict[bytes, int]):
+    """Numbers of one sender's shapes in the table of a request, by name, tag of kind and kind as on the wire."""
+
+    def __init__(self, sender: _Sender, table: list[_Shape]) -> None:
+        super().__init__()
+        self._sender, self._table = sender, table
+
+    def __missing__(self, key: bytes) -> int:
+        number = self[key] = len(self._table)
+        self._table.append(self._sender.shape(key[:-2] + key[-1:]))
+        return number
+
+
+class _Numbers(dict[Any, int]):
+    """Numbers keys from 0 on in the order in which they are first asked for."""
+
+    def __missing__(self, key: Any) -> int:
+        number = self[key] = len(self)
+        return number
+
+
+class _Strings(_Numbers):
+    """A chunk's string list; number 0 is the empty string."""
+
+    def __init__(self) -> None:
+        super().__init__({"": 0})
+
+
+# --- decoding --------------------------------------------------------------------------------------
+def decode(body: bytes, *, source: str, peer: str, received: int) -> Decoded:
+    """A chunk from the bytes of one export request.
+
+    Spans whose ids are all zero or of the wrong length (OTLP 1.5: 16 and 8 bytes, a parent 8 or none), and spans
+    that do not parse, are rejected; the others are kept, and `body` in the chunk is what was sent without the
+    rejected ones.
+
+    Args:
+        body: a serialised ExportTraceServiceRequest.
+        source: the listener's name.
+        peer: the sender's address.
+        received: ns since the epoch by this machine's clock.
+
+    Raises:
+        Malformed: not even the groups of the request can be told apart, or there are more than `MAX_GROUPS`.
+    """
+    lost, reason = 0, ""
+    try:
+        full = ExportTraceServiceRequest.FromString(body)
+    except DecodeError:
+        body, lost = _salvage(body)
+        reason = "spans that cannot be parsed"
+        full = ExportTraceServiceRequest.FromString(body)
+    index = _IndexRequest.FromString(body)
+    if len(index.resources) > MAX_GROUPS or sum(len(r.scopes) for r in index.resources) > MAX_GROUPS:
+        raise Malformed(f"The request has more than {MAX_GROUPS:,} groups of spans.")
+    index.DiscardUnknownFields()
+    spans, shapes, groups, kept = _columns(BytesRequest.FromString(index.SerializeToString()))
+    del index
+    bad = len(spans) - int(np.count_nonzero(kept)) if kept is not None else 0
+    if bad:
+        reason = f"{reason}, and spans" if lost else "spans"
+        reason += " with trace or span ids that are all zero or of the wrong length"
+    chunk = None
+    if len(spans) > bad:
+        strings, resources = _Strings(), _Numbers()
+        facts = _facts(full, spans, shapes, groups, kept, strings)
+        names = [strings[shape.name] for shape in shapes.table]
+        spans["name"] = np.array(names, np.uint32)[shapes.rows]
+        owners = [min(resources[group.sender.resource], 0xFFFE) for group in groups]
+        spans["resource"] = np.repeat(np.array(owners, np.uint16), [group.count for group in groups])
+        if kept is not None:
+            body = select_spans(body, kept.tolist())
+            facts["row"] = (np.cumsum(kept) - 1)[facts["row"]]
+            spans = spans[kept]
+        chunk = Chunk(0, source, peer, received, list(strings), list(resources)[:0xFFFF], spans, facts, compress(body))
+    return Decoded(chunk, lost + bad, f"Rejected {lost + bad:,} {reason}." if reason else "")
+
+
+@dataclass(slots=True)
+class _Group:
+    """Spans of one scope of one resource of a request."""
+
+    sender: _Sender
+    count: int
+    resource_at: int
+    scope_at: int
+
+
+@dataclass(slots=True)
+class _Shapes:
+    """The distinct shapes of a request, and which one each row has."""
+
+    table: list[_Shape]
+    rows: Array
+
+
+def _columns(request: Any) -> tuple[Array, _Shapes, list[_Group], Array | None]:
+    """Index rows of a request that holds only the index's fields, spans as bytes. `name` and `resource` are left
+    0. The last is a mask of the rows to keep, None for all."""
+    blobs: list[bytes] = []
+    groups: list[_Group] = []
+    for i, resource in enumerate(request.resources):
+        for j, scope in enumerate(resource.scopes):
+            before = len(blobs)
+            blobs += scope.spans
+            if len(blobs) > before:
+                groups.append(_Group(_sender(resource.resource, scope.scope), len(blobs) - before, i, j))
+    count = len(blobs)
+    if not count:
+        return np.zeros(0, SPAN), _Shapes([], np.zeros(0, np.int64)), groups, None
+    data = b"".join((*blobs, bytes(_MARGIN)))
+    ends = np.cumsum(np.fromiter(map(len, blobs), np.int64, count))
+    starts = np.concatenate((np.zeros(1, np.int64), ends[:-1]))
+
+    def at(dtype: str, places: Array) -> Array:
+        # The number that begins at each of these places: a view whose items overlap, one byte apart.
+        view: Array = np.ndarray((len(data) - 7,), dtype, data, 0, (1,))
+        picked: Array = view[places]  # `take` would copy the whole view first
+        return picked
+
+    # Trace id, span id, perhaps a parent, the name, then kind, start, end, and perhaps a status: the serialiser
+    # writes fields in the order of their numbers. Where each tag stands is checked, so that nothing is assumed.
+    child = at(">u2", starts + 28) == 0x2208
+    named = starts + np.where(child, 38, 28)
+    name = at(">u2", named)
+    after = named + 2 + (name & 0xFF)
+    kind, status = at(">u2", after), at(">u4", after + 20)
+    failed = (status >> 8) == 0x7A0218
+    code = np.where(failed, status & 0xFF, 0)
+    size = 20 + np.where(failed, 4, np.where((status >> 16) == 0x7A00, 2, 0))
+    plain = (at(">u2", starts) == 0x0A10) & (at(">u2", starts + 18) == 0x1208) & ((name & 0xFF80) == 0x2A00)
+    plain &= (kind >= 0x3000) & (kind <= 0x3000 + _MAX_KIND) & (code <= _MAX_STATUS)
+    plain &= (at("u1", after + 2) == 0x39) & (at("u1", after + 11) == 0x41)
+    # A status that seems to be there may be the next span's beginning: only the length decides.
+    plain &= after + np.minimum(size, ends - after) == ends
+    np.minimum(after, ends, out=after)
+
+    spans = np.zeros(count, SPAN)
+    spans["trace_hi"], spans["trace_lo"] = at(">u8", starts + 2), at(">u8", starts + 10)
+    spans["span"] = at(">u8", starts + 20)
+    spans["parent"] = at(">u8", starts + 30) * child
+    spans["start"] = np.minimum(at("<u8", after + 3), NANOSECOND_MAX)
+    spans["end"] = np.minimum(at("<u8", after + 12), NANOSECOND_MAX)
+    spans["kind_status"] = (kind & 0x0F) | (code << 4)
+
+    kept = ((spans["trace_hi"] | spans["trace_lo"]) != 0) & (spans["span"] != 0)
+    # A span's name and kind stand side by side: together they are the key of its shape.
+    odd = {row: _odd(spans, row, blobs[row]) for row in np.flatnonzero(~plain).tolist()}
+    kept[list(odd)] = [whole for whole, _ in odd.values()]
+    froms, tos = (named + 2).tolist(), (after + 2).tolist()
+    table: list[_Shape] = []
+    numbers: dict[_Sender, _ShapeNumbers] = {}
+    rows: list[int] = []
+    for group in groups:
+        known = numbers.get(group.sender)
+        if known is None:
+            known = numbers[group.sender] = _ShapeNumbers(group.sender, table)
+        low, high = len(rows), len(rows) + group.count
+        rows += [known[data[a:b]] for a, b in zip(froms[low:high], tos[low:high], strict=True)]
+        if odd:
+            for row in range(low, high):
+                if row in odd:
+                    rows[row] = known[odd[row][1]]
+    numbered = np.array(rows, np.int64)
+    spans["flags"] = np.array([shape.flags for shape in table], np.uint8)[numbered]
+    return spans, _Shapes(table, numbered), groups, None if kept.all() else kept
+
+
+_MARGIN: Final = 320  # no place worked out from a span lies further behind its end
+_MAX_KIND: Final = 5
+_MAX_STATUS: Final = 2
+
+
+def _odd(spans: Array, row: int, raw: bytes) -> tuple[bool, bytes]:
+    """Fill in the row of a span of unusual form: no times, no kind, a long name, ids of another length.
+
+    Returns:
+        Whether it is kept, and the key of its shape as in the other rows: name, tag of kind, kind.
+    """
+    span = OtlpSpan.FromString(raw)
+    lengths = (len(span.trace_id), len(span.span_id), len(span.parent_span_id))
+    whole = any(span.trace_id) and any(span.span_id) and lengths in ((16, 8, 8), (16, 8, 0))
+    kind = span.kind if 0 <= span.kind <= _MAX_KIND else 0
+    status = span.status.code if 0 <= span.status.code <= _MAX_STATUS else 0
+    number = int.from_bytes
+    spans[row] = (
+        number(span.trace_id[:8], "big"),
+        number(span.trace_id[8:16], "big"),
+        number(span.span_id[:8], "big"),
+        number(span.parent_span_id[:8], "big"),
+        min(span.start_time_unix_nano, NANOSECOND_MAX),
+        min(span.end_time_unix_nano, NANOSECOND_MAX),
+        0,
+        0,
+        kind | status << 4,
+        0,
+    )
+    return whole, span.name[: MAX_STRING * 2].encode() + bytes((0x30, kind))
+
+
+# --- facts -----------------------------------------------------------------------------------------
+def _facts(
+    full: Any, spans: Array, shapes: _Shapes, groups: Sequence[_Group], kept: Array | None, strings: _Strings
+) -> Array:
+    """Fact rows of the spans whose shape has a role, in row order; their strings are added to `strings`."""
+    roles = np.array([shape.role for shape in shapes.table], np.uint8)[shapes.rows]
+    rows = np.flatnonzero(roles) if kept is None else np.flatnonzero(roles * kept)
+    if not len(rows):
+        return np.zeros(0, FACT)
+    found: list[tuple[Any, ...]] = []
+    first, at = 0, 0
+    wanted, shape_of = rows.tolist(), shapes.rows[rows].tolist()
+    bounds = np.searchsorted(rows, np.cumsum([group.count for group in groups])).tolist()
+    for group, bound in zip(groups, bounds, strict=True):
+        if bound > at:
+            messages = full.resource_spans[group.resource_at].scope_spans[group.scope_at].spans
+            for row, number in zip(wanted[at:bound], shape_of[at:bound], strict=True):
+                shape, span = shapes.table[number], messages[row - first]
+                facts = read_facts(shape.role, shape.name, span.attributes, span.status.message)
+                found.append(_fact_row(row, shape.role, facts, strings))
+            at = bound
+        first += group.count
+    return np.array(found, FACT)
+
+
+def _fact_row(row: int, role: int, facts: Facts, strings: _Strings) -> tuple[Any, ...]:
+    audit, is_uuid = _audit(facts.audit, strings)
+    code = facts.code if 0 <= facts.code <= 0xFFFF else 0
+    return (
+        row,
+        role,
+        AUDIT_UUID if is_uuid else 0,
+        code,
+        strings[facts.verb[:MAX_STRING]],
+        strings[facts.group[:MAX_STRING]],
+        strings[facts.version[:MAX_STRING]],
+        strings[facts.resource[:MAX_STRING]],
+        strings[facts.subresource[:MAX_STRING]],
+        strings[facts.namespace[:MAX_STRING]],
+        strings[facts.name[:MAX_STRING]],
+        strings[facts.agent[:MAX_STRING]],
+        strings[facts.detail[:MAX_STRING]],
+        audit,
+        0,
+    )
+
+
+def _audit(text: str, strings: _Strings) -> tuple[bytes, bool]:
+    """The 16 bytes of an audit id: a UUID as the API server makes them, or the number of its string, big-endian."""
+    if len(text) == 36 and text[8] == text[13] == text[18] == text[23] == "-":
+        digits = text.replace("-", "")
+        if len(digits) == 32 and digits == digits.lower():
+            try:
+                return bytes.fromhex(digits), True
+            except ValueError:
+                pass
+    return strings[text[:MAX_STRING]].to_bytes(4, "big") + bytes(12), False
+
+
+# --- requests with something wrong in them ---------------------------------------------------------
+def _salvage(body: bytes) -> tuple[bytes, int]:
+    """The spans of an unparsable request that parse one by one.
+
+    Returns:
+        The request with them, and how many were left out.
+
+    Raises:
+        Malformed: not even the groups can be told apart, or nothing in them parses.
+    """
+    try:
+        request = BytesRequest.FromString(body)
+        if len(request.resources) > MAX_GROUPS or sum(len(r.scopes) for r in request.resources) > MAX_GROUPS:
+            raise DecodeError
+        lost = keep_spans(request, _parses)
+        body = request.SerializeToString()
+        ExportTraceServiceRequest.FromString(body)
+    except DecodeError as error:
+        raise Malformed("The request is not an OTLP ExportTraceServiceRequest: its bytes cannot be parsed.") from error
+    if lost and not any(scope.spans for resource in request.resources for scope in resource.scopes):
+        raise Malformed("The request is not an OTLP ExportTraceServiceRequest: none of its spans can be parsed.")
+    return body, lost
+
+
+def _parses(resource: Any, scope: Any, spans: list[bytes]) -> list[bytes]:
+    # A resource or scope that cannot be parsed is emptied: its spans do not become unreadable with it.
+    if not _is(OtlpResource, resource.resource):
+        resource.ClearField("resource")
+    if not _is(InstrumentationScope, scope.scope):
+        scope.ClearField("scope")
+    return [span for span in spans if _is(OtlpSpan, span)]
+
+
+def _is(kind: type[Message], raw: bytes) -> bool:
+    try:
+        kind.FromString(raw)
+    except DecodeError:
+        return False
+    return True
