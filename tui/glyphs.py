@@ -30,7 +30,8 @@ class Glyphs:
     folded: str  # a node with its children hidden
     before: str  # the bar is left of the window
     after: str  # the bar is right of the window
-    event: str  # an event's place on a bar or beside it
+    event: str  # an event's place on a bar
+    event_on_line: str  # and on one that is a thin line
     rule: str  # section lines
     ellipsis: str
     separator: str  # between short facts on one line
@@ -42,7 +43,9 @@ class Glyphs:
     line_start: str  # a span that mostly waits for its children is a thin line
     line: str
     line_end: str
+    line_own: str  # the parts of such a line that are the span's own time
     eighths: str  # nine glyphs, from empty to full; ASCII has no partial ones
+    validating: str  # the texture of a validating webhook's bar; a mutating one has its component's
     fill: Mapping[Component, str]  # the texture of a component's bar
 
 
@@ -61,6 +64,7 @@ UNICODE: Final = Glyphs(
     before="‹",
     after="›",
     event="╵",
+    event_on_line="┴",
     rule="─",
     ellipsis="…",
     separator="·",
@@ -72,13 +76,15 @@ UNICODE: Final = Glyphs(
     line_start="├",
     line="─",
     line_end="┤",
+    line_own="━",
     eighths=" ▏▎▍▌▋▊▉█",
+    validating="▓",
     fill={
-        Component.APISERVER: "─",
-        Component.ETCD: "░",
+        Component.APISERVER: "█",
+        Component.ETCD: "█",
         Component.WEBHOOK: "█",
-        Component.KUBELET: "▓",
-        Component.RUNTIME: "▒",
+        Component.KUBELET: "█",
+        Component.RUNTIME: "█",
         Component.OTHER: "█",
     },
 )
@@ -98,6 +104,7 @@ ASCII: Final = Glyphs(
     before="<",
     after=">",
     event="'",
+    event_on_line="+",
     rule="-",
     ellipsis="~",
     separator="|",
@@ -109,9 +116,11 @@ ASCII: Final = Glyphs(
     line_start="|",
     line="-",
     line_end="|",
+    line_own="=",
     eighths="        #",
+    validating="%",
     fill={
-        Component.APISERVER: "-",
+        Component.APISERVER: "=",
         Component.ETCD: ":",
         Component.WEBHOOK: "#",
         Component.KUBELET: "=",
