@@ -1,0 +1,1 @@
+"""Stand-ins for what a control plane would do: senders of spans."""
