@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
@@ -115,6 +115,31 @@ def write(path: Path | None, requests: Iterable[bytes]) -> int:
     finally:
         with suppress(OSError):  # gone when all went well
             os.unlink(temporary)
+
+
+def only(body: bytes, traces: Collection[bytes] | None) -> tuple[bytes, int]:
+    """A serialised request without the spans of other traces (None: all stay), and how many are left."""
+    request = ExportTraceServiceRequest.FromString(body)
+    kept, changed = 0, False
+    for resource in request.resource_spans:
+        for scope in resource.scope_spans:
+            if traces is not None:
+                spans = [span for span in scope.spans if span.trace_id in traces]
+                if len(spans) < len(scope.spans):
+                    changed = True
+                    del scope.spans[:]
+                    scope.spans.extend(spans)
+            kept += len(scope.spans)
+    if not changed:
+        return body, kept
+    for resource in request.resource_spans:
+        filled = [scope for scope in resource.scope_spans if scope.spans]
+        del resource.scope_spans[:]
+        resource.scope_spans.extend(filled)
+    resources = [resource for resource in request.resource_spans if resource.scope_spans]
+    del request.resource_spans[:]
+    request.resource_spans.extend(resources)
+    return request.SerializeToString(), kept
 
 
 def _write_lines(stream: IO[bytes] | gzip.GzipFile, requests: Iterable[bytes]) -> int:

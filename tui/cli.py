@@ -1,0 +1,380 @@
+"""The command line: what was asked for, and how what goes wrong is said.
+
+Nothing but argparse is loaded here, so that `--help` answers at once; each command loads what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from tui import __version__
+
+if TYPE_CHECKING:
+    from tui.config import Settings
+
+PROGRAM: Final = "k8s-trace-tui"
+SORTS: Final = ("start", "duration", "spans", "errors", "verb", "resource", "namespace", "client", "code")
+_LOG_LIMIT: Final = 1 << 20
+
+_ABOUT: Final = """\
+Live trace trees of a Kubernetes control plane, in a terminal on the control plane itself.
+
+  k8s-trace-tui [FILE...]         the screens: what arrives now, or recordings (OTLP JSON Lines)
+  k8s-trace-tui demo              the screens with a synthetic cluster
+  k8s-trace-tui receive           receive only; prints `listening NAME ADDRESS` once ready
+  k8s-trace-tui traces [FILTER]   a line per trace, newest first
+  k8s-trace-tui show TRACE...     whole traces as trees
+  k8s-trace-tui export [FILTER]   traces into a file of OTLP JSON Lines
+  k8s-trace-tui import FILE...    such files into the database
+  k8s-trace-tui info              version and every path in use
+
+`k8s-trace-tui COMMAND --help` says more. FILTER is words and field=value, all of which must hold:
+`create pods`, `verb=list code=403`, `ns=default ua=kubectl`.
+"""
+
+
+class Usage(Exception):
+    """The command line cannot be understood; the text is one sentence."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in one sentence instead of a usage dump."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Usage(f"{message[:1].upper()}{message[1:]}: see {self.prog} --help.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says.
+
+    Returns:
+        0, 1 for a failure, 2 for a command line that is not understood, 130 after Ctrl-C. Never a traceback.
+    """
+    try:
+        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Who read us has seen enough. What is still in the buffer must not be tried again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Usage as problem:
+        return _complain(str(problem), 2)
+    except Exception as problem:  # noqa: BLE001 - the one place where everything ends up
+        return _failed(problem)
+
+
+def _dispatch(argv: list[str]) -> int:
+    at = _command_at(argv)
+    if at is None:
+        parser = _Parser(
+            prog=PROGRAM,
+            usage=f"{PROGRAM} [OPTIONS] [FILE...] | COMMAND ...",
+            description=_ABOUT,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+        parser.add_argument("files", nargs="*", metavar="FILE", type=Path, help="recordings to look at")
+        _add_common(parser)
+        return _view(parser.parse_args(argv))
+    name, run, add, about = _COMMANDS[argv[at]]
+    parser = _Parser(prog=f"{PROGRAM} {name}", description=about, allow_abbrev=False)
+    add(parser)
+    return run(parser.parse_args(argv[:at] + argv[at + 1 :]))
+
+
+def _command_at(argv: Sequence[str]) -> int | None:
+    """Where the command stands: the first word that is neither an option nor an option's value."""
+    skip = False
+    for at, word in enumerate(argv):
+        if skip:
+            skip = False
+        elif word in ("--db", "--listen", "--theme", "--config"):
+            skip = True
+        elif word == "--" or not word.startswith("-"):
+            return at if word in _COMMANDS else None
+    return None
+
+
+# --- options ---------------------------------------------------------------------------------------
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("common options")
+    group.add_argument("--db", metavar="PATH", type=_path, help="the database (default: in the state directory)")
+    group.add_argument(
+        "--listen",
+        metavar="[NAME=]ADDRESS",
+        action="append",
+        help="HOST:PORT, [IPV6]:PORT or unix:/path for a receiver that is started; NAME says where its spans come from;"
+        " may be repeated (default: 127.0.0.1:4317 and [::1]:4317)",
+    )
+    _add_settings(group)
+
+
+def _add_settings(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--theme", metavar="NAME", help="colours of the screens")
+    group.add_argument("--config", metavar="FILE", type=_path, help="settings (default: as `info` says)")
+
+
+def _path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError("a path must not be empty")
+    return Path(text).expanduser()
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:18]) < 10**12:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number from 1 on")
+    return int(text)
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="decides everything that happens (default 1)")
+    _add_common(parser)
+
+
+def _add_receive(parser: argparse.ArgumentParser) -> None:
+    from receiver.__main__ import add_arguments
+
+    add_arguments(parser)
+    _add_settings(parser.add_argument_group("common options"))
+
+
+def _add_traces(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("filter", nargs="*", metavar="FILTER", help="words and field=value, all of which must hold")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument(
+        "--follow", action="store_true", help="then print each new trace once it has been quiet for 1 s"
+    )
+    parser.add_argument("--limit", type=_number, metavar="N", help="at most this many (default: all)")
+    parser.add_argument("--sort", choices=SORTS, default="start", help="order (default: start, the newest first)")
+    parser.add_argument("--reverse", action="store_true", help="the other way round")
+    _add_common(parser)
+
+
+def _add_show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "traces",
+        nargs="+",
+        metavar="TRACE",
+        help="a trace id or its first 4 or more hex digits; - reads ids from stdin",
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="one JSON object a line")
+    how.add_argument("--raw", action="store_true", help="OTLP JSON, as `import` takes it")
+    _add_common(parser)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("filter", nargs="*", metavar="FILTER", help="words and field=value (default: everything)")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="FILE", type=_path, help="*.jsonl or *.jsonl.gz; - is standard output"
+    )
+    _add_common(parser)
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", type=_path, help="OTLP JSON Lines, gzip or not")
+    _add_common(parser)
+
+
+# --- commands --------------------------------------------------------------------------------------
+def _settings(args: argparse.Namespace) -> tuple[Settings, list[str]]:
+    """The configuration file's settings under those of the command line, and what is wrong in the file."""
+    from tui.config import load_settings
+
+    settings, problems = load_settings(args.config)
+    given: dict[str, Any] = {}
+    if args.theme is not None:
+        given["theme"] = args.theme
+    if args.db is not None:
+        given["db"] = args.db
+    if args.listen:
+        given["listeners"] = tuple(args.listen)
+    return replace(settings, **given), problems
+
+
+def _quiet_settings(args: argparse.Namespace) -> Settings:
+    """As `_settings`, for commands without a screen to show problems on."""
+    settings, problems = _settings(args)
+    for problem in problems:
+        _complain(problem)
+    return settings
+
+
+def _check_listeners(settings: Settings) -> None:
+    from receiver.ingest.address import Address, ListenError, split_name
+
+    try:
+        for listener in settings.listeners:
+            Address.parse(split_name(listener)[1])
+    except ListenError as problem:
+        raise Usage(str(problem)) from problem
+
+
+def _view(args: argparse.Namespace) -> int:
+    from tui.session import NoTerminal, view_files, watch
+
+    for word in map(str, args.files):
+        if word.isalnum() and not os.path.lexists(word):
+            raise Usage(f"{word!r} is neither a command nor a file: see {PROGRAM} --help.")
+    settings, problems = _settings(args)
+    _check_listeners(settings)
+    try:
+        return view_files(args.files, settings, problems) if args.files else watch(settings, problems)
+    except NoTerminal as problem:
+        return _complain(str(problem), 1)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from tui.session import NoTerminal, demo
+
+    settings, problems = _settings(args)
+    if args.db is None:
+        settings = replace(settings, db=None)  # the configured one is for real spans
+    if not args.listen:
+        settings = replace(settings, listeners=())
+    _check_listeners(settings)
+    try:
+        return demo(settings, problems, args.seed)
+    except NoTerminal as problem:
+        return _complain(str(problem), 1)
+
+
+def _receive(args: argparse.Namespace) -> int:
+    from receiver.__main__ import run
+
+    settings = _quiet_settings(args)
+    args.db = settings.db
+    args.listen = list(settings.listeners) or None
+    return run(args)
+
+
+def _traces(args: argparse.Namespace) -> int:
+    from tui import headless
+
+    if args.follow and (args.sort != "start" or args.reverse):
+        raise Usage("--follow prints traces as they come: leave out --sort and --reverse.")
+    query = _query(args.filter)
+    with headless.open_database(_quiet_settings(args).db) as database:
+        if args.follow:
+            return headless.follow(database, query, as_json=args.json, limit=args.limit)
+        return headless.traces(
+            database, query, as_json=args.json, limit=args.limit, sort=args.sort, reverse=args.reverse
+        )
+
+
+def _show(args: argparse.Namespace) -> int:
+    from tui import headless
+
+    wanted = [one for text in args.traces for one in (headless.ids_of(sys.stdin) if text == "-" else [text])]
+    with headless.open_database(_quiet_settings(args).db) as database:
+        return headless.show(database, wanted, as_json=args.json, raw=args.raw)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from tui import headless
+
+    query = _query(args.filter) if args.filter else None
+    to = None if str(args.output) == "-" else args.output
+    with headless.open_database(_quiet_settings(args).db) as database:
+        return headless.export(database, query, to)
+
+
+def _import(args: argparse.Namespace) -> int:
+    from tui import headless
+
+    return headless.import_files(args.files, _quiet_settings(args).db)
+
+
+def _info(args: argparse.Namespace) -> int:
+    from tui import headless
+
+    return headless.info(_quiet_settings(args), args.config)
+
+
+def _query(words: Sequence[str]) -> Any:
+    from receiver.traces.query import Query, QueryError
+
+    try:
+        return Query.parse(" ".join(words))
+    except QueryError as problem:
+        raise Usage(str(problem)) from problem
+
+
+_Command = tuple[str, Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]
+_COMMANDS: Final[dict[str, _Command]] = {
+    command[0]: command
+    for command in (
+        ("demo", _demo, _add_demo, "The screens with a synthetic cluster that exports through real gRPC."),
+        ("receive", _receive, _add_receive, "Receive only. Prints `listening NAME ADDRESS` per listener once ready."),
+        ("traces", _traces, _add_traces, "A line per trace, newest first."),
+        ("show", _show, _add_show, "Whole traces as trees."),
+        ("export", _export, _add_export, "Traces into a file of OTLP JSON Lines, in order of arrival."),
+        (
+            "import",
+            _import,
+            _add_import,
+            "Files of OTLP JSON Lines into the database, whether a receiver holds it or not.",
+        ),
+        ("info", _info, _add_common, "Version and every path in use."),
+    )
+}
+
+
+# --- what goes wrong -------------------------------------------------------------------------------
+def _complain(sentence: str, code: int = 0) -> int:
+    from tui.printing import warn
+
+    warn(sentence)
+    return code
+
+
+def _failed(problem: Exception) -> int:
+    """One sentence; the traceback of a defect goes to the log."""
+    if isinstance(problem, ImportError):  # then what follows may not be there either
+        sys.stderr.write(f"{PROGRAM}: The installation is not whole ({str(problem)!a}): install it again.\n")
+        return 1
+    from receiver.control import ControlError
+    from receiver.store.database import StoreError
+
+    if isinstance(problem, (StoreError, ControlError)):
+        return _complain(str(problem), 1)
+    if isinstance(problem, OSError) and problem.filename is None and problem.strerror:
+        return _complain(f"The output cannot be written ({problem.strerror}).", 1)
+    where = _log_traceback(problem)
+    return _complain(f"A defect of this program ended it ({type(problem).__name__}: {problem}): {where}.", 1)
+
+
+def _log_traceback(problem: Exception) -> str:
+    """Append to the log, which is started anew when it is large; says where it is."""
+    import traceback
+    from datetime import datetime, timezone
+
+    from receiver.store.database import StoreError
+    from receiver.store.place import default_place, make_private
+
+    text = "".join(traceback.format_exception(type(problem), problem, problem.__traceback__))[-65_536:]
+    try:
+        log = default_place().log
+        make_private(log.parent)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(log, flags, 0o600), "a", encoding="utf-8", errors="backslashreplace") as file:
+            if file.tell() > _LOG_LIMIT:
+                file.truncate(0)
+            file.write(f"{datetime.now(timezone.utc).isoformat()} {PROGRAM} {__version__}\n{text}\n")
+    except (OSError, StoreError):
+        return "and its log could not be written"
+    return f"{log} says where"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

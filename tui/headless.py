@@ -1,0 +1,361 @@
+"""The commands that need no screen: traces, show, export, import, info. They read the same file as the TUI, whether a
+receiver holds it or not."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from receiver.control import ControlClient, ControlError, control_path, lock_path, log_path
+from receiver.ingest.recordings import take
+from receiver.store import files
+from receiver.store.database import Database, DatabaseMissing, StoreError
+from receiver.store.index import Index
+from receiver.store.place import choose_database, default_place
+from receiver.traces.model import Span, Trace
+from receiver.traces.query import Query, View, select
+from receiver.traces.reader import Bodies, load, summaries
+from tui import __version__
+from tui.config import Settings, default_file, theme_directory
+from tui.documents import dumps, trace_document, trace_lines, walk
+from tui.printing import TraceList, paper, tree_lines, warn
+from tui.terminal_text import count, printable, size
+
+MAX_SPANS: Final = 250_000
+"""Spans of one trace that `show` builds a tree of; the rest is counted in `left_out`."""
+_AT_ONCE: Final = 500
+_CHUNKS_AT_ONCE: Final = 64
+_QUIET_NS: Final = 1_000_000_000
+_PATIENCE_NS: Final = 10_000_000_000
+_POLL_SECONDS: Final = 0.25
+_PREFIX: Final = 4
+_LOW: Final = 0xFFFFFFFFFFFFFFFF
+
+
+class UnknownTrace(Exception):
+    """No trace, or more than one, has this id; the text is one sentence for the operator."""
+
+
+@contextmanager
+def open_database(given: Path | None) -> Iterator[Database]:
+    """The database that was named, or the default one, for reading.
+
+    Raises:
+        StoreError: there is none, or it cannot be read.
+    """
+    database = Database.read(given or default_place().database)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def load_index(database: Database) -> Index:
+    """The index of everything in a database."""
+    index = Index()
+    extend(index, database)
+    return index
+
+
+def extend(index: Index, database: Database) -> None:
+    """Take in what the database got since."""
+    while chunks := database.read_after(index.last_chunk, _CHUNKS_AT_ONCE):
+        index.extend(chunks)
+
+
+def traces(
+    database: Database,
+    query: Query,
+    *,
+    as_json: bool,
+    limit: int | None,
+    sort: str,
+    reverse: bool,
+) -> int:
+    """Print a line per trace."""
+    index = load_index(database)
+    view = View(query, None, False, False, sort, reverse)
+    now = time.time_ns()
+    slots = select(index, view, now).slots[:limit].tolist()
+    _print_traces(index, slots, now, as_json, heading=True)
+    return 0
+
+
+def _print_traces(index: Index, slots: Sequence[int], now: int, as_json: bool, heading: bool) -> None:
+    lines = TraceList(paper(sys.stdout))
+    if heading and not as_json and sys.stdout.isatty():
+        print(lines.heading())
+    for at in range(0, len(slots), _AT_ONCE):
+        for summary in summaries(index, slots[at : at + _AT_ONCE], now):
+            print(dumps(trace_document(summary)) if as_json else lines.line(summary))
+
+
+def follow(database: Database, query: Query, *, as_json: bool, limit: int | None) -> int:
+    """Print what is there, oldest first, then each trace once when nothing came for it for a second (ten at most).
+
+    Ends by Ctrl-C, or when nobody reads any more.
+    """
+    follower = _Follower(database)
+    first = True
+    while True:
+        due = follower.due(everything=first)
+        now = time.time_ns()
+        if due:
+            chosen = select(follower.index, View(query, None, False, False, "start", True), now).slots
+            slots = [slot for slot in chosen.tolist() if slot in due]
+            _print_traces(follower.index, slots[-limit:] if first and limit else slots, now, as_json, heading=first)
+            sys.stdout.flush()
+        first = False
+        time.sleep(_POLL_SECONDS)
+
+
+class _Follower:
+    """Knows which traces are new and have been quiet for long enough."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._generation = database.generation()
+        self._waiting: dict[int, int] = {}  # slot -> when it was first seen
+        self._printed = 0  # slots below this existed at the start
+        self.index = load_index(database)
+
+    def due(self, everything: bool) -> set[int]:
+        self._catch_up()
+        now = time.time_ns()
+        if everything:
+            self._printed = self.index.traces
+            return set(range(self.index.traces))
+        for slot in range(self._printed, self.index.traces):
+            self._waiting[slot] = now
+        self._printed = self.index.traces
+        last = self.index.last_received
+        due = {
+            slot
+            for slot, since in self._waiting.items()
+            if now - int(last[slot]) >= _QUIET_NS or now - since >= _PATIENCE_NS
+        }
+        for slot in due:
+            del self._waiting[slot]
+        return due
+
+    def _catch_up(self) -> None:
+        generation = self._database.generation()
+        if generation != self._generation:
+            # Chunks were evicted. Slots are only good for one index, so what waits is carried over by its id.
+            waiting = {self.index.trace_id(slot): since for slot, since in self._waiting.items()}
+            old = {self.index.trace_id(slot) for slot in range(self._printed)}
+            self.index, self._generation = load_index(self._database), generation
+            self._waiting = {}
+            for slot in range(self.index.traces):
+                trace_id = self.index.trace_id(slot)
+                if trace_id in waiting:
+                    self._waiting[slot] = waiting[trace_id]
+                elif trace_id not in old:
+                    self._waiting[slot] = time.time_ns()
+            self._printed = self.index.traces
+        else:
+            extend(self.index, self._database)
+
+
+def show(database: Database, wanted: Iterable[str], *, as_json: bool, raw: bool) -> int:
+    """Print whole traces. One that is not there is said on standard error, and makes the exit code 1."""
+    index = load_index(database)
+    bodies = Bodies(database)
+    page = paper(sys.stdout)
+    code = 0
+    first = True
+    for text in wanted:
+        try:
+            slot = find_trace(index, text)
+        except UnknownTrace as problem:
+            warn(str(problem))
+            code = 1
+            continue
+        now = time.time_ns()
+        trace = load(index, index.trace_id(slot), now, MAX_SPANS)
+        if trace is None:
+            continue
+        if as_json:
+            for piece in trace_lines(trace, bodies):
+                sys.stdout.write(piece)
+            sys.stdout.write("\n")
+        elif raw:
+            print(
+                json.dumps(bodies.raw(_spans(trace)), indent=2 if sys.stdout.isatty() else None).replace(
+                    "\x7f", "\\u007f"
+                )
+            )
+        else:
+            if not first:
+                print()
+            for line in tree_lines(trace, page, summaries(index, [slot], now)[0]):
+                print(line)
+        first = False
+        sys.stdout.flush()
+    return code
+
+
+def _spans(trace: Trace) -> list[Span]:
+    return [node.span for node in walk(trace.roots)]
+
+
+def ids_of(lines: Iterable[str]) -> Iterator[str]:
+    """Trace ids from text: one a line, or the lines of `traces --json`."""
+    for line in lines:
+        text = line.strip()
+        if text.startswith("{"):
+            with suppress(ValueError):
+                text = str(json.loads(text).get("trace_id", ""))
+        if text:
+            yield text
+
+
+def find_trace(index: Index, text: str) -> int:
+    """The slot of the one trace whose id begins with `text` (4 to 32 hex digits), or that a traceparent names.
+
+    Raises:
+        UnknownTrace: no such trace, several, or not an id.
+    """
+    given = text.strip().lower()
+    parent = re.fullmatch(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}", given)  # W3C Trace Context
+    given = parent[1] if parent else given
+    shown = printable(text, 60)
+    if not re.fullmatch(r"[0-9a-f]{4,32}", given):
+        raise UnknownTrace(
+            f"{shown!r} is not a trace id: give at least {_PREFIX} of its hex digits, as `traces` prints it."
+        )
+    low, high = int(given.ljust(32, "0"), 16), int(given.ljust(32, "f"), 16)
+    hi, lo = index.id_hi, index.id_lo
+    found = (hi >= np.uint64(low >> 64)) & (hi <= np.uint64(high >> 64))
+    if len(given) > 16:
+        found &= (lo >= np.uint64(low & _LOW)) & (lo <= np.uint64(high & _LOW))
+    slots = np.flatnonzero(found)
+    if len(slots) == 0:
+        raise UnknownTrace(f"There is no trace {shown} here: `k8s-trace-tui traces` lists those that are.")
+    if len(slots) > 1:
+        some = ", ".join(index.trace_id(int(slot)) for slot in slots[:3])
+        raise UnknownTrace(
+            f"{len(slots):,} traces begin with {shown} ({some}{', …' if len(slots) > 3 else ''}): give more digits."
+        )
+    return int(slots[0])
+
+
+def export(database: Database, query: Query | None, to: Path | None) -> int:
+    """Write the requests of all traces, or of those that a query selects, in order of arrival."""
+    index = load_index(database)
+    wanted: set[bytes] | None = None
+    ids = database.ids()
+    if query is not None:
+        slots = select(index, View(query, None, False, False, "start", False), time.time_ns()).slots
+        wanted = {bytes.fromhex(index.trace_id(int(slot))) for slot in slots}
+        rows = np.isin(index.slot, slots)
+        ids = [int(chunk) for chunk in np.unique(index.chunk[rows])]
+    spans = 0
+
+    def requests() -> Iterator[bytes]:
+        nonlocal spans
+        for at in range(0, len(ids), _CHUNKS_AT_ONCE):
+            bodies = database.bodies(ids[at : at + _CHUNKS_AT_ONCE])
+            for chunk in sorted(bodies):
+                body, kept = files.only(bodies[chunk], wanted)
+                spans += kept
+                if kept:
+                    yield body
+
+    written = files.write(to, requests())
+    if to is not None:
+        warn(f"{count(spans)} spans in {count(written)} requests written to {to}.")
+    return 0
+
+
+def import_files(paths: Sequence[Path], given: Path | None) -> int:
+    """Put recordings into the database.
+
+    Straight into the file, also while a receiver holds it: SQLite's log takes a second writer between the receiver's
+    commits, the recording keeps its name as its source, and no listener or certificate has to fit.
+    """
+    path, said = choose_database(given)
+    if said:
+        warn(said)
+    database = Database.create(path)
+    code = 0
+    try:
+        for file in paths:
+            try:
+                taken = take(file, database, warn, arrived_now=True)
+            except files.FileProblem as problem:
+                warn(str(problem))
+                code = 1
+                continue
+            left = f", {count(taken.bad)} lines skipped" if taken.bad else ""
+            left += f", {count(taken.rejected)} spans left out" if taken.rejected else ""
+            print(f"{printable(str(file))}: {count(taken.spans)} spans in {count(taken.requests)} requests{left}")
+            if taken.bad and not taken.requests:
+                code = 1
+    finally:
+        database.close()
+    return code
+
+
+def info(settings: Settings, config: Path | None) -> int:
+    """Print version and every path in use."""
+    place = default_place()
+    path = settings.db or place.database
+    config = config or default_file()
+    rows = [
+        ("version", __version__),
+        ("python", f"{platform.python_version()} ({sys.executable})"),
+        ("database", f"{path} ({_about(path)})"),
+        ("lock", str(lock_path(path))),
+        ("control socket", str(control_path(path))),
+        ("receiver", _receiver(path)),
+        ("receiver's log", str(log_path(path))),
+        ("log", str(place.log)),
+        ("configuration", f"{config}{'' if config.exists() else ' (not there: defaults)'}"),
+        ("themes", str(resources.files("themes"))),
+        ("own themes", f"{theme_directory()}{'' if theme_directory().exists() else ' (not there)'}"),
+    ]
+    if place.said and settings.db is None:
+        rows.append(("note", place.said))
+    for name, value in rows:
+        print(f"{name:<15} {printable(value, 4096)}")
+    return 0
+
+
+def _about(path: Path) -> str:
+    try:
+        database = Database.read(path)
+    except DatabaseMissing:
+        return "not there yet"
+    except StoreError as problem:
+        return str(problem)
+    try:
+        index = load_index(database)
+        return f"{size(path.stat().st_size)}, {count(index.spans)} spans, {count(index.traces)} traces"
+    finally:
+        database.close()
+
+
+def _receiver(path: Path) -> str:
+    try:
+        client = ControlClient.connect(path, 1.0)
+    except ControlError:
+        return "not running"
+    try:
+        status: dict[str, Any] = client.request("status")
+    except ControlError as problem:
+        return str(problem)
+    finally:
+        client.close()
+    listening = ", ".join(f"{entry['name']} {entry['address']}" for entry in status["listeners"])
+    return f"process {status['pid']}, listening on {listening or 'nothing'}"

@@ -1,0 +1,255 @@
+"""The receiver behind the TUI: attach to the one that runs, or start one, and start it again when it dies.
+
+A receiver that this program starts is a process of its own in a session of its own: Ctrl-C in the terminal does not
+reach it, and it ends by itself ten seconds after the last TUI that is attached to it is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import receiver
+from receiver.control import ControlClient, ControlError, log_path
+from receiver.ingest.address import ListenError, split_name
+from receiver.store.database import StoreError
+
+READY_SECONDS: Final = 10.0
+"""How long a receiver may take until it answers; a large database is read in about a second per million spans."""
+_POLL_SECONDS: Final = 0.02
+_TIMEOUT: Final = 2.0
+_PAUSES: Final = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Seconds until it is started again after its first, second, ... death in a row."""
+_MOMENT: Final = 0.2
+_STEADY_SECONDS: Final = 60.0
+"""When a receiver has answered for this long, the death of the one before is no longer worth a banner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to start when nobody receives into `database` (an absolute path)."""
+
+    database: Path
+    listeners: tuple[str, ...] = ()
+    """`[NAME=]ADDRESS`; none: the receiver's own defaults."""
+
+    def command(self) -> list[str]:
+        """The receiver's command line."""
+        listen = [part for listener in self.listeners for part in ("--listen", listener)]
+        return [sys.executable, "-m", "receiver", "--child", "--db", str(self.database), *listen]
+
+
+def ensure_receiver(plan: Plan, wait: float = READY_SECONDS) -> ReceiverLink:
+    """Attach to the receiver of a database, starting one where there is none. Blocks until it answers, for at most
+    `wait` seconds; what went wrong is in the link's `problem`. Call it in a thread."""
+    link = ReceiverLink(plan)
+    until = time.monotonic() + wait
+    while link.status() is None and time.monotonic() < until and not link.problem:
+        time.sleep(_POLL_SECONDS)
+    return link
+
+
+class ReceiverLink:
+    """A connection to the receiver process that mends itself. For one thread at a time."""
+
+    def __init__(self, plan: Plan, spawn: Callable[[Plan], subprocess.Popen[bytes]] | None = None) -> None:
+        """Nothing is connected or started before the first `status`."""
+        self._plan = plan
+        self._spawn = spawn or start
+        self._client: ControlClient | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._deaths = 0  # in a row
+        self._next_start = 0.0
+        self._connected = 0.0
+        self._log_end = 0
+        self._holding: tuple[str, ...] = ()
+        self._held: tuple[str, ...] = ()
+        self._happened = ""
+        self.restarted = 0
+        """How often a receiver was there again after one ended unexpectedly."""
+        self.problem = ""
+        """One sentence for the operator, or ""."""
+
+    def status(self) -> dict[str, Any] | None:
+        """The receiver's counters; None while there is none. Connects, starts and restarts as needed."""
+        if self._client is None:
+            self._connect()
+        if self._client is None:
+            return None
+        try:
+            if self._holding != self._held:
+                self._client.request("hold", traces=list(self._holding))
+                self._held = self._holding
+            status = self._client.request("status")
+        except ControlError:
+            self._lost()
+            return None
+        if self._happened and time.monotonic() - self._connected > _STEADY_SECONDS:
+            self._happened, self._deaths = "", 0
+        self.problem = self._happened or _deaf(status["listeners"])
+        return status
+
+    def hold(self, traces: Sequence[str]) -> None:
+        """These traces must not be evicted, also not by a receiver that is started later."""
+        self._holding = tuple(traces)
+
+    def close(self) -> None:
+        """Let go. A receiver that was started for us ends by itself when nobody else is attached."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def stop(self) -> None:
+        """Let go, and end the receiver."""
+        if self._client is not None:
+            with suppress(ControlError):
+                self._client.request("stop")
+        self.close()
+        if self._child is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(_TIMEOUT)
+
+    # -- inside -----------------------------------------------------------------------------------------
+    def _connect(self) -> None:
+        try:
+            client = ControlClient.connect(self._plan.database, _TIMEOUT)
+        except ControlError:
+            self._start()
+            return
+        try:
+            client.request("attach")
+            refused = self._listen(client)
+        except ControlError:
+            client.close()
+            return
+        self._client, self._held, self._connected = client, (), time.monotonic()
+        if self._deaths:
+            self.restarted += 1
+            self._happened += " It was started again, and what was acknowledged is there."
+        elif refused:
+            self._happened = refused
+
+    def _listen(self, client: ControlClient) -> str:
+        """Ask a receiver that was there before us for the listeners that we were told to have; what it refused."""
+        if self._child is not None or not self._plan.listeners:
+            return ""
+        there = {str(entry["address"]) for entry in client.request("status")["listeners"]}
+        for listener in self._plan.listeners:
+            try:
+                name, address = split_name(listener)
+                if address not in there:
+                    client.request("listen", name=name, address=address)
+            except (ControlError, ListenError) as problem:
+                return str(problem)
+        return ""
+
+    def _lost(self) -> None:
+        """The connection ended and nobody here ended it."""
+        self.close()
+        self._count_death()
+        self.problem = self._happened = "The receiver ended unexpectedly."
+        if self._child is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(_TIMEOUT)  # its socket closes a moment before it is gone
+                self._explain(self._child.returncode)
+                self._child = None
+
+    def _start(self) -> None:
+        now = time.monotonic()
+        if self._child is not None:
+            code = self._child.poll()
+            if code is None:
+                return  # it has not got to its socket yet
+            self._child = None
+            if code:
+                self._count_death()
+                self._explain(code)
+            else:  # somebody else holds the file and was not there to connect to: starting, or ending
+                self._next_start = now + _MOMENT
+        if now < self._next_start:
+            return
+        try:
+            log = log_path(self._plan.database)
+            self._log_end = log.stat().st_size if log.exists() else 0
+            self._child = self._spawn(self._plan)
+        except (OSError, StoreError) as problem:
+            self._count_death()
+            self._happened = (
+                f"The receiver cannot be started ({problem}): is there space for a log, and a process left?"
+            )
+            self.problem = self._happened
+
+    def _count_death(self) -> None:
+        self._next_start = time.monotonic() + _PAUSES[min(self._deaths, len(_PAUSES) - 1)]
+        self._deaths += 1
+
+    def _explain(self, code: int) -> None:
+        """Why our child is gone, from its exit code and what it wrote last."""
+        if code < 0:
+            name = signal.Signals(-code).name if -code in signal.Signals._value2member_map_ else str(-code)
+            self._happened = f"The receiver was ended by {name}."
+        elif code:
+            words = self._last_words()
+            self._happened = (
+                words or f"The receiver ended with code {code}: {log_path(self._plan.database)} may say why."
+            )
+        self.problem = self._happened
+
+    def _last_words(self) -> str:
+        """The last sentence for the operator among what the child wrote to its standard error."""
+        try:
+            with log_path(self._plan.database).open("rb") as log:
+                log.seek(max(self._log_end, log.seek(0, os.SEEK_END) - 4096))
+                lines = log.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            return ""
+        mark = "k8s-trace-tui: "
+        said = [line for line in lines if line.startswith(mark)]
+        return said[-1].removeprefix(mark) if said else ""
+
+
+def _deaf(listeners: Sequence[dict[str, Any]]) -> str:
+    """The first reason why a listener could not be opened, unless only [::1] of the two default ones is missing."""
+    errors = [entry for entry in listeners if entry["error"]]
+    if len(errors) < len(listeners):
+        errors = [entry for entry in errors if entry["address"] != "[::1]:4317"]
+    return str(errors[0]["error"]) if errors else ""
+
+
+def start(plan: Plan) -> subprocess.Popen[bytes]:
+    """Start a receiver that outlives Ctrl-C in this terminal. Its standard error goes to the log.
+
+    Raises:
+        OSError: the log cannot be written or there is no process to be had.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    log = os.open(log_path(plan.database), flags, 0o600)
+    try:
+        # It runs in /, because `-m` puts the working directory on the path, and the operator's may hold a `receiver`
+        # of somebody else's.
+        return subprocess.Popen(
+            plan.command(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+            env=environment(),
+        )
+    finally:
+        os.close(log)
+
+
+def environment() -> dict[str, str]:
+    """Ours, with the directory that this program came from first on the path of a Python process."""
+    home = str(Path(receiver.__file__).parent.parent)
+    path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH", ""))))
+    return {**os.environ, "PYTHONPATH": path}

@@ -1,0 +1,204 @@
+"""From a command line to a running TUI: what it reads, who receives, and what is said when it cannot begin."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from receiver.store.database import Database, StoreError
+from receiver.store.place import choose_database
+from tui.config import Settings, theme_directory
+from tui.feed import Feed, Link
+from tui.terminal_text import count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SQLITE = b"SQLite format 3\0"
+
+
+class NoTerminal(Exception):
+    """There is nothing to draw on; the text is one sentence for the operator."""
+
+
+def need_terminal() -> None:
+    """Raises:
+    NoTerminal: input or output is no terminal, or one that cannot be drawn on.
+    """
+    way_out = "use `k8s-trace-tui traces` for text, or `k8s-trace-tui receive` to receive only"
+    if not sys.stdin.isatty() or not sys.stdout.isatty():
+        raise NoTerminal(f"The TUI needs a terminal for input and output: {way_out}.")
+    if os.environ.get("TERM", "") in ("", "dumb", "unknown"):
+        raise NoTerminal(f"The terminal (TERM={os.environ.get('TERM', '')}) cannot be drawn on: {way_out}.")
+
+
+# --- live ------------------------------------------------------------------------------------------
+def watch(settings: Settings, problems: Sequence[str]) -> int:
+    """The TUI on the database of this machine's receiver, which is started when there is none."""
+    need_terminal()
+    from tui.receiver_process import Plan, ensure_receiver
+
+    path, said = choose_database(settings.db)
+    path = path.absolute()
+    link: Callable[[], Link] | None = None
+    notes = [*problems, *([said] if said else [])]
+    if path.exists() and not os.access(path, os.W_OK):
+        Database.read(path).close()
+        notes.append(f"{path} may only be read: nothing is received here.")
+    else:
+        Database.create(path).close()  # what is wrong with the file is said before the screen is taken
+        plan = Plan(path, settings.listeners)
+        link = lambda: ensure_receiver(plan)  # noqa: E731
+    return _run(Feed(path, link=link), settings, socket.gethostname().partition(".")[0], notes)
+
+
+def demo(settings: Settings, problems: Sequence[str], seed: int) -> int:
+    """The TUI with a synthetic cluster that exports through real gRPC into a receiver of its own."""
+    need_terminal()
+    from tui.demo_process import DemoLink
+    from tui.receiver_process import Plan
+
+    with _demo_database(settings.db) as path:
+        plan = Plan(path, settings.listeners or ("demo=127.0.0.1:0",))
+        return _run(Feed(path, link=lambda: DemoLink(plan, seed)), settings, f"demo (seed {seed})", problems)
+
+
+@contextmanager
+def _demo_database(given: Path | None) -> Iterator[Path]:
+    """The database that was named, or one that is gone afterwards: a seed sends the same ids each time."""
+    if given is not None:
+        path, _ = choose_database(given)
+        Database.create(path).close()
+        yield path.absolute()
+        return
+    directory = Path(tempfile.mkdtemp(prefix="k8s-trace-tui-demo-"))
+    try:
+        yield directory / "demo.db"
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+# --- recordings ------------------------------------------------------------------------------------
+def view_files(paths: Sequence[Path], settings: Settings, problems: Sequence[str]) -> int:
+    """The TUI on recordings, read into memory, without a receiver.
+
+    Raises:
+        StoreError: a file cannot be read or is none that can be viewed.
+    """
+    for path in paths:
+        _check_recording(path)
+    need_terminal()
+    database = Database.memory()
+    reading = _Reading(paths, database)
+    title = paths[0].name + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+    try:
+        return _run(Feed(database, live=False, link=lambda: reading), settings, title, problems)
+    finally:
+        reading.close()
+        database.close()
+
+
+def _check_recording(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_SQLITE))
+    except OSError as problem:
+        raise StoreError(f"{path} cannot be read ({problem.strerror}): name another file.") from problem
+    if head == _SQLITE:
+        raise StoreError(f"{path} is a database, not a recording: open it with --db {path}.")
+
+
+class _Reading:
+    """Recordings on their way into memory; tells the screen what of them could not be taken."""
+
+    def __init__(self, paths: Sequence[Path], database: Database) -> None:
+        self._paths = paths
+        self._database = database
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._complaints: list[str] = []
+        self._more = 0
+
+    @property
+    def problem(self) -> str:
+        """The first complaint, and how many there are."""
+        if not self._complaints:
+            return ""
+        more = f" ({count(self._more)} more)" if self._more else ""
+        return f"{self._complaints[0]}{more}"
+
+    def status(self) -> dict[str, Any] | None:
+        """None: nobody receives. The first call begins to read."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._read, name="recordings", daemon=True)
+            self._thread.start()
+        return None
+
+    def hold(self, traces: Sequence[str]) -> None:
+        """Nothing is evicted from memory."""
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(5.0)
+
+    def _say(self, sentence: str) -> None:
+        if self._complaints:
+            self._more += 1
+        else:
+            self._complaints.append(sentence)
+
+    def _read(self) -> None:
+        from receiver.ingest.recordings import take
+
+        for path in self._paths:
+            try:
+                take(path, self._database, self._say, arrived_now=False, stop=self._stop)
+            except StoreError as problem:
+                self._say(str(problem))
+
+
+# --- the application -------------------------------------------------------------------------------
+def _run(feed: Feed, settings: Settings, title: str, problems: Sequence[str]) -> int:
+    from tui.app import TraceApp
+
+    class Session(TraceApp):
+        """The application with its last words kept from the terminal: a traceback belongs into the log."""
+
+        def _print_error_renderables(self) -> None:
+            self._exit_renderables.clear()
+
+        @property
+        def defect(self) -> Exception | None:
+            return self._exception
+
+    app = Session(
+        feed,
+        settings,
+        title=title,
+        problems=problems,
+        theme_directories=[theme_directory()],
+    )
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        loop = getattr(app, "_loop", None)
+        if loop is not None:
+            loop.call_soon_threadsafe(app.exit, 0)  # the terminal is put back as it was
+
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, end)
+    code = app.run(mouse=settings.mouse)
+    if app.defect is not None:
+        raise app.defect
+    return code or 0
