@@ -207,16 +207,24 @@ def run_demo(
     return sum(exporter.acknowledged for exporter in exporters.values())
 
 
+def _stop_at_end_of_input(stop: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    stop.set()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m receiver.ingest.demo ADDRESS`: the cluster alone, until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m receiver.ingest.demo", description=run_demo.__doc__)
     parser.add_argument("address")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=DEFAULT_RATE)
+    parser.add_argument("--child", action="store_true", help="end when standard input does: who started this is gone")
     options = parser.parse_args(argv)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    if options.child:
+        threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
     print(run_demo(options.address, seed=options.seed, rate=options.rate, stop=stop), "spans acknowledged")
     return 0
 
