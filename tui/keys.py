@@ -33,14 +33,14 @@ class Key:
 
 KEYS: tuple[Key, ...] = (
     # everywhere
-    Key("app.command", "colon", "command", "command line: every action by name", "command"),
-    Key("app.help", "question_mark", "help", "this help", "help"),
-    Key("app.next", "tab", "next_view", "next view", "next view"),
-    Key("app.backward", "left_square_bracket", "backward", "the view before, as in a browser"),
-    Key("app.forward", "right_square_bracket", "forward", "forward again"),
-    Key("app.escape", "escape", "escape", "back; in Requests: clear the filter", "back"),
-    Key("app.back", "q,backspace", "back", "back, and out of the program on the first screen", "quit"),
-    Key("app.quit", "ctrl+c,ctrl+q", "quit", "quit from anywhere"),
+    Key("app.command", "colon", "app.command", "command line: every action by name", "command"),
+    Key("app.help", "question_mark", "app.help", "this help", "help"),
+    Key("app.next", "tab", "app.next_view", "next view", "next view"),
+    Key("app.backward", "left_square_bracket", "app.backward", "the view before, as in a browser"),
+    Key("app.forward", "right_square_bracket", "app.forward", "forward again"),
+    Key("app.escape", "escape", "app.escape", "back; in Requests: clear the filter", "back"),
+    Key("app.back", "q,backspace", "app.back", "back, and out of the program on the first screen", "quit"),
+    Key("app.quit", "ctrl+c,ctrl+q", "app.quit", "quit from anywhere"),
     # any list of lines
     Key("list.up", "up,k", "move(-1)", "up"),
     Key("list.down", "down,j", "move(1)", "down"),
@@ -100,6 +100,9 @@ KEYS: tuple[Key, ...] = (
     # Receiver
     Key("receiver.recipe", "t", "recipe", "show or hide how to turn tracing on", "turn on"),
     Key("receiver.copy", "c", "copy", "copy what to paste to turn tracing on", "copy"),
+    # a choice of a few things
+    Key("choice.pick", "enter", "pick", "take this one", "take"),
+    Key("choice.cancel", "escape,q", "cancel", "none of them", "back"),
     # Raw
     Key("raw.left", "left", "pan(-1)", "the text further left"),
     Key("raw.right", "right", "pan(1)", "the text further right"),
@@ -159,7 +162,7 @@ def check_keymap(keymap: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
 def taken_twice(keymap: Mapping[str, str]) -> list[str]:
     """A sentence for each key that a keymap gives to two actions of one screen: the nearer wins, the other is dead."""
     problems: list[str] = []
-    for area in ("requests", "trace", "receiver", "raw"):
+    for area in ("requests", "trace", "receiver", "choice", "raw"):
         seen: dict[str, str] = {}
         for key in (key for near in ("list", area, "app") for key in KEYS if _area(key) == near):
             for one in keymap.get(key.id, key.keys).split(","):

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from rich.color import Color as RichColor
 from rich.style import Style
 from textual.color import Color, ColorParseError
-from textual.theme import Theme
+from textual.theme import BUILTIN_THEMES, Theme
 
 from receiver.traces.model import Component
 
@@ -163,12 +163,15 @@ def check_theme(content: object) -> Theme:
     for key, value in variables.items():
         if not isinstance(key, str) or not _NAME.fullmatch(key):
             raise _Bad(f"variables.{_short(key)}", "is not a name of small letters, digits and dashes")
-        if key.endswith("-style"):
-            raise _Bad(f"variables.{key}", "text styles cannot be set by a theme")
+        if "-style" in key:
+            raise _Bad(f"variables.{key}", "is a text style, which a theme of ours cannot set")
         checked[key] = _colour(f"variables.{key}", value)
     for key in REQUIRED:
         if key not in checked:
             raise _Bad(f"variables.{key}", "is missing")
+    if values.get("ansi"):
+        # Textual's own style sheets name some variables that it makes up for colours, but not for these themes.
+        checked = {**BUILTIN_THEMES["ansi-dark"].variables, **checked}
     theme = Theme(name=name, variables=checked, **values)
     try:
         theme.to_color_system().generate()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
+from textual.binding import ActiveBinding
 from textual.screen import Screen
 from textual.widget import Widget
 
 from tui.feed import Feed, Snapshot
 from tui.glyphs import Glyphs
+from tui.keys import bindings
+from tui.terminal_text import printable
 from tui.theming import Palette
 from tui.widgets.keyline import KeyLine, live_keys
 from tui.widgets.line import OneLine, Part, Rule
@@ -27,9 +30,12 @@ class FrameScreen(Screen[None]):
     DEFAULT_CSS = """
     FrameScreen { layout: vertical; background: $background; color: $foreground; overflow: hidden; }
     """
+    BINDINGS = bindings("app")  # here, because Textual's own Tab and Ctrl-C of a screen would come before an app's
     AUTO_FOCUS = ""
     PLACE = ""
     """Name of the view, as the command line calls it."""
+    _focus_before: Widget | None = None
+    _live_before: Sequence[ActiveBinding] = ()
 
     def compose(self) -> ComposeResult:
         """Textual's."""
@@ -53,7 +59,7 @@ class FrameScreen(Screen[None]):
 
     def words(self) -> dict[str, str]:
         """Words for the key line that differ here, by binding id; "" leaves the key out."""
-        return {}
+        return {"app.back": ""}
 
     # -- for subclasses ---------------------------------------------------------------------------------
     @property
@@ -102,11 +108,17 @@ class FrameScreen(Screen[None]):
         if self.is_current:
             self.call_after_refresh(self.update_keys)
 
+    def live_bindings(self) -> list[ActiveBinding]:
+        """What keys do here; while a prompt is open, what they did before."""
+        if self.prompt.is_open:
+            return list(self._live_before)
+        return [active for active in self.active_bindings.values() if active.enabled]
+
     def update_keys(self) -> None:
         """Make the key line anew from the bindings that are live."""
         if not self.is_mounted or self.prompt.is_open:
             return
-        live = live_keys(active.binding for active in self.active_bindings.values() if active.enabled)
+        live = live_keys(active.binding for active in self.live_bindings())
         self.query_one(KeyLine).update(live, self.words())
 
     def tick(self) -> None:
@@ -136,15 +148,13 @@ class FrameScreen(Screen[None]):
 
     def open_prompt(self, mark: str, text: str = "", complete: Complete | None = None) -> None:
         """Ask for a command (":") or a filter ("/")."""
-        self._focus_before = self.focused
+        self._focus_before, self._live_before = self.focused, self.live_bindings()
         self.query_one("#hint", OneLine).display = False
         self.prompt.ask(mark, text, complete)
         self.prompt_says("")
 
     def prompt_says(self, sentence: str, *, wrong: bool = False) -> None:
         """Put a sentence under the prompt."""
-        from tui.terminal_text import printable
-
         mark = f"{self.glyphs.failed} " if wrong else ""
         style = self.palette.error if wrong else self.palette.dim
         self.query_one(KeyLine).instead(((f"   {mark}{printable(sentence)}", style),))
@@ -152,7 +162,7 @@ class FrameScreen(Screen[None]):
     def _prompt_closed(self) -> None:
         self.query_one("#hint", OneLine).display = True
         self.query_one(KeyLine).instead(())
-        before: Any = getattr(self, "_focus_before", None)
+        before = self._focus_before
         if before is not None and before.is_attached:
             before.focus()
         self.update_keys()

@@ -1,0 +1,368 @@
+"""The application: screens, theme, keymap, the ten-times-a-second tick, and the way from view to view."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from textual.app import App
+from textual.binding import ActiveBinding, Binding, BindingType
+from textual.screen import Screen
+
+from tui import clipboard
+from tui.commands import CommandError, Commands
+from tui.config import Settings
+from tui.feed import Feed
+from tui.glyphs import Glyphs, choose
+from tui.keys import BY_ID, check_keymap, key_name, taken_twice
+from tui.screens.frame import FrameScreen
+from tui.screens.requests import RequestsScreen
+from tui.terminal_text import printable, use_ascii
+from tui.theming import DEFAULT, FALLBACK, PLAIN, Palette, built_in, load_themes, palette
+
+TICK: Final = 0.1
+"""Seconds between two looks at the feed."""
+BEHIND: Final = 3
+"""Frames that may wait for the terminal before a tick is left out; Textual blocks at 30."""
+SLOW_TICKS: Final = 10
+"""Ticks left out in a row after which the status line says `slow terminal`."""
+REMEMBERED: Final = 50
+"""Views that `[` and `]` go through."""
+
+Place = tuple[str, str]
+"""A view: its name, and a trace id where it is a trace."""
+
+
+def frames_waiting(app: App[Any]) -> int:
+    """Frames that the terminal has not taken yet; 0 where that cannot be known.
+
+    Textual's driver has a queue of 30 writes, and blocks the event loop when it is full (measured: 5.6 s). There is no
+    public way to look at it.
+    """
+    queue = getattr(getattr(getattr(app, "_driver", None), "_writer_thread", None), "_queue", None)
+    size = getattr(queue, "qsize", None)
+    return int(size()) if callable(size) else 0
+
+
+class TraceApp(App[int]):
+    """k8s-trace-tui in a terminal."""
+
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [Binding(BY_ID["app.quit"].keys, "quit", id="app.quit", show=False)]
+    CSS = """
+    Toast { background: $panel; color: $foreground; }
+    Toast.-error { border-left: outer $state-error; }
+    Toast.-warning { border-left: outer $state-warning; }
+    Toast.-information { border-left: outer $state-ok; }
+    .-ascii Toast { border-left: ascii $state-warning; }
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        settings: Settings | None = None,
+        *,
+        title: str = "k8s-trace-tui",
+        problems: Sequence[str] = (),
+        theme_directories: Sequence[Path] = (),
+        glyphs: Glyphs | None = None,
+    ) -> None:
+        """
+        Args:
+            feed: where data comes from; started and stopped by the app.
+            settings: of the configuration file and the command line.
+            title: the cluster, context or file name.
+            problems: what was wrong in the configuration; shown as toasts.
+            theme_directories: more places with themes, besides the built-in ones.
+            glyphs: None takes the set that the terminal can show.
+        """
+        self.feed = feed
+        self.settings = settings or Settings()
+        self.source_title = title
+        self.utc = self.settings.utc
+        self.glyphs = glyphs or choose(os.environ, getattr(sys.__stderr__, "encoding", None))
+        self.slow_terminal = False
+        self._palette: Palette | None = None
+        super().__init__()
+        self.title = title
+        self.animation_level = "none"
+        self.requests = RequestsScreen()
+        self.commands = Commands(self)
+        self._problems = list(problems)
+        self._left_out = 0
+        self._history: list[Place] = [("requests", "")]
+        self._at = 0
+        self._own_themes: list[str] = []
+        self._load_themes([built_in(), *theme_directories])
+        self._set_keymap()
+
+    # -- looks ------------------------------------------------------------------------------------------
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Textual's hook: our variables exist in its own themes too."""
+        return dict(FALLBACK)
+
+    @property
+    def palette(self) -> Palette:
+        """Styles of the theme in use."""
+        if self._palette is None:
+            variables = {**FALLBACK, **self.get_css_variables()}
+            self._palette = palette(variables, ansi=self.current_theme.ansi, colours=not self.no_color)
+        return self._palette
+
+    @property
+    def theme_names(self) -> list[str]:
+        """Themes by name: ours, the operator's, then Textual's."""
+        return [*self._own_themes, *sorted(set(self.available_themes) - set(self._own_themes))]
+
+    def _load_themes(self, directories: Sequence[Path]) -> None:
+        themes, problems = load_themes(directories)
+        self._problems += [str(problem) for problem in problems]
+        for theme in themes.values():
+            self.register_theme(theme)
+        self._own_themes = list(themes)
+        wanted = self.settings.theme
+        if wanted and wanted not in self.available_themes:
+            self._problems.append(f"There is no theme {wanted!r}: one of {', '.join(self.theme_names)}.")
+            wanted = ""
+        few_colours = os.environ.get("TERM", "") in ("linux", "xterm", "screen", "ansi") and not os.environ.get(
+            "COLORTERM"
+        )
+        for name in (wanted, PLAIN if few_colours else DEFAULT, DEFAULT):
+            if name and name in self.available_themes:
+                self.theme = name
+                return
+
+    def set_theme(self, name: str) -> None:
+        """Other colours.
+
+        Raises:
+            CommandError: there is no such theme.
+        """
+        if name not in self.available_themes:
+            raise CommandError(f"There is no theme {name[:40]!r}: one of {', '.join(self.theme_names)}.")
+        self.theme = name
+
+    def set_utc(self, on: bool | None) -> None:
+        """Times in UTC or in the local zone; None: the other one."""
+        self.utc = not self.utc if on is None else on
+        self._redraw()
+
+    def _redraw(self) -> None:
+        for screen in self.screen_stack:
+            if isinstance(screen, FrameScreen):
+                screen.redraw()
+
+    def _on_theme(self, _theme: object) -> None:
+        self._palette = None
+        self._redraw()
+
+    # -- keys -------------------------------------------------------------------------------------------
+    def _set_keymap(self) -> None:
+        keymap, problems = check_keymap(self.settings.keymap)
+        self._problems += problems + taken_twice(keymap)
+        self.set_keymap(keymap)
+
+    def live_bindings(self) -> list[ActiveBinding]:
+        """The bindings of the screen in front, as if no prompt were open."""
+        screen = self.screen
+        if isinstance(screen, FrameScreen):
+            return screen.live_bindings()
+        return list(screen.active_bindings.values())
+
+    def key_of(self, id: str) -> str:
+        """The key of a binding as it is written, after remapping."""
+        keys = self._keymap.get(id, BY_ID[id].keys)
+        return key_name(keys.split(",")[0], not self.glyphs.ascii)
+
+    def run_binding(self, active: ActiveBinding) -> None:
+        """Do what a key would."""
+        self.call_later(self.run_action, active.binding.action, active.node)
+
+    # -- life -------------------------------------------------------------------------------------------
+    def get_default_screen(self) -> Screen[Any]:
+        """Textual's hook: the list is under everything else."""
+        return self.requests
+
+    def on_mount(self) -> None:
+        """Textual's event."""
+        if self.glyphs.ascii:
+            use_ascii(True)
+            self.add_class("-ascii")
+        self.theme_changed_signal.subscribe(self, self._on_theme)
+        self.feed.start()
+        self.set_interval(TICK, self._tick)
+        for problem in self._problems:
+            self.say(problem, wrong=True)
+
+    def on_ready(self) -> None:
+        """Textual's event: what lives from here on lives long; a full collection would find nothing in it."""
+        gc.collect()
+        gc.freeze()
+
+    def on_unmount(self) -> None:
+        """Textual's event."""
+        self.feed.stop()
+        gc.unfreeze()
+
+    def _tick(self) -> None:
+        if frames_waiting(self) > BEHIND:
+            self._left_out += 1
+            self.slow_terminal = self.slow_terminal or self._left_out >= SLOW_TICKS
+            return
+        if self._left_out == 0:
+            self.slow_terminal = False
+        self._left_out = 0
+        screen = self.screen
+        if isinstance(screen, FrameScreen):
+            screen.tick()
+
+    # -- the way from view to view ------------------------------------------------------------------------
+    def go(self, name: str, trace_id: str = "", *, remember: bool = True, **more: Any) -> None:
+        """Show a view: "requests", "receiver", or "trace" with its id."""
+        place = (name, trace_id)
+        if remember and self._history[self._at] != place:
+            del self._history[self._at + 1 :]
+            self._history.append(place)
+            del self._history[:-REMEMBERED]
+            self._at = len(self._history) - 1
+        # A view that is under the present one comes back as it was left.
+        for screen in reversed(self.screen_stack[1:] if len(self.screen_stack) > 1 else []):
+            if self._place_of(screen) == place:
+                self._pop_to(screen)
+                return
+        if name == "requests":
+            self._pop_to(self.requests)
+        elif name == "receiver":
+            from tui.screens.receiver import ReceiverScreen
+
+            self._pop_to(self.requests)
+            self.push_screen(ReceiverScreen())
+        elif name == "trace":
+            from tui.screens.trace import TraceScreen
+
+            self.push_screen(TraceScreen(trace_id, **more))
+
+    def _pop_to(self, screen: Screen[Any]) -> None:
+        while self.screen is not screen and len(self.screen_stack) > 1:
+            self.pop_screen()
+
+    @staticmethod
+    def _place_of(screen: Screen[Any]) -> Place:
+        return getattr(screen, "PLACE", ""), getattr(screen, "trace_id", "")
+
+    def open_trace(self, trace_id: str, *, detail: bool = False) -> None:
+        """Show a trace; the view before is one step back."""
+        more = {"detail": True} if detail else {}
+        self.go("trace", trace_id, **more)
+
+    def open_raw(self, trace_id: str) -> None:
+        """A whole trace as OTLP JSON."""
+        from tui.screens.raw import RawScreen
+
+        self.push_screen(RawScreen(trace_id))
+
+    def open_by_prefix(self, text: str) -> None:
+        """`:open`: a trace by its id or the start of it, as far as that is on the screen.
+
+        Raises:
+            CommandError: no such trace.
+        """
+        text = text.strip().lower()
+        if not text:
+            raise CommandError("Which trace? Write its id, or Tab for those on the screen.")
+        if self.feed.version(text) >= 0:
+            self.open_trace(text)
+            return
+        found = [id for id in self.requests.visible_ids() if id.startswith(text)]
+        if len(found) != 1:
+            raise CommandError(
+                f"{'More than one trace starts' if found else 'No trace here starts'} with {text[:40]!r}."
+            )
+        self.open_trace(found[0])
+
+    def action_next_view(self) -> None:
+        """Tab."""
+        here = self._place_of(self.screen)[0]
+        self.go("receiver" if here != "receiver" else "requests")
+
+    def action_backward(self) -> None:
+        """`[`: the view before."""
+        if self._at > 0:
+            self._at -= 1
+            self.go(*self._history[self._at], remember=False)
+
+    def action_forward(self) -> None:
+        """`]`: forward again."""
+        if self._at + 1 < len(self._history):
+            self._at += 1
+            self.go(*self._history[self._at], remember=False)
+
+    async def action_back(self) -> None:
+        """q: the view under this one; out of the program where there is none."""
+        if len(self.screen_stack) <= 1:
+            self.exit(0)
+        else:
+            self._up()
+
+    def _up(self) -> None:
+        self.pop_screen()
+        self._remember_here()
+
+    def action_escape(self) -> None:
+        """Escape: back, but never out of the program."""
+        if len(self.screen_stack) > 1:
+            self._up()
+        else:
+            self.requests.clear_filter()
+
+    def _remember_here(self) -> None:
+        place = self._place_of(self.screen)
+        if not place[0] or self._history[self._at] == place:
+            return
+        if self._at > 0 and self._history[self._at - 1] == place:
+            self._at -= 1
+            return
+        del self._history[self._at + 1 :]
+        self._history.append(place)
+        self._at = len(self._history) - 1
+
+    async def action_quit(self) -> None:
+        """Out, from anywhere."""
+        self.exit(0)
+
+    def action_help(self) -> None:
+        """`?`: the keys that are live here."""
+        from tui.screens.help import HelpScreen
+
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen(self.live_bindings(), self.commands.listed))
+
+    def action_command(self) -> None:
+        """`:`."""
+        screen = self.screen
+        if isinstance(screen, FrameScreen):
+            screen.open_prompt(":", "", self.commands.complete)
+
+    def run_command(self, text: str) -> None:
+        """Do what a command line says; what it cannot do is a toast."""
+        try:
+            self.commands.run(text)
+        except CommandError as error:
+            self.say(str(error), wrong=True)
+
+    # -- for screens ------------------------------------------------------------------------------------
+    def say(self, sentence: str, *, wrong: bool = False) -> None:
+        """A toast."""
+        self.notify(printable(sentence, 400), severity="warning" if wrong else "information", timeout=8, markup=False)
+
+    def copy(self, text: str, what: str) -> None:
+        """Text to the operator's clipboard, and a toast that says so."""
+        self.say(clipboard.copy(self, text, what))
+
+    def freeze(self, on: bool | None) -> None:
+        """Keep the list as it is, or let it run; None: the other one."""
+        self.feed.freeze(not self.feed.snapshot.frozen if on is None else on)

@@ -1,0 +1,195 @@
+"""The command line behind `:`: every action by name, with completion.
+
+Beside the commands below, every action that has a key on the screen is a command by the last part of its id
+(`requests.sort-code` is `:sort-code`), so nothing can be done by a key alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from receiver.traces.query import FIELDS
+from tui.keys import BY_ID
+
+if TYPE_CHECKING:
+    from textual.binding import ActiveBinding
+
+    from tui.app import TraceApp
+
+WINDOWS: Final[dict[str, int | None]] = {
+    "1m": 60,
+    "5m": 5 * 60,
+    "15m": 15 * 60,
+    "1h": 3600,
+    "6h": 6 * 3600,
+    "all": None,
+}
+"""Time windows in seconds, in the order of the keys 1 to 6."""
+
+SORTS: Final[dict[str, tuple[str, str]]] = {
+    "start": ("newest first", "oldest first"),
+    "duration": ("slowest first", "fastest first"),
+    "code": ("highest code first", "lowest code first"),
+    "errors": ("most failed spans first", "fewest failed spans first"),
+    "spans": ("most spans first", "fewest spans first"),
+    "verb": ("by verb", "by verb, backwards"),
+    "resource": ("by resource", "by resource, backwards"),
+    "namespace": ("by namespace and name", "by namespace and name, backwards"),
+    "client": ("by client", "by client, backwards"),
+}
+"""Orders of the list, and what the title says of each and of its reverse."""
+
+SWITCH: Final = ("on", "off")
+COPIES: Final = ("id", "line", "name", "audit", "client")
+
+
+class CommandError(Exception):
+    """What was typed cannot be done; the text says why and what can."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command."""
+
+    name: str
+    aliases: tuple[str, ...]
+    argument: str
+    """What may follow, for the hint."""
+    says: str
+    run: Callable[[str], None]
+    offers: Callable[[], Iterable[str]] = tuple
+    """What the argument may be, for completion."""
+
+
+class Commands:
+    """The commands of one app."""
+
+    def __init__(self, app: TraceApp) -> None:
+        self._app = app
+        requests = app.requests
+        self._all: list[Command] = [
+            Command("requests", ("req", "traces"), "", "the list of requests", _bare(lambda: app.go("requests"))),
+            Command("receiver", ("rx", "doctor"), "", "who sends, what is kept", _bare(lambda: app.go("receiver"))),
+            Command("open", ("trace",), "TRACE", "a trace by its id", app.open_by_prefix, requests.visible_ids),
+            Command("filter", (), "WORDS FIELD=VALUE", "only these; alone: all", requests.set_filter, self._fields),
+            Command("errors", (), "[on|off]", "only what failed", _switched(requests.set_errors), _on_off),
+            Command("noise", (), "[on|off]", "leases, probes and the like", _switched(requests.set_noise), _on_off),
+            Command("window", ("last",), "|".join(WINDOWS), "what came lately", requests.set_window, lambda: WINDOWS),
+            Command("sort", (), "FIELD [reverse]", "order of the list", requests.set_sort, lambda: SORTS),
+            Command("freeze", (), "[on|off]", "keep the list as it is", _switched(app.freeze), _on_off),
+            Command("follow", ("newest",), "", "to the newest, and stay there", _bare(requests.follow)),
+            Command("copy", (), "|".join(COPIES), "copy from the chosen row", requests.copy, lambda: COPIES),
+            Command("theme", (), "NAME", "other colours", app.set_theme, lambda: app.theme_names),
+            Command("utc", (), "[on|off]", "times in UTC or in the local zone", _switched(app.set_utc), _on_off),
+            Command("help", ("h", "?", "keys"), "", "all keys and commands", _bare(app.action_help)),
+            Command("back", (), "", "the view before", _bare(app.action_backward)),
+            Command("forward", (), "", "forward again", _bare(app.action_forward)),
+            Command("quit", ("q", "q!", "exit"), "", "leave", _bare(lambda: app.exit(0))),
+        ]
+        self._by_name = {name: command for command in self._all for name in (command.name, *command.aliases)}
+
+    @property
+    def listed(self) -> Sequence[Command]:
+        """All commands, for the help."""
+        return self._all
+
+    def run(self, text: str) -> None:
+        """Do what a line says.
+
+        Raises:
+            CommandError: it says nothing that can be done.
+        """
+        name, _, argument = text.strip().lstrip(":").partition(" ")
+        if not name:
+            return
+        command = self._by_name.get(name.lower())
+        if command is not None:
+            command.run(argument.strip())
+            return
+        action = self._actions().get(name.lower())
+        if action is not None:
+            self._app.run_binding(action)
+            return
+        near = [other for other in self._names() if other.startswith(name.lower()[:2])]
+        hint = f"did you mean {', '.join(near[:3])}?" if near else "? lists what there is"
+        raise CommandError(f"There is no command {name[:40]!r}: {hint}")
+
+    def describe(self, text: str) -> str:
+        """One line about what is being written."""
+        name, space, _ = text.lstrip().partition(" ")
+        if not name:
+            return "  ".join(self._names()[:24])
+        command = self._by_name.get(name.lower())
+        if command is not None:
+            return f"{command.name} {command.argument}".rstrip() + f": {command.says}"
+        if space:
+            action = self._actions().get(name.lower())
+            return BY_ID[action.binding.id or ""].says if action else f"no command {name[:40]!r}"
+        names = [other for other in self._names() if other.startswith(name.lower())]
+        if len(names) == 1 and (action := self._actions().get(names[0])) and names[0] not in self._by_name:
+            return f"{names[0]}: {BY_ID[action.binding.id or ''].says}"
+        return "  ".join(names) if names else f"no command {name[:40]!r}"
+
+    def complete(self, text: str) -> list[str]:
+        """Whole lines that `text` may become, best first; at most 50."""
+        lead = text[: len(text) - len(text.lstrip())]
+        name, space, argument = text.lstrip().partition(" ")
+        if not space:
+            return [lead + other for other in self._names() if other.startswith(name.lower())][:50]
+        command = self._by_name.get(name.lower())
+        if command is None:
+            return []
+        before, gap, last = argument.rpartition(" ")
+        head = f"{lead}{name} {before}{gap}"
+        return [head + offer for offer in command.offers() if offer.startswith(last)][:50]
+
+    def _names(self) -> list[str]:
+        names = [command.name for command in self._all]
+        return names + [name for name in self._actions() if name not in self._by_name]
+
+    def _actions(self) -> dict[str, ActiveBinding]:
+        """What has a key on the screen that the prompt was opened on, by the last part of its id."""
+        return {
+            id.partition(".")[2]: active
+            for active in self._app.live_bindings()
+            if (id := active.binding.id) in BY_ID and id is not None
+        }
+
+    @staticmethod
+    def _fields() -> Iterable[str]:
+        return [f"{field}=" for field in FIELDS]
+
+
+def _bare(run: Callable[[], object]) -> Callable[[str], None]:
+    """A command without an argument."""
+
+    def command(argument: str) -> None:
+        if argument:
+            raise CommandError("That command takes nothing after it.")
+        run()
+
+    return command
+
+
+def _on_off() -> Iterable[str]:
+    return SWITCH
+
+
+def _switched(run: Callable[[bool | None], None]) -> Callable[[str], None]:
+    """A command whose argument is on, off or nothing."""
+    return lambda argument: run(_switch(argument))
+
+
+def _switch(argument: str) -> bool | None:
+    """on, off, or nothing: the other one.
+
+    Raises:
+        CommandError: something else.
+    """
+    if not argument:
+        return None
+    if argument.lower() not in SWITCH:
+        raise CommandError(f"It can be on or off, not {argument[:40]!r}.")
+    return argument.lower() == "on"

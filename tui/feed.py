@@ -1,0 +1,421 @@
+"""The screens' only door to data: a thread that reads what arrived and publishes snapshots.
+
+Everything that grows with the data happens in this thread. A screen takes the newest snapshot ten times a second and
+asks for the few rows that it shows.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+
+from receiver.store.database import Database, DatabaseMissing, StoreError
+from receiver.store.index import RANK_REQUEST, Index
+from receiver.traces.bodies import Bodies
+from receiver.traces.query import Query, Selection, View, select
+from receiver.traces.reader import load, summaries
+
+if TYPE_CHECKING:
+    from receiver.traces.model import Trace, TraceSummary
+
+SLICE: Final = 48
+"""Chunks taken in at once: some 25,000 spans, so that nothing waits long for the index."""
+TAIL: Final = 64
+"""Newest chunks that are shown while the older ones are still being read."""
+BUSY_PAUSE: Final = 0.1
+QUIET_PAUSE: Final = 0.25
+RATE_WINDOW: Final = 10.0
+"""Seconds that rates are taken over: exporters send every 5 s, so a shorter window would swing."""
+WAIT_FOR_FILE: Final = 5.0
+"""Seconds that a file may take to appear before that is called a problem: the receiver is making it."""
+STATUS_EVERY: Final = 1.0
+
+EVERYTHING: Final = View(
+    query=Query.parse(""), window_ns=None, errors_only=False, hide_noise=False, sort="start", reverse=False
+)
+"""The view at the start: all, newest first."""
+
+
+class Link(Protocol):
+    """A connection to the receiver process."""
+
+    @property
+    def problem(self) -> str:
+        """One sentence for the operator, or ""."""
+
+    def status(self) -> dict[str, Any] | None:
+        """Counters as the control socket gives them; None while there is no receiver."""
+
+    def hold(self, traces: Sequence[str]) -> None:
+        """Ask that these traces are not evicted."""
+
+    def close(self) -> None:
+        """Let the receiver go."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is known at one moment. `selection` holds slots of `index`; the columns of `index` go on growing."""
+
+    index: Index
+    selection: Selection
+    view: View
+    spans: int = 0
+    traces: int = 0
+    spans_per_s: float = 0.0
+    requests_per_s: float = 0.0
+    status: dict[str, Any] | None = None
+    problem: str = ""
+    generation: int = 0
+    loading: float | None = None
+    """Share of the file that is read, until all of it is; None after that."""
+    frozen: bool = False
+    meanwhile: int = 0
+    """Traces that came since the list was frozen."""
+    last_arrival: int = 0
+    """When the newest chunk was received, ns since the epoch; 0 for none."""
+    complaint: str = ""
+    """Why the filter could not be applied."""
+
+
+@dataclass
+class _Rate:
+    """Arrivals over the last seconds."""
+
+    marks: deque[tuple[float, int, int]] = field(default_factory=deque)
+    spans: int = 0
+    requests: int = 0
+
+    def add(self, spans: int, requests: int) -> None:
+        self.spans += spans
+        self.requests += requests
+
+    def per_second(self, now: float) -> tuple[float, float]:
+        marks = self.marks
+        if not marks or now - marks[-1][0] >= 0.5:
+            marks.append((now, self.spans, self.requests))
+        while len(marks) > 1 and now - marks[1][0] >= RATE_WINDOW:
+            marks.popleft()
+        then, spans, requests = marks[0]
+        seconds = max(now - then, 1.0)
+        return (self.spans - spans) / seconds, (self.requests - requests) / seconds
+
+
+class Feed:
+    """Reads one database in the background."""
+
+    def __init__(self, source: Path | Database, *, live: bool = True, link: Callable[[], Link] | None = None) -> None:
+        """Nothing is opened before `start`.
+
+        Args:
+            source: the receiver's file, or a database that is open already.
+            live: False for recordings: time stands still at the newest span.
+            link: makes the connection to the receiver; called in a thread, may take its time.
+        """
+        self.live = live
+        self._source = source
+        self._make_link = link
+        index = Index()
+        nothing = np.zeros(0, np.int32)
+        self.snapshot = Snapshot(index, Selection(nothing, 0, 0), EVERYTHING, loading=0.0)
+        self._index = index
+        self._view = EVERYTHING
+        self._frozen = False
+        self._frozen_at = 0
+        self._wake = threading.Event()
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._rate = _Rate()
+        self._status: dict[str, Any] | None = None
+        self._link_problem = ""
+        self._held: tuple[str, ...] = ()
+        self._database: Database | None = None
+        self._for_bodies: Database | None = None
+        self._bodies: Bodies | None = None
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def path(self) -> Path | None:
+        """The file, None for what is only in memory."""
+        return self._source.path if isinstance(self._source, Database) else self._source
+
+    # -- for the application ----------------------------------------------------------------------------
+    def start(self) -> None:
+        """Begin to read."""
+        self._threads = [threading.Thread(target=self._run, name="feed", daemon=True)]
+        if self._make_link is not None:
+            self._threads.append(threading.Thread(target=self._watch, name="feed-control", daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End the threads and close what they opened."""
+        self._ended.set()
+        self._wake.set()
+        for thread in self._threads:
+            thread.join(timeout=3)
+        for database in (self._database, self._for_bodies):
+            if database is not None and database is not self._source:
+                database.close()
+
+    def set_view(self, view: View) -> None:
+        """Show something else; the next snapshot has it."""
+        with self._lock:
+            self._view = view
+        self._wake.set()
+
+    def freeze(self, on: bool) -> None:
+        """Keep the list as it is, or let it run again. What arrives is still read and counted."""
+        with self._lock:
+            self._frozen = on
+        self._wake.set()
+
+    def now(self) -> int:
+        """The moment that ages are taken from: the clock, or for recordings the newest arrival."""
+        if self.live:
+            return time.time_ns()
+        return self.snapshot.last_arrival
+
+    def rows(self, snapshot: Snapshot, indexes: Sequence[int]) -> list[TraceSummary]:
+        """Summaries of these rows of a snapshot's selection; for a screenful."""
+        slots = [int(snapshot.selection.slots[index]) for index in indexes]
+        return summaries(snapshot.index, slots, self.now(), live=self.live)
+
+    def summary(self, trace_id: str) -> TraceSummary | None:
+        """One trace's summary, None when it is not held."""
+        index = self._index
+        slot = index.slot_of(trace_id)
+        if slot is None:
+            return None
+        return summaries(index, [slot], self.now(), live=self.live)[0]
+
+    def version(self, trace_id: str) -> int:
+        """Changes when the trace grew; -1 when it is not held."""
+        index = self._index
+        slot = index.slot_of(trace_id)
+        return -1 if slot is None else int(index.span_count[slot])
+
+    def trace(self, trace_id: str) -> Trace | None:
+        """The whole trace, built. Takes its time with a big one: call it in a worker thread."""
+        return load(self._index, trace_id, self.now(), live=self.live)
+
+    @property
+    def bodies(self) -> Bodies:
+        """Attributes, events and links of spans. Reads through a connection of its own.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        with self._lock:
+            if self._bodies is None:
+                if isinstance(self._source, Database):
+                    database = self._source
+                else:
+                    database = self._for_bodies = Database.read(self._source)
+                self._bodies = Bodies(database)
+            return self._bodies
+
+    def hold(self, trace_ids: Iterable[str]) -> None:
+        """These traces are open on a screen: the receiver shall not evict them."""
+        self._held = tuple(sorted(trace_ids))
+
+    # -- the reading thread -----------------------------------------------------------------------------
+    def _run(self) -> None:
+        patience = time.monotonic() + WAIT_FOR_FILE
+        while not self._ended.is_set():
+            try:
+                if isinstance(self._source, Database):
+                    self._database = self._source
+                else:
+                    self._database = Database.read(self._source)
+                self._say("")
+                self._follow(self._database)
+            except DatabaseMissing as error:
+                if self._make_link is None or time.monotonic() > patience:
+                    self._say(str(error))
+                self._pause(0.1)
+            except StoreError as error:
+                self._say(str(error))
+                self._pause(1.0)
+
+    def _say(self, problem: str) -> None:
+        if problem != self.snapshot.problem:
+            self.snapshot = replace(self.snapshot, problem=problem)
+
+    def _pause(self, seconds: float) -> None:
+        self._wake.wait(seconds)
+        self._wake.clear()
+
+    def _follow(self, database: Database) -> None:
+        self._index = Index()
+        generation = self._load(database)
+        next_select, selected = 0.0, (-1, -1)
+        view = self.snapshot.view
+        while not self._ended.is_set():
+            generation, more = self._take(database, generation)
+            with self._lock:
+                wanted, frozen = self._view, self._frozen
+            index, now = self._index, time.monotonic()
+            content = (id(index), index.spans)
+            changed = content != selected or (wanted.window_ns is not None and now >= next_select + 1)
+            if wanted != view or frozen != self.snapshot.frozen or (changed and now >= next_select):
+                self._publish(index, wanted, frozen, generation, None)
+                view, selected = wanted, content
+                spent = time.monotonic() - now
+                next_select = now + max(BUSY_PAUSE, 4 * spent)
+            else:
+                self._refresh(generation)
+            self._pause(0.0 if more else BUSY_PAUSE if self.snapshot.spans_per_s else QUIET_PAUSE)
+
+    def _load(self, database: Database) -> int:
+        """Read the file from its start, showing its newest end meanwhile. Returns the generation."""
+        last = database.last_id()
+        generation, _ = database.poll(last, 1)
+        recent = Index() if last > 2 * TAIL else None
+        if recent is not None:
+            generation, chunks = database.poll(last - TAIL, TAIL)
+            recent.extend(chunks)
+        shown = self._index if recent is None else recent
+        full, first, next_look = self._index, 0, 0.0
+        while not self._ended.is_set():
+            newer, chunks = database.poll(full.last_chunk, SLICE)
+            if newer != generation:
+                generation, full = newer, self._drop(full, database)
+                continue
+            if not chunks:
+                break
+            first = first or chunks[0].id
+            full.extend(chunks)
+            now = time.monotonic()
+            if now >= next_look:
+                if recent is not None:
+                    recent.extend(database.read_after(recent.last_chunk, SLICE))
+                self._index = shown if recent is not None else full
+                with self._lock:
+                    view, frozen = self._view, self._frozen
+                share = (full.last_chunk - first) / max(1, last - first)
+                self._publish(self._index, view, frozen, generation, min(share, 0.99))
+                next_look = time.monotonic() + 0.3
+            time.sleep(0)  # the screen's thread first
+        self._index = full
+        self._rate = _Rate()
+        with self._lock:
+            view, frozen = self._view, self._frozen
+        self._publish(full, view, frozen, generation, None)
+        return generation
+
+    def _take(self, database: Database, generation: int) -> tuple[int, bool]:
+        """Take in what arrived. Returns the generation and whether there is more at once."""
+        index = self._index
+        newer, chunks = database.poll(index.last_chunk, SLICE)
+        if newer != generation:
+            self._index = self._drop(index, database)
+            return newer, True
+        if not chunks:
+            return generation, False
+        spans, requests = index.spans, _requests(index)
+        index.extend(chunks)
+        self._rate.add(index.spans - spans, _requests(index) - requests)
+        return generation, len(chunks) == SLICE
+
+    @staticmethod
+    def _drop(index: Index, database: Database) -> Index:
+        gone = set(index.chunk_id.tolist()).difference(database.ids())
+        return index.without(gone) if gone else index
+
+    def _publish(self, index: Index, view: View, frozen: bool, generation: int, loading: float | None) -> None:
+        """A new snapshot with the selection made anew, or kept when the list is frozen."""
+        old = self.snapshot
+        if frozen and old.frozen and view == old.view:
+            selection = old.selection if index is old.index else _carry_over(old, index)
+        else:
+            with index.lock:
+                # Slots and columns only ever grow, so the lock is not needed while the rows are being put in order.
+                now = time.time_ns() if self.live else _newest(index)
+            selection = select(index, view, now)
+            if frozen:
+                self._frozen_at = index.traces
+        if frozen and not old.frozen:
+            self._frozen_at = index.traces
+        elif frozen and index is not old.index:
+            self._frozen_at = max(0, index.traces - old.meanwhile)
+        self.snapshot = replace(
+            self._measured(old, index, generation),
+            index=index,
+            selection=selection,
+            view=view,
+            loading=loading,
+            frozen=frozen,
+            meanwhile=index.traces - self._frozen_at if frozen else 0,
+        )
+
+    def _refresh(self, generation: int) -> None:
+        """A new snapshot when only the figures around the list changed."""
+        old = self.snapshot
+        new = self._measured(old, old.index, generation)
+        if old.frozen:
+            new = replace(new, meanwhile=old.index.traces - self._frozen_at)
+        if new != old:
+            self.snapshot = new
+
+    def _measured(self, old: Snapshot, index: Index, generation: int) -> Snapshot:
+        spans_per_s, requests_per_s = self._rate.per_second(time.monotonic()) if self.live else (0.0, 0.0)
+        return replace(
+            old,
+            spans=index.spans,
+            traces=index.traces,
+            spans_per_s=spans_per_s,
+            requests_per_s=requests_per_s,
+            status=self._status,
+            problem=self._link_problem,
+            generation=generation,
+            last_arrival=_newest(index),
+        )
+
+    # -- the thread that talks to the receiver ------------------------------------------------------------
+    def _watch(self) -> None:
+        assert self._make_link is not None
+        link: Link | None = None
+        held: tuple[str, ...] = ()
+        while not self._ended.is_set():
+            try:
+                if link is None:
+                    link, held = self._make_link(), ()
+                self._status = link.status()
+                self._link_problem = link.problem or _banner(self._status)
+                if held != self._held:
+                    held = self._held
+                    link.hold(held)
+            except (OSError, RuntimeError, StoreError) as error:
+                self._link_problem = str(error)
+                link = None
+            self._ended.wait(STATUS_EVERY)
+        if link is not None:
+            link.close()
+
+
+def _banner(status: dict[str, Any] | None) -> str:
+    return str(status.get("message") or "") if status else ""
+
+
+def _requests(index: Index) -> int:
+    return int(np.count_nonzero(index.head_rank == RANK_REQUEST))
+
+
+def _newest(index: Index) -> int:
+    received = index.chunk_received
+    return int(received[-1]) if len(received) else 0
+
+
+def _carry_over(old: Snapshot, index: Index) -> Selection:
+    """A frozen selection's slots in a new index; traces that are gone are left out."""
+    slots = old.selection.slots
+    kept = index.slots_of(old.index.id_hi[slots], old.index.id_lo[slots])
+    return Selection(kept[kept >= 0], old.selection.hidden_noise, old.selection.total)

@@ -1,0 +1,340 @@
+"""The Receiver screen: what listens, who sends, what is kept; and while nothing comes, what to paste to change that."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import numpy as np
+from textual.widget import Widget
+
+from tui.feed import Snapshot
+from tui.keys import bindings
+from tui.screens.frame import FrameScreen
+from tui.screens.help import Lines
+from tui.terminal_text import clock, count, duration, fit, printable, size
+from tui.widgets.line import Part
+from tui.widgets.table import VirtualTable
+
+QUIET_NS: Final = 60_000_000_000
+"""After this long without a span the recipe is shown."""
+_RATE_WINDOW: Final = 10.0
+_SECOND: Final = 1_000_000_000
+
+Line = list[Part]
+
+
+# --- the recipe ------------------------------------------------------------------------------------
+def endpoint_of(status: dict[str, Any] | None) -> str:
+    """What a component on this machine writes as its endpoint: `localhost:PORT` for a loopback listener."""
+    for listener in _list(status, "listeners"):
+        address = str(listener.get("address", ""))
+        host, _, port = address.rpartition(":")
+        if listener.get("error") or not port.isdigit() or address.startswith("unix"):
+            continue
+        if host in ("127.0.0.1", "[::1]", "localhost"):
+            return f"localhost:{port}"
+        if host not in ("0.0.0.0", "[::]"):
+            return f"{host}:{port}"
+    return "localhost:4317"
+
+
+def recipe(endpoint: str) -> list[tuple[str, str]]:
+    """How to turn tracing on, as (kind, text) lines; kind is "text", "paste", "file" or "warn".
+
+    Facts: kubernetes 1.27 to 1.37 accept v1beta1 and 1.34 on v1; the flag needs the file mounted (kubernetes issue
+    116758); kubelet starts every file in the manifests directory; etcd 3.6 dropped `experimental-` from its flags.
+    """
+    return [
+        ("text", "kubeadm, on every control-plane node, one node at a time: the API server is away for about 40 s."),
+        ("file", "1  /etc/kubernetes/tracing/config.yaml   make it first, readable for all"),
+        ("paste", "apiVersion: apiserver.config.k8s.io/v1beta1    # v1 from Kubernetes 1.34 on"),
+        ("paste", "kind: TracingConfiguration"),
+        ("paste", f"endpoint: {endpoint}"),
+        ("paste", "samplingRatePerMillion: 10000    # 1 %; 1000000 is every request"),
+        ("file", "2  /etc/kubernetes/manifests/kube-apiserver.yaml   edit a copy elsewhere, then mv it here"),
+        ("paste", "# spec.containers[0].command"),
+        ("paste", "- --tracing-config-file=/etc/kubernetes/tracing/config.yaml"),
+        ("paste", "# spec.containers[0].volumeMounts: without the mount the API server does not start"),
+        ("paste", "- {name: tracing, mountPath: /etc/kubernetes/tracing, readOnly: true}"),
+        ("paste", "# spec.volumes"),
+        ("paste", "- {name: tracing, hostPath: {path: /etc/kubernetes/tracing, type: Directory}}"),
+        ("warn", "No backup in the manifests directory: kubelet runs every file there, whatever its name ends with."),
+        ("file", "3  /etc/kubernetes/manifests/etcd.yaml   for what happens inside etcd; spec.containers[0].command"),
+        ("paste", "- --enable-distributed-tracing=true    # etcd 3.6 and later"),
+        ("paste", f"- --distributed-tracing-address={endpoint}"),
+        ("paste", "- --distributed-tracing-instance-id=NODE    # this node's name"),
+        ("text", "etcd 3.5: the same with experimental- in front: --experimental-enable-distributed-tracing=true;"),
+        ("text", "before 3.5.5 it traces every request, whatever the API server samples."),
+        ("text", "Kubernetes 1.22 to 1.26: v1alpha1, and --feature-gates=APIServerTracing=true beside the flag."),
+        ("text", "k3s, RKE2: kube-apiserver-arg: [tracing-config-file=PATH] in /etc/rancher/*/config.yaml, restart."),
+        ("text", "Not on the node? ssh -R 127.0.0.1:4317:127.0.0.1:4317 NODE brings its spans here."),
+    ]  # fmt: skip
+
+
+def recipe_text(endpoint: str) -> str:
+    """The recipe for the clipboard: what is not to be pasted is a comment."""
+    return "\n".join(text if kind == "paste" else f"# {text}" for kind, text in recipe(endpoint)) + "\n"
+
+
+# --- the screen ------------------------------------------------------------------------------------
+class ReceiverScreen(FrameScreen):
+    """What the receiver process says of itself, once a second."""
+
+    PLACE = "receiver"
+    BINDINGS = bindings("receiver")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._marks: deque[tuple[float, dict[tuple[str, ...], int]]] = deque()
+        self._status: dict[str, Any] | None = None
+        self._recipe: bool | None = None
+        self._made: object = None
+        self._version = 0
+
+    def body(self) -> Iterable[Widget]:
+        """Lines to scroll through."""
+        yield VirtualTable(head=False)
+
+    def on_mount(self) -> None:
+        """Textual's event."""
+        super().on_mount()
+        self.query_one(VirtualTable).focus()
+
+    def repaint(self) -> None:
+        """Other colours, another time zone."""
+        self._made = None
+        self._version += 1
+        self.query_one(VirtualTable).repaint()
+
+    def quiet(self, snapshot: Snapshot) -> int:
+        """Nanoseconds since a span came, or since there is a receiver to send to."""
+        since = max(snapshot.last_arrival, int((snapshot.status or {}).get("started") or 0))
+        return max(0, time.time_ns() - since) if since else 0
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Once a second there is something new to say."""
+        status = snapshot.status
+        if status is not self._status:
+            self._status = status
+            self._mark(status)
+        made = (id(status), snapshot.spans, snapshot.traces, self._recipe, self.size, int(time.time()))
+        if made == self._made:
+            return
+        self._made = made
+        quiet = self.quiet(snapshot)
+        helps = self.feed.live and (self._recipe if self._recipe is not None else quiet >= QUIET_NS)
+        self._title(snapshot)
+        lines = self._lines(snapshot, quiet, helps)
+        table = self.query_one(VirtualTable)
+        table.source = Lines(lines, self._version)
+        table.sync()
+        self.hint_parts([(f" {printable(str(self.feed.path or 'in memory'))}", self.palette.dim)])
+
+    def _title(self, snapshot: Snapshot) -> None:
+        p, status = self.palette, snapshot.status
+        left: list[Part] = [("Receiver", p.title)]
+        right: list[Part] = []
+        if not self.feed.live:
+            left.append(("  a recording: nothing is received", p.dim))
+        elif status is None:
+            left.append((f"  {self.glyphs.suspicious} not running", p.warning))
+        else:
+            listening = [one for one in _list(status, "listeners") if not one.get("error")]
+            names = ", ".join(printable(f"{one.get('address')}", 60) for one in listening) or "nowhere"
+            left.append((f"  listening {names}", p.base))
+            lost = _number(status, "rejected") + _number(status, "malformed")
+            right = [
+                (f"received {count(_number(status, 'accepted'))}", p.base),
+                (
+                    f"   refused {count(_number(status, 'refused'))}",
+                    p.warning if _number(status, "refused") else p.base,
+                ),
+                (f"   lost {count(lost)}", p.error if lost else p.base),
+            ]
+        self.title_parts(left, right)
+
+    # -- lines ------------------------------------------------------------------------------------------
+    def _lines(self, snapshot: Snapshot, quiet: int, helps: bool) -> list[Line]:
+        p, status = self.palette, snapshot.status
+        lines: list[Line] = []
+        if helps:
+            lines += self._recipe_lines(snapshot, quiet)
+        if status is not None:
+            lines += self._listeners(status)
+            lines += self._senders(status)
+            lines += self._totals(status, snapshot)
+        else:
+            lines += self._contents(snapshot)
+            lines += [[], [(f" kept       {count(snapshot.traces)} traces, {count(snapshot.spans)} spans", p.base)]]
+        if self.feed.live and not helps:
+            key = self.trace_app.key_of("receiver.recipe")
+            lines += [[], [(f" {key}", p.key), (" shows how to turn tracing on in a cluster", p.dim)]]
+        return lines
+
+    def _recipe_lines(self, snapshot: Snapshot, quiet: int) -> list[Line]:
+        p = self.palette
+        styles = {"text": p.dim, "paste": p.base, "file": p.title, "warn": p.warning}
+        if quiet >= QUIET_NS:
+            said = f" Nothing has arrived for {_ago(quiet)}. To turn tracing on:"
+        else:
+            said = " To turn tracing on:"
+        lines: list[Line] = [[(said, p.warning if quiet >= QUIET_NS else p.title)]]
+        for kind, text in recipe(endpoint_of(snapshot.status)):
+            mark = f"{self.glyphs.suspicious} " if kind == "warn" else ""
+            indent = "      " if kind == "paste" else " "
+            lines.append([(f"{indent}{mark}{printable(text)}", styles[kind])])
+        lines.append([(f" {self.trace_app.key_of('receiver.copy')}", p.key), (" copies all of it", p.dim)])
+        return [*lines, []]
+
+    def _listeners(self, status: dict[str, Any]) -> list[Line]:
+        p = self.palette
+        lines: list[Line] = [[(f" {fit('LISTENER', 16)}  ADDRESS", p.header)]]
+        for listener in _list(status, "listeners"):
+            name, address = fit(str(listener.get("name", "")), 16), str(listener.get("address", ""))
+            error = listener.get("error")
+            line: Line = [(f" {name}  ", p.base), (fit(address, 34), p.base)]
+            if error:
+                line.append((f"  {self.glyphs.failed} {printable(str(error), 300)}", p.error))
+            else:
+                line.append(("  TLS" if listener.get("tls") else "  plain text", p.dim))
+            lines.append(line)
+        if len(lines) == 1:
+            lines.append([(f" {self.glyphs.suspicious} none", p.warning)])
+        return lines
+
+    def _senders(self, status: dict[str, Any]) -> list[Line]:
+        p, wide = self.palette, self.size.width >= 120
+        narrow = self.size.width < 72
+        senders = sorted(_list(status, "senders"), key=lambda one: -_number(one, "last"))
+        head = f" {fit('SENDER', 16)}  {fit('SERVICE', 14)}"
+        if not narrow:
+            head += f"  {fit('SPANS', 11, True)}  {fit('SPANS/S', 7, True)}"
+        head += f"  {fit('LAST', 9, True)}"
+        if wide:
+            head += f"  {fit('SOURCE', 12)}  {fit('INSTANCE', 24)}  EXPORTER"
+        lines: list[Line] = [[], [(head, p.header)]]
+        rates = self._rates()
+        for sender in senders:
+            key = _key(sender)
+            last = _number(sender, "last")
+            age = max(0, time.time_ns() - last)
+            line: Line = [
+                (f" {fit(_host(str(sender.get('peer', ''))), 16)}  ", p.base),
+                (fit(str(sender.get("service", "")) or "(no service.name)", 14), p.base),
+            ]
+            if not narrow:
+                line.append((f"  {fit(count(_number(sender, 'spans')), 11, True)}", p.base))
+                line.append((f"  {fit(f'{rates.get(key, 0.0):,.1f}', 7, True)}", p.base if rates.get(key) else p.dim))
+            line.append((f"  {fit(_ago(age) if last else '', 9, True)}", p.dim if age < QUIET_NS else p.warning))
+            if wide:
+                line.append((f"  {fit(str(sender.get('source', '')), 12)}", p.dim))
+                line.append((f"  {fit(str(sender.get('instance', '')), 24)}", p.dim))
+                line.append((f"  {printable(str(sender.get('agent', '')), 80)}", p.dim))
+            lines.append(line)
+        if not senders:
+            lines.append([(" nobody yet", p.dim)])
+        return lines
+
+    def _totals(self, status: dict[str, Any], snapshot: Snapshot) -> list[Line]:
+        p = self.palette
+
+        def n(key: str) -> str:
+            return count(_number(status, key))
+
+        def row(name: str, text: str, bad: bool = False) -> Line:
+            mark = f"{self.glyphs.suspicious} " if bad else ""
+            return [(f" {fit(name, 10)} ", p.dim), (f"{mark}{text}", p.warning if bad else p.base)]
+
+        cap, lost = _number(status, "cap_bytes"), _number(status, "rejected") + _number(status, "malformed")
+        used = size(_number(status, "live_bytes")) + (f" of {size(cap)}" if cap else "")
+        kept = f"{count(snapshot.traces)} traces, {count(snapshot.spans)} spans, {used}"
+        since = clock(_number(status, "started"), self.trace_app.utc)[:8]
+        evicted = f"{n('evicted_spans')} spans of {n('evicted_traces')} traces; the oldest go first"
+        return [
+            [],
+            row("received", f"{n('accepted')} spans in {n('requests')} exports, {size(_number(status, 'bytes_in'))}"),
+            row("rate", f"{snapshot.spans_per_s:,.0f} spans/s, {snapshot.requests_per_s:,.1f} requests/s"),
+            row("refused", f"{n('refused')} exports; senders try those again", _number(status, "refused") > 0),
+            row("lost", f"{n('rejected')} spans rejected, {n('malformed')} exports that were not OTLP", lost > 0),
+            row("kept", kept, bool(status.get("disk_full"))),
+            row("evicted", evicted),
+            row("process", f"{status.get('pid', '?')} since {since}, {n('attached')} attached"),
+        ]
+
+    def _contents(self, snapshot: Snapshot) -> list[Line]:
+        """Of a recording: who is in it."""
+        p, index = self.palette, snapshot.index
+        lines: list[Line] = [[(f" {fit('SERVICE', 24)}  {fit('INSTANCE', 36)}  {fit('SPANS', 11, True)}", p.header)]]
+        counts = np.bincount(index.resource, minlength=len(index.resources)).tolist()
+        pairs = sorted(zip(counts, index.resources, strict=False), key=lambda pair: -pair[0])[:200]
+        for spans, resource in pairs:
+            service = fit(resource.service or "(no service.name)", 24)
+            lines.append(
+                [
+                    (f" {service}  ", p.base),
+                    (fit(resource.instance, 36), p.dim),
+                    (f"  {fit(count(spans), 11, True)}", p.base),
+                ]
+            )
+        return lines
+
+    # -- rates by sender ----------------------------------------------------------------------------------
+    def _mark(self, status: dict[str, Any] | None) -> None:
+        now = time.monotonic()
+        self._marks.append((now, {_key(one): _number(one, "spans") for one in _list(status, "senders")}))
+        while len(self._marks) > 1 and now - self._marks[1][0] >= _RATE_WINDOW:
+            self._marks.popleft()
+
+    def _rates(self) -> dict[tuple[str, ...], float]:
+        if len(self._marks) < 2:
+            return {}
+        (then, before), (now, after) = self._marks[0], self._marks[-1]
+        seconds = max(1.0, now - then)
+        return {key: (spans - before.get(key, 0)) / seconds for key, spans in after.items()}
+
+    # -- keys -------------------------------------------------------------------------------------------
+    def action_copy(self) -> None:
+        """What to paste."""
+        self.trace_app.copy(recipe_text(endpoint_of(self._status)), "recipe")
+
+    def action_recipe(self) -> None:
+        """Show it, or hide it."""
+        shown = self._recipe if self._recipe is not None else self.quiet(self.feed.snapshot) >= QUIET_NS
+        self._recipe = not shown
+        self._made = None
+        self.tick()
+
+
+def _list(status: dict[str, Any] | None, key: str) -> Sequence[dict[str, Any]]:
+    found = (status or {}).get(key)
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _number(status: dict[str, Any], key: str) -> int:
+    value = status.get(key)
+    return value if isinstance(value, int) else 0
+
+
+def _key(sender: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(sender.get(part, "")) for part in ("peer", "service", "instance", "source"))
+
+
+def _host(peer: str) -> str:
+    """`ipv4:127.0.0.1:51234` as gRPC writes it, without scheme and port."""
+    kind, _, rest = peer.partition(":")
+    if kind == "ipv4":
+        return rest.rpartition(":")[0] or rest
+    if kind == "ipv6":
+        return rest.rpartition(":")[0].strip("[]").replace("%5B", "").replace("%5D", "") or rest
+    return "unix socket" if kind == "unix" else peer
+
+
+def _ago(ns: int) -> str:
+    """A time span in one coarse unit: `12 s`, `2 min`."""
+    seconds = ns // _SECOND
+    if seconds < 120:
+        return f"{seconds} s"
+    return duration(seconds // 60 * 60 * _SECOND) if seconds >= 7200 else f"{seconds // 60} min"
