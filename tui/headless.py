@@ -198,7 +198,7 @@ def show(database: Database, wanted: Iterable[str], *, as_json: bool, raw: bool)
         else:
             if not first:
                 print()
-            for line in tree_lines(trace, page, summaries(index, [slot], now)[0]):
+            for line in tree_lines(trace, summaries(index, [slot], now)[0], page):
                 print(line)
         first = False
         sys.stdout.flush()
@@ -210,14 +210,14 @@ def _spans(trace: Trace) -> list[Span]:
 
 
 def ids_of(lines: Iterable[str]) -> Iterator[str]:
-    """Trace ids from text: one a line, or the lines of `traces --json`."""
+    """Trace ids from text: the first word of each line, as `traces` prints them, or the lines of `traces --json`."""
     for line in lines:
         text = line.strip()
         if text.startswith("{"):
             with suppress(ValueError):
                 text = str(json.loads(text).get("trace_id", ""))
         if text:
-            yield text
+            yield text.split()[0]
 
 
 def find_trace(index: Index, text: str) -> int:

@@ -13,16 +13,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TextIO
 
-from receiver.traces.model import Node, Oddity, Settled, Trace, TraceSummary
+from receiver.traces.model import Node, Oddity, Trace, TraceSummary
 from tui.documents import walk
 from tui.glyphs import Glyphs, choose
 from tui.terminal_text import clock, count, date_and_clock, duration, fit, printable, use_ascii
+from tui.wording import client_of, explanation, place_of, state_text, verdict_mark
 
 _DEEPEST: Final = 24
 """Levels that are indented; deeper ones say their depth instead, or a chain of 40,000 spans would be 40,000 wide."""
 _BAR: Final = 32
 _SHORT_ID: Final = 12
-_WIDE: Final = 140
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,9 @@ class Paper:
     glyphs: Glyphs
 
     def paint(self, text: str, *codes: int) -> str:
-        """`text` in a colour (SGR codes), where there is colour."""
-        return f"\x1b[{';'.join(map(str, codes))}m{text}\x1b[0m" if self.colour and text.strip() else text
+        """`text` in a colour (SGR codes; none: as it is), where there is colour."""
+        plain = not codes or not self.colour or not text.strip()
+        return text if plain else f"\x1b[{';'.join(map(str, codes))}m{text}\x1b[0m"
 
 
 def paper(stream: TextIO, environ: Mapping[str, str] | None = None) -> Paper:
@@ -54,80 +55,72 @@ RED, YELLOW, DIM, BOLD = 31, 33, 2, 1
 
 # --- a line a trace --------------------------------------------------------------------------------
 class TraceList:
-    """Lines of `traces`. Columns have fixed widths, so that lines can come one by one."""
+    """Lines of `traces`. Columns have fixed widths, so that lines can come one by one; what is known about why comes
+    last. The trace id comes first: `show -` takes these lines as they are."""
 
     def __init__(self, paper: Paper) -> None:
         self._paper = paper
         width = paper.width
-        wide = width is None or width >= _WIDE
-        self._id = 32 if wide else _SHORT_ID
+        self._id = 32 if width is None else _SHORT_ID
         self._agent = 20 if width is None or width >= 110 else 0
         self._resource = 20 if width is None or width >= 100 else 14
-        fixed = 12 + 7 + self._resource + self._agent + 4 + 8 + 5 + self._id
-        gaps = 7 + bool(self._agent)
-        self._name = 48 if width is None else max(8, width - fixed - gaps - 2)
+        self._why = 24 if width is None or width >= 132 else 0
+        columns = [self._id, 12, 7, self._resource, self._agent, 6, 9, 5, self._why]
+        fixed = sum(columns) + sum(1 for column in columns if column)
+        self._name = 40 if width is None else max(8, width - fixed)
 
     def heading(self) -> str:
         """The names of the columns."""
-        cells = [fit("TIME", 12), fit("VERB", 7), fit("RESOURCE", self._resource), fit("NAMESPACE/NAME", self._name)]
-        if self._agent:
-            cells.append(fit("CLIENT", self._agent))
-        cells += [fit("CODE", 6, right=True), fit("DURATION", 8, right=True), fit("SPANS", 5, right=True), "TRACE"]
-        return self._paper.paint(self._cut(" ".join(cells)), BOLD)
+        texts = ("TRACE", "TIME", "VERB", "RESOURCE", "NAMESPACE/NAME", "CLIENT")
+        widths = (self._id, 12, 7, self._resource, self._name, self._agent)
+        cells = [fit(text, width) for text, width in zip(texts, widths, strict=True) if width]
+        cells += [fit("CODE", 6, right=True), fit("DURATION", 9, right=True), fit("SPANS", 5, right=True)]
+        cells += ["WHAT IS KNOWN"] if self._why else []
+        return self._paper.paint(" ".join(cells), BOLD)
 
     def line(self, summary: TraceSummary) -> str:
         """One trace."""
-        paint, request = self._paper.paint, summary.request
+        paint, glyphs, request = self._paper.paint, self._paper.glyphs, summary.request
         if request is None:
-            verb, resource, name, agent, code = "", "", summary.headline, ", ".join(summary.services), None
+            verb, resource, name, client, code = "", "", summary.headline, " ".join(summary.services), ""
         else:
-            verb, agent, code = request.verb, short_agent(request.user_agent), request.code
+            verb, client, code = request.verb, client_of(request.user_agent), str(request.code or "")
             resource = "/".join(filter(None, (request.resource, request.subresource)))
-            name = "/".join(filter(None, (request.namespace, request.name))) if request.resource else request.path
-        bad = summary.errors > 0 or (code or 0) >= 400
-        mark = self._paper.glyphs.failed if bad else " "
+            name = "".join(place_of(summary)) if request.resource else request.path
+        mark = verdict_mark(summary)
+        sign = {"failed": glyphs.failed, "suspicious": glyphs.suspicious}.get(mark, " ")
+        colour = {"failed": (RED,), "suspicious": (YELLOW,)}.get(mark, ())
         cells = [
+            paint(summary.trace_id[: self._id], DIM),
             paint(fit(clock(summary.start), 12), DIM),
             fit(verb, 7),
             fit(resource, self._resource),
-            fit(name, self._name) if self._paper.width else printable(name).ljust(self._name),
+            fit(name, self._name) if self._paper.width is not None else printable(name).ljust(self._name),
         ]
         if self._agent:
-            cells.append(fit(agent, self._agent))
+            cells.append(fit(client, self._agent))
         cells += [
-            paint(f"{mark} {fit(str(code or ''), 4, right=True)}", RED)
-            if bad
-            else f"  {fit(str(code or ''), 4, True)}",
-            fit(duration(summary.duration_ns), 8, right=True),
+            paint(f"{sign} {fit(code, 4, right=True)}", *colour),
+            fit(duration(summary.duration_ns), 9, right=True),
             fit(count(summary.spans), 5, right=True),
-            paint(summary.trace_id[: self._id], DIM),
         ]
-        return " ".join(cells)
-
-    def _cut(self, line: str) -> str:
-        return line if self._paper.width is None else line[: self._paper.width]
-
-
-def short_agent(agent: str) -> str:
-    """`kubectl` of `kubectl/v1.34.2 (linux/amd64) kubernetes/0f3a1b2`: the product, without version and platform."""
-    return agent.split(" ", 1)[0].split("/", 1)[0]
+        if self._why:
+            why = "".join(text for text, _ in explanation(summary))
+            cells.append(paint(fit(why, self._why) if self._paper.width is not None else printable(why), *colour))
+        return " ".join(cells).rstrip()
 
 
 # --- a tree ----------------------------------------------------------------------------------------
-_SETTLED: Final = {Settled.SETTLED: "settled", Settled.ARRIVING: "still arriving"}
-
-
-def tree_lines(trace: Trace, paper: Paper, summary: TraceSummary | None) -> Iterator[str]:
+def tree_lines(trace: Trace, summary: TraceSummary, paper: Paper) -> Iterator[str]:
     """A trace as a tree: a line or two about it, then one a span with its service, duration and own time."""
     paint, glyphs = paper.paint, paper.glyphs
-    if summary is not None:
-        yield paint(_title(summary), BOLD)
+    yield paint(_title(summary), BOLD)
     facts = [f"trace {trace.trace_id}", f"{count(trace.spans)} spans"]
     if trace.errors:
         facts.append(paint(f"{glyphs.failed} {count(trace.errors)} failed", RED))
-    if summary is not None and summary.services:
+    if summary.services:
         facts.append(printable(", ".join(summary.services)))
-    facts.append(_SETTLED.get(trace.settled, f"{count(trace.missing)} parents missing"))
+    facts.append(state_text(summary) or "settled")
     yield "  ".join(facts)
 
     bar = _BAR if paper.width is not None and paper.width >= 110 else 0
@@ -160,11 +153,11 @@ def _title(summary: TraceSummary) -> str:
     if request is None:
         parts = [summary.headline]
     else:
-        names = "/".join(filter(None, (request.namespace, request.name)))
         resource = "/".join(filter(None, (request.resource, request.subresource)))
-        parts = [" ".join(filter(None, (request.verb, resource or request.path, names)))]
-        parts += [str(request.code or ""), short_agent(request.user_agent)]
+        about = f"{request.verb} {resource or request.path} {''.join(place_of(summary))}".rstrip()
+        parts = [about, str(request.code or ""), client_of(request.user_agent)]
     parts += [duration(summary.duration_ns), date_and_clock(summary.start)]
+    parts += ["".join(text for text, _ in explanation(summary, whole=True))]
     return printable("  ".join(filter(None, parts)), 1024)
 
 

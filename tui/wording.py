@@ -1,4 +1,4 @@
-"""What is said about a trace in a few words: how bad, whose, about what, why. For the list, a trace's title and text."""
+"""What is said about a trace in a few words: how bad, whose, about what, why. For lists, titles and text."""
 
 from __future__ import annotations
 
