@@ -189,9 +189,8 @@ class TraceApp(App[int]):
 
     def on_mount(self) -> None:
         """Textual's event."""
-        if self.glyphs.ascii:
-            use_ascii(True)
-            self.add_class("-ascii")
+        use_ascii(self.glyphs.ascii)
+        self.set_class(self.glyphs.ascii, "-ascii")
         self.theme_changed_signal.subscribe(self, self._on_theme)
         self.feed.start()
         self.set_interval(TICK, self._tick)

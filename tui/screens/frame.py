@@ -123,7 +123,7 @@ class FrameScreen(Screen[None]):
 
     def tick(self) -> None:
         """Called by the app ten times a second while this screen is on top."""
-        if not self.is_mounted:
+        if not self.is_mounted or not self.query(KeyLine):  # the last tick may come when the widgets are gone
             return
         app, snapshot = self.trace_app, self.feed.snapshot
         self.query_one(StatusLine).update(snapshot, live=self.feed.live, slow=app.slow_terminal)

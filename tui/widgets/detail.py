@@ -132,7 +132,7 @@ def _facts(lines: Outline, line: int, body: Body | None, glyphs: Glyphs, utc: bo
     span = node.span
     took = duration(span.duration)
     if span.duration:
-        took += f", {duration(node.self_ns)} of it own time"
+        took += f", own time {duration(node.self_ns)}"
     yield Row("took", took)
     at = date_and_clock(span.start, utc)
     if span.start and lines.trace.start:
@@ -145,7 +145,8 @@ def _facts(lines: Outline, line: int, body: Body | None, glyphs: Glyphs, utc: bo
         yield Row("status", "ok")
     gap = lines.gap_ns(line)
     if gap is not None:
-        share = f" ({gap * 100 // span.duration} %)" if span.duration else ""
+        percent = gap * 100 // max(1, span.duration)
+        share = f" ({percent} %)" if percent else ""
         yield Row(glyphs.gap, f"{duration(gap)}{share} is not on the other side: network, queue, connection")
     above = lines.above(line)
     for oddity in Oddity:

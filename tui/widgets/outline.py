@@ -286,7 +286,7 @@ def _ink(node: Node, above: Node | None, above_ink: int) -> tuple[int, int]:
 # --- what a line says beside its name ----------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Note:
     """What a line takes from its span's body: small, so that thousands can be kept."""
 
@@ -294,6 +294,11 @@ class Note:
     failed: bool = False  # the text is an error message
     ticks: npt.NDArray[np.int64] | None = None  # times of events, ascending
     links: int = 0
+
+    @property
+    def shows(self) -> bool:
+        """Whether the line looks different with it."""
+        return bool(self.texts) or self.ticks is not None
 
 
 NO_NOTE: Final = Note()

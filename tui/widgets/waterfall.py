@@ -7,7 +7,7 @@ grows with the trace was done before, in a worker (`outline`).
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from receiver.traces.model import Component, Node, Oddity
+from receiver.traces.tree import is_webhook_call
 from tui.keys import bindings
 from tui.terminal_text import count, duration, fit, printable, width_of
 from tui.theming import Palette
@@ -50,6 +51,8 @@ _SHORT: Final = {
 }
 _SHORTEST_WINDOW: Final = 1_000
 """Nanoseconds of the axis at the deepest zoom."""
+_LEAST: Final = 8
+"""Cells of a note that is cut."""
 _MARKED: Final = (Oddity.ZERO_TIME, Oddity.BACKWARDS, Oddity.DUPLICATE, Oddity.CYCLE, Oddity.SELF_PARENT)
 
 
@@ -229,7 +232,7 @@ class Waterfall(LineWidget, can_focus=True):
         for row in range(self.top, min(self.top + self.body, len(self._shown))):
             line = self._shown[row]
             note = notes.get(self.outline.nodes[line].span.span_id)
-            if note is not None and note != NO_NOTE:
+            if note is not None and note.shows:
                 for selected in (False, True):
                     self._strips.discard((line, selected))
                 self.refresh_line(row - self.top + 1)
@@ -504,8 +507,7 @@ class Waterfall(LineWidget, can_focus=True):
         parts += self._label(line, node, columns.name, palette, selected)
         parts.append((" ", base))
         if columns.component:
-            who = look(palette.component[node.span.component])
-            parts.append((self._component(line, node, columns.component), who))
+            parts += self._who(line, node, columns.component, palette, look, end - begin)
             parts.append((" ", base))
         parts.append((fit(duration(shown_ns), 8, right=True), dim if brief else base))
         parts.append((" " * columns.gap, base))
@@ -515,16 +517,21 @@ class Waterfall(LineWidget, can_focus=True):
             segments.append(Segment(" " * (columns.gap - 1), base))
         return Strip(segments, width)
 
-    def _component(self, line: int, node: Node, width: int) -> str:
+    def _who(
+        self, line: int, node: Node, width: int, palette: Palette, look: Callable[[Style], Style], window: int
+    ) -> list[Part]:
+        """Whose work it was; beside a call with both its sides the time between them."""
         outline = self.outline
         assert outline is not None
         component = node.span.component
+        style = look(palette.component[component])
         if width <= 4:
-            return fit(_SHORT.get(component) or node.span.service or component.value, width)
+            return [(fit(_SHORT.get(component) or node.span.service or component.value, width), style)]
         gap = outline.gap_ns(line)
         if gap is not None:
-            return fit(gap_text(gap, self.glyphs.gap), width)
-        return fit(node.span.service or component.value, width)
+            style = style if gap * 100 >= window else look(palette.dim)
+            return [(fit(gap_text(gap, self.glyphs.gap), width), style)]
+        return [(fit(node.span.service or component.value, width), style)]
 
     def _label(self, line: int, node: Node, width: int, palette: Palette, selected: bool) -> list[Part]:
         """Indent, fold mark, marks, name and what goes with it: exactly `width` cells."""
@@ -536,15 +543,15 @@ class Waterfall(LineWidget, can_focus=True):
         )
         glyphs = self.glyphs
         level = outline.depth[line]
-        most = max(0, (width - 14) // 2)
-        if level > most:
-            deep = f"{glyphs.after}{count(level)}"
-            lead = fit(deep, 2 * most, right=True)
+        step = 2 if width >= 30 else 1
+        most = max(0, (width - 14) // step)
+        if level > most:  # so deep that the name would have no room: the depth as a number
+            lead = fit(f"{glyphs.after}{count(level)}", step * most, right=True)
         else:
-            lead = "  " * level
+            lead = " " * (step * level)
         mark = " " if outline.size[line] == 1 else glyphs.folded if line in self._folded else glyphs.open
         parts: list[Part] = [(f"{lead}{mark} ", dim)]
-        room = width - 2 * min(level, most) - 2
+        room = width - width_of(lead) - 2
         chain = outline.chains.get(line)
         failed = node.span.status == 2 if chain is None else any(member.span.status == 2 for member in chain)
         words = oddity_words(outline, line)
@@ -574,12 +581,18 @@ class Waterfall(LineWidget, can_focus=True):
             if outline.flags[line] & FILTER:
                 style = dim
         text = short_name(text, room, glyphs.ellipsis)
+        if chain is None and notes and is_webhook_call(text):
+            # Which webhook matters more than the words around it.
+            brief = text.removeprefix("Call ")
+            texts = (text, brief, brief.removesuffix(" webhook"))
+            need = 2 + width_of(printable(notes[-1]))
+            text = next((each for each in texts if len(each) + need <= room), text)
         cells = width_of(text)
         if cells > room:
             text, cells = fit(text, room), room
         parts.append((text, style))
         room -= cells
-        if room > 5 and notes:
+        if room > 2 and notes:
             parts += _fitting(notes, room, note_style, base)
         elif room:
             parts.append((" " * room, base))
@@ -640,4 +653,6 @@ def _fitting(texts: Sequence[str], room: int, style: Style, base: Style) -> list
         cells = width_of(text)
         if cells <= room - 2:
             return [("  ", base), (text, style), (" " * (room - 2 - cells), base)]
+    if room - 2 < _LEAST:  # a few letters tell nothing
+        return [(" " * room, base)]
     return [("  ", base), (fit(texts[-1], room - 2), style)]

@@ -1,0 +1,558 @@
+"""The Trace screen: one trace as a tree with its bars, and what is known about the span under the cursor.
+
+The trace may grow while it is open: its version is looked at on every tick, and what is new is read and built in a
+worker thread. Bodies are read for the lines on the screen only, and for the cursor's span.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Container
+from textual.widget import Widget
+
+from receiver.store.database import StoreError
+from receiver.traces.model import Body, Link, Node, Request, Settled, Span, Trace
+from tui.feed import Snapshot
+from tui.keys import bindings
+from tui.latest import Latest
+from tui.screens.choice import ChoiceScreen, Option
+from tui.screens.frame import FrameScreen
+from tui.terminal_text import clock, count, duration, printable, width_of
+from tui.widgets.detail import Description, DetailPane, describe, value_text
+from tui.widgets.keyline import KeyLine
+from tui.widgets.line import OneLine, Part
+from tui.widgets.outline import Note, Outline, note, outline
+from tui.widgets.prompt import Prompt
+from tui.widgets.status import Banner
+from tui.widgets.waterfall import Waterfall
+from tui.wording import client_of
+
+SMALL: Final = 256
+"""Spans up to which a trace is read and built at once, for its first frame; more of them take a worker."""
+_REST: Final = 4.0
+"""A growing trace is read again after this many times what reading it took, so that it never takes more than a fifth
+of a core."""
+_SETTLES: Final = 1.0
+"""Seconds between two looks at whether an arriving trace has settled."""
+_BESIDE: Final = 120
+"""Columns from which the detail pane is beside the tree, if below it there is no room; below it bars are longer and
+names whole."""
+_WIDE: Final = 200
+"""Columns from which it is beside the tree anyway."""
+_ROOMY: Final = 30
+"""Lines from which the detail pane has room below, and is there from the start."""
+_LATE: Final = 0.12
+"""Seconds after which the pane shows the span without its body, while that is still being read."""
+_MOST_SERVICES: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A trace as read: None when it is not held."""
+
+    lines: Outline | None
+    version: int
+    took: float
+
+
+class TraceScreen(FrameScreen):
+    """One trace."""
+
+    PLACE = "trace"
+    DEFAULT_CSS = """
+    TraceScreen #trace { layout: vertical; height: 1fr; width: 100%; }
+    TraceScreen #trace.-beside { layout: horizontal; }
+    TraceScreen DetailPane { display: none; height: 40%; min-height: 6; }
+    TraceScreen #trace.-low DetailPane { height: 50%; }
+    TraceScreen #trace.-beside DetailPane { width: 2fr; height: 100%; }
+    TraceScreen #trace.-beside Waterfall { width: 3fr; }
+    TraceScreen #trace.-detail DetailPane { display: block; }
+    TraceScreen #hint { display: none; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = bindings("trace")
+
+    def __init__(self, trace_id: str, *, span_id: str = "", detail: bool = False) -> None:
+        """
+        Args:
+            trace_id: 32 hex digits; the trace need not be held.
+            span_id: where the cursor is put; "" for the headline.
+            detail: with the detail pane, whatever the size of the terminal.
+        """
+        super().__init__()
+        self.trace_id = trace_id
+        self.lines: Outline | None = None
+        self.frozen = False
+        self._span_id = span_id
+        self._detail = detail
+        self._detail_chosen = detail
+        self._version = -2  # of what is shown; -1 is a trace that is not held
+        self._look_again = 0.0
+        self._gone = False
+        self._described = ""
+        self._created = ""
+        self._slow_detail = 0
+        self._loads: Latest[Loaded] = Latest(self, "load", self._loaded, self._could_not)
+        self._notes: Latest[dict[str, Note]] = Latest(self, "notes", self._noted, self._could_not)
+        self._details: Latest[tuple[str, Description]] = Latest(self, "detail", self._told, self._could_not)
+
+    # -- the widgets ----------------------------------------------------------------------------------
+    def compose(self) -> ComposeResult:
+        """Textual's."""
+        yield OneLine(id="head")
+        yield Banner()
+        with Container(id="trace"):
+            yield from self.body()
+        yield OneLine(id="hint")
+        yield Prompt()
+        yield KeyLine()
+
+    def body(self) -> Iterable[Widget]:
+        """The tree and the detail."""
+        yield Waterfall()
+        yield DetailPane()
+
+    @property
+    def waterfall(self) -> Waterfall:
+        """The tree with its bars."""
+        return self.query_one(Waterfall)
+
+    @property
+    def pane(self) -> DetailPane:
+        """The detail of the cursor's span."""
+        return self.query_one(DetailPane)
+
+    def on_mount(self) -> None:
+        """Textual's event."""
+        super().on_mount()
+        self._arrange()
+        self.waterfall.focus()
+        self._hold()
+        if 0 <= self.feed.version(self.trace_id) <= SMALL:
+            try:
+                self._loaded(self._read())
+            except StoreError as error:
+                self._could_not(str(error))
+        self._head()
+
+    def on_unmount(self) -> None:
+        """Textual's event."""
+        self._hold(gone=True)
+
+    def _hold(self, gone: bool = False) -> None:
+        """What is open on a screen is not evicted."""
+        open_here = {screen.trace_id for screen in self.app.screen_stack if isinstance(screen, TraceScreen)}
+        self.feed.hold(sorted(open_here - {self.trace_id} if gone else open_here | {self.trace_id}))
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Textual's event."""
+        self._arrange()
+        self._head()
+
+    def _arrange(self) -> None:
+        width, height = self.app.size
+        if not self._detail_chosen:
+            self._detail = height >= _ROOMY
+        place = self.query_one("#trace")
+        place.set_class(width >= _WIDE or (width >= _BESIDE and height < _ROOMY), "-beside")
+        place.set_class(height < _ROOMY, "-low")
+        place.set_class(self._detail, "-detail")
+
+    # -- reading the trace ----------------------------------------------------------------------------
+    def tick(self) -> None:
+        """Called by the app ten times a second while this screen is on top."""
+        if not self.is_mounted or not self.query(KeyLine):
+            return
+        snapshot = self.feed.snapshot
+        self.query_one(Banner).say(snapshot.problem)
+        self.update(snapshot)
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Read the trace again when it grew, or may have settled."""
+        now = time.monotonic()
+        if self.frozen or self._loads.busy or now < self._look_again:
+            return
+        version = self.feed.version(self.trace_id)
+        arriving = self.lines is not None and self.lines.trace.settled is Settled.ARRIVING
+        if version != self._version or arriving:
+            self._look_again = now + _SETTLES
+            self._loads.ask(self._read)
+            if self.lines is None:
+                self._head()
+
+    def _read(self) -> Loaded:
+        """In a worker thread, but for a small trace."""
+        began = time.monotonic()
+        version = self.feed.version(self.trace_id)
+        trace = self.feed.trace(self.trace_id)
+        lines = None if trace is None else outline(trace)
+        return Loaded(lines, version, time.monotonic() - began)
+
+    def _loaded(self, loaded: Loaded) -> None:
+        grew = loaded.version != self._version
+        self._version = loaded.version
+        pause = max(0.1, _REST * loaded.took)
+        self._look_again = time.monotonic() + (pause if grew else max(_SETTLES, pause))
+        if self.frozen:
+            return
+        if loaded.lines is None:
+            self._gone = True  # what was on the screen stays there
+        else:
+            self._gone = False
+            shown = self.lines
+            self.lines = loaded.lines
+            if grew or shown is None or shown.trace.settled is not loaded.lines.trace.settled:
+                self.waterfall.show(loaded.lines, self._span_id)
+                self._span_id = ""
+                self._described = ""
+        self._head()
+
+    def _could_not(self, sentence: str) -> None:
+        self.trace_app.say(sentence, wrong=True)
+
+    # -- the header -----------------------------------------------------------------------------------
+    def _head(self) -> None:
+        left, right = self._head_parts(self.app.size.width)
+        self.query_one("#head", OneLine).show(left, right)
+
+    def _head_parts(self, width: int) -> tuple[list[Part], list[Part]]:
+        """What the trace is, and how complete: the facts that fit, most telling first."""
+        p = self.palette
+        right = self._state()
+        if self.lines is None:
+            spans = self.feed.version(self.trace_id)
+            words = f"reading {count(spans)} spans" if spans >= 0 else "is not in the store: evicted, or not received"
+            return [(f" trace {printable(self.trace_id, 32)}  ", p.title), (words, p.dim)], []
+        trace = self.lines.trace
+        request, headline = trace.request, trace.headline
+        title = _title(request, headline, self._created)
+        failed = request is not None and request.code is not None and request.code >= 400
+        facts: list[Part] = []
+        if request is not None and request.code is not None:
+            mark = f"{self.glyphs.failed} " if request.code >= 500 else f"{self.glyphs.suspicious} " if failed else ""
+            facts.append((f"{mark}{request.code}", p.error if request.code >= 500 else p.warning if failed else p.base))
+        if headline is not None:
+            facts.append((duration(headline.span.duration), p.title))
+        if request is not None and request.user_agent:
+            facts.append((printable(client_of(request.user_agent), 32), p.base))
+        if headline is not None:
+            facts.append((clock(headline.span.start, self.trace_app.utc), p.dim))
+        facts.append((f"{count(trace.spans)} span{'s' * (trace.spans != 1)}", p.dim))
+        if trace.errors:
+            facts.append((f"{self.glyphs.failed} {count(trace.errors)} failed", p.error))
+        facts.append((f" {self.glyphs.separator} ".join(self._services(trace)), p.dim))
+        room = width - sum(width_of(text) for text, _ in right) - 4
+        left: list[Part] = [(" ", p.base), (title, p.title)]
+        # A long name gives way before the facts that say how it went.
+        least = sum(3 + width_of(text) for text, _ in facts[:2])
+        if width_of(title) > room - least:
+            left[1] = (printable(title, max(8, room - least - 1)), p.title)
+        used = 1 + width_of(left[1][0])
+        for fact in facts:
+            cells = 3 + width_of(fact[0])
+            if used + cells <= room and fact[0]:
+                left += [("   ", p.base), fact]
+                used += cells
+        return left, right
+
+    def _services(self, trace: Trace) -> list[str]:
+        assert self.lines is not None
+        names: dict[str, None] = {}
+        for node in self.lines.nodes[:2_000]:
+            names.setdefault(node.span.service or node.span.component.value)
+        shown = [printable(name, 32) for name in names]
+        more = len(shown) - _MOST_SERVICES
+        return [*shown[:_MOST_SERVICES], *([f"{count(more)} more"] if more > 0 else [])]
+
+    def _state(self) -> list[Part]:
+        """How complete the trace is."""
+        p = self.palette
+        if self.lines is None:
+            return []
+        trace = self.lines.trace
+        parts: list[Part] = []
+        if self.frozen:
+            parts.append(("frozen", p.warning))
+        elif self._gone:
+            parts.append(("evicted", p.warning))
+        elif trace.settled is Settled.SETTLED:
+            parts.append(("settled", p.dim))
+        elif trace.settled is Settled.ARRIVING:
+            parts.append(("still arriving", p.ok))
+        if trace.missing and not self._gone:
+            mark = self.glyphs.unseen
+            words = f"{mark} {count(trace.missing)} parent{'s' * (trace.missing != 1)} missing"
+            parts += [("   ", p.base)] * bool(parts) + [(words, p.warning)]
+        return [*parts, (" ", p.base)]
+
+    # -- notes and detail -----------------------------------------------------------------------------
+    def on_waterfall_scrolled(self, event: Waterfall.Scrolled) -> None:
+        """Other lines are on the screen."""
+        event.stop()
+        self._fetch_notes()
+
+    def on_waterfall_moved(self, event: Waterfall.Moved) -> None:
+        """The cursor is on another span."""
+        event.stop()
+        self._fetch_detail()
+
+    def _fetch_notes(self) -> None:
+        nodes = self.waterfall.without_note()
+        if nodes:
+            self._notes.ask(lambda: self._read_notes(nodes))
+
+    def _read_notes(self, nodes: Sequence[Node]) -> dict[str, Note]:
+        """In a worker thread."""
+        spans = [node.span for node in nodes]
+        bodies = self.feed.bodies.bodies(spans)
+        return {
+            span.span_id: note(span, body) if body is not None else Note()
+            for span, body in zip(spans, bodies, strict=True)
+        }
+
+    def _noted(self, notes: dict[str, Note]) -> None:
+        self.waterfall.add_notes(notes)
+        self._name_what_was_created(notes)
+        self._fetch_notes()
+
+    def _name_what_was_created(self, notes: Mapping[str, Note]) -> None:
+        """The URL of a create does not say the name; the key that was written to etcd does (`/pods/NAMESPACE/NAME`)."""
+        request = self.lines.trace.request if self.lines is not None else None
+        if self._created or request is None or request.verb != "create" or request.name or request.subresource:
+            return
+        assert self.lines is not None
+        for span_id, found in notes.items():
+            line = self.lines.line_of.get(span_id)
+            if line is None or not found.texts or self.lines.nodes[line].span.name != "Create etcd3":
+                continue
+            parts = found.texts[0].strip("/").split("/")
+            if request.resource in parts and (not request.namespace or request.namespace in parts[:-1]):
+                self._created = parts[-1]
+                self._head()
+                return
+
+    def _fetch_detail(self) -> None:
+        lines, waterfall = self.lines, self.waterfall
+        if lines is None or not self._detail or not len(lines):
+            return
+        line, line_id = waterfall.line, waterfall.line_id
+        glyphs, utc = self.glyphs, self.trace_app.utc
+        self._slow_detail += 1
+        mine = self._slow_detail
+
+        def job() -> tuple[str, Description]:
+            body = self.feed.bodies.body(lines.nodes[line].span)
+            return line_id, describe(lines, line, body, glyphs, utc=utc)
+
+        def late() -> None:
+            # Another span's attributes under this one's line would be a lie.
+            if mine == self._slow_detail and self._described != line_id and self.waterfall.line_id == line_id:
+                self.pane.show(describe(lines, line, None, glyphs, reading=True, utc=utc))
+
+        self._details.ask(job)
+        self.set_timer(_LATE, late)
+
+    def _told(self, told: tuple[str, Description]) -> None:
+        line_id, description = told
+        if line_id == self.waterfall.line_id:
+            self._described = line_id
+            self.pane.show(description)
+
+    # -- actions: the tree ----------------------------------------------------------------------------
+    def action_fold(self) -> None:
+        """Fold or unfold."""
+        self.waterfall.fold()
+
+    def action_close(self) -> None:
+        """Fold, or to the parent."""
+        self.waterfall.close()
+
+    def action_open(self) -> None:
+        """Unfold, or to the first child."""
+        self.waterfall.open()
+
+    def action_fold_level(self, step: int) -> None:
+        """A level more (1) or less (-1)."""
+        self.waterfall.fold_level(step)
+
+    def action_fold_all(self, fold: bool) -> None:
+        """Fold or unfold all."""
+        self.waterfall.fold_all(fold)
+
+    def action_zoom(self, step: int) -> None:
+        """Zoom in (1) or out (-1)."""
+        self.waterfall.zoom(step)
+
+    def action_zoom_span(self) -> None:
+        """The cursor's span from edge to edge."""
+        self.waterfall.zoom_span()
+
+    def action_zoom_reset(self) -> None:
+        """The whole trace."""
+        self.waterfall.zoom_reset()
+
+    def action_pan(self, step: int) -> None:
+        """Later (1) or earlier (-1)."""
+        self.waterfall.pan(step)
+
+    def action_failure(self, step: int) -> None:
+        """The next or previous failed span."""
+        if not self.waterfall.next_failure(step):
+            self.trace_app.say("No span of this trace failed.")
+
+    def action_freeze(self) -> None:
+        """Keep the trace as it is, or let it grow."""
+        self.frozen = not self.frozen
+        if not self.frozen:
+            self._version = -2
+            self._look_again = 0.0
+        self._head()
+
+    # -- actions: detail, raw, copy -------------------------------------------------------------------
+    def action_detail(self) -> None:
+        """Show or hide the detail."""
+        self._detail, self._detail_chosen = not self._detail, True
+        self._arrange()
+        self._described = ""
+        self._fetch_detail()
+
+    def action_scroll_detail(self, step: int) -> None:
+        """The detail up or down."""
+        self.pane.scroll_lines(step)
+
+    def action_raw(self, whole: bool) -> None:
+        """The OTLP JSON of the span, or of the trace."""
+        from tui.screens.raw import RawScreen
+
+        if whole:
+            self.app.push_screen(RawScreen(self.trace_id))
+        elif (node := self.waterfall.node) is not None:
+            self.app.push_screen(RawScreen(self.trace_id, node.span))
+
+    def action_copy_trace(self) -> None:
+        """The trace id."""
+        self.trace_app.copy(self.trace_id, "trace id")
+
+    def action_copy(self) -> None:
+        """A choice of what to copy of the cursor's span."""
+        node = self.waterfall.node
+        if node is None or self.lines is None:
+            return
+        span = node.span
+        texts = [
+            ("s", "summary", self.summary(node)),
+            ("i", "span id", span.span_id),
+            ("t", "trace id", span.trace_id),
+            ("n", "name", printable(span.name)),
+        ]
+        options = [Option(letter, what, text) for letter, what, text in texts]
+        options.append(Option("a", "attributes", "key=value, one a line"))
+
+        def chosen(at: int | None) -> None:
+            if at is None:
+                return
+            if at < len(texts):
+                self.trace_app.copy(texts[at][2], texts[at][1])
+            else:
+                self._with_body(span, lambda body: self.trace_app.copy(_attribute_lines(body), "attributes"))
+
+        self.app.push_screen(ChoiceScreen("Copy", options), chosen)
+
+    def summary(self, node: Node) -> str:
+        """A span in one line, to paste into a ticket."""
+        span = node.span
+        words = [span.name, span.service or span.component.value, duration(span.duration)]
+        if node.self_ns != span.duration:
+            words.append(f"own time {duration(node.self_ns)}")
+        if span.status == 2:
+            words.append("failed")
+        words += [clock(span.start, self.trace_app.utc), f"trace {span.trace_id} span {span.span_id}"]
+        return printable("  ".join(words), 400)
+
+    def _with_body(self, span: Span, then: Callable[[Body], None]) -> None:
+        """Do something with a span's body once it is read."""
+
+        def done(body: Body | None) -> None:
+            if body is None:
+                self.trace_app.say("The attributes of this span are not stored any more: evicted.", wrong=True)
+            else:
+                then(body)
+
+        once: Latest[Body | None] = Latest(self, "body", done, self._could_not)
+        once.ask(lambda: self.feed.bodies.body(span))
+
+    # -- actions: links -------------------------------------------------------------------------------
+    def action_link(self) -> None:
+        """To the linked trace; a choice where there are several."""
+        node = self.waterfall.node
+        if node is not None:
+            self._with_body(node.span, self._follow_links)
+
+    def _follow_links(self, body: Body) -> None:
+        links = list(dict.fromkeys((link.trace_id, link.span_id) for link in body.links))
+        if not links:
+            self.trace_app.say("This span has no link to another trace.")
+        elif len(links) == 1:
+            self._follow(body.links[0])
+        else:
+            options = [
+                Option(str(at + 1), f"trace {trace_id}", f"span {span_id}{self._whether_held(trace_id)}")
+                for at, (trace_id, span_id) in enumerate(links[:9])
+            ]
+
+            def chosen(at: int | None) -> None:
+                if at is not None:
+                    self._follow(Link(*links[at], {}))
+
+            self.app.push_screen(ChoiceScreen(f"{count(len(links))} links", options), chosen)
+
+    def _whether_held(self, trace_id: str) -> str:
+        return "" if self.feed.version(trace_id) >= 0 else "  (not in the store)"
+
+    def _follow(self, link: Link) -> None:
+        if link.trace_id == self.trace_id:
+            found = self.lines.line_of.get(link.span_id) if self.lines is not None else None
+            if found is None:
+                self.trace_app.say(f"The linked span {link.span_id} of this trace was not received.", wrong=True)
+            else:
+                self.waterfall.go_to(found)
+        elif self.feed.version(link.trace_id) < 0:
+            self.trace_app.say(
+                f"The linked trace {link.trace_id} is not in the store: not sampled, not sent here, or evicted.",
+                wrong=True,
+            )
+        else:
+            self.trace_app.go("trace", link.trace_id, span_id=link.span_id)
+
+    # -- looks ----------------------------------------------------------------------------------------
+    def repaint(self) -> None:
+        """Theme, glyphs or time zone are others now."""
+        self._head()
+        self.waterfall.refresh()
+        self.pane.refresh(layout=False)
+        self._described = ""
+        self._fetch_detail()
+
+
+def _title(request: Request | None, headline: Node | None, created: str) -> str:
+    """`create pods default/slow-one`; for what is no API request the name of its headline span."""
+    if request is None:
+        return printable(headline.span.name) if headline is not None else "no span"
+    if not request.resource:
+        return printable(f"{request.verb} {request.path}")
+    resource = "/".join(filter(None, (request.resource, request.subresource)))
+    if request.namespace and request.resource != "namespaces":
+        place = f"{request.namespace}/{request.name or created}"
+    else:
+        place = request.name or created
+    return printable(" ".join(filter(None, (request.verb, resource, place))))
+
+
+def _attribute_lines(body: Body) -> str:
+    return "\n".join(f"{key}={value_text(value, 20_000)}" for key, value in sorted(body.attributes.items()))
