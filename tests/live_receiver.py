@@ -88,7 +88,8 @@ def run_command(*arguments: str, stdin: str | None = None, timeout: float = 120.
 
 
 def start_receiver(db: Path, listen: Sequence[str], arguments: Sequence[str] = ()) -> LiveReceiver:
-    """Starts a receiver and waits until it listens wherever it was told to.
+    """Starts a receiver and waits until it listens wherever it was told to. One that attaches to another says that
+    one's listeners first.
 
     Args:
         db: its database, made where it is not there.
@@ -105,7 +106,8 @@ def start_receiver(db: Path, listen: Sequence[str], arguments: Sequence[str] = (
     threading.Thread(target=_read, args=(process, lines), daemon=True).start()
     receiver = LiveReceiver(db, process)
     deadline = time.monotonic() + START_S
-    while len(receiver.addresses) < len(listen):
+    named = {address.partition("=")[0] for address in listen if "=" in address}
+    while len(receiver.addresses) < len(listen) or not named <= receiver.addresses.keys():
         try:
             line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
