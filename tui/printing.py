@@ -22,7 +22,6 @@ from tui.wording import client_of, explanation, place_of, state_text, verdict_ma
 _DEEPEST: Final = 24
 """Levels that are indented; deeper ones say their depth instead, or a chain of 40,000 spans would be 40,000 wide."""
 _BAR: Final = 32
-_SHORT_ID: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +60,9 @@ class TraceList:
     def __init__(self, paper: Paper) -> None:
         self._paper = paper
         width = paper.width
-        self._id = 32 if width is None else _SHORT_ID
-        self._agent = 20 if width is None or width >= 110 else 0
-        self._resource = 20 if width is None or width >= 100 else 14
+        self._id = 32 if width is None else 12 if width >= 80 else 8
+        self._agent = 24 if width is None else 20 if width >= 110 else 0
+        self._resource = 20 if width is None or width >= 100 else 14 if width >= 80 else 8
         self._why = 24 if width is None or width >= 132 else 0
         columns = [self._id, 12, 7, self._resource, self._agent, 6, 9, 5, self._why]
         fixed = sum(columns) + sum(1 for column in columns if column)
@@ -81,21 +80,23 @@ class TraceList:
     def line(self, summary: TraceSummary) -> str:
         """One trace."""
         paint, glyphs, request = self._paper.paint, self._paper.glyphs, summary.request
+        room = 7 + 1 + self._resource + 1 + self._name
         if request is None:
-            verb, resource, name, client, code = "", "", summary.headline, " ".join(summary.services), ""
-        else:
-            verb, client, code = request.verb, client_of(request.user_agent), str(request.code or "")
+            about, client, code = summary.headline, " ".join(summary.services), ""
+        elif request.resource:
             resource = "/".join(filter(None, (request.resource, request.subresource)))
-            name = "".join(place_of(summary)) if request.resource else request.path
+            about = f"{fit(request.verb, 7)} {fit(resource, self._resource)} {''.join(place_of(summary))}"
+            client, code = client_of(request.user_agent), str(request.code or "")
+        else:
+            about = f"{fit(request.verb, 7)} {request.path}"
+            client, code = client_of(request.user_agent), str(request.code or "")
         mark = verdict_mark(summary)
         sign = {"failed": glyphs.failed, "suspicious": glyphs.suspicious}.get(mark, " ")
         colour = {"failed": (RED,), "suspicious": (YELLOW,)}.get(mark, ())
         cells = [
             paint(summary.trace_id[: self._id], DIM),
             paint(fit(clock(summary.start), 12), DIM),
-            fit(verb, 7),
-            fit(resource, self._resource),
-            fit(name, self._name) if self._paper.width is not None else printable(name).ljust(self._name),
+            fit(about, room) if self._paper.width is not None else printable(about).ljust(room),
         ]
         if self._agent:
             cells.append(fit(client, self._agent))

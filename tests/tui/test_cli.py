@@ -1,0 +1,489 @@
+"""The command line as scripts and people use it: what it prints, its exit codes, and its one sentence when it fails."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receiver.traces.query import SORTS
+from tests.demo_recording import write_demo
+from tui import __version__, cli
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recording") / "demo.jsonl.gz"
+    write_demo(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of whoever runs the tests is read or written."""
+    for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+
+
+@pytest.fixture(scope="module")
+def db(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("database") / "spans.db"
+    assert cli.main(["import", "--db", str(path), str(recording)]) == 0
+    return path
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    def run(*argv: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = cli.main([str(one) for one in argv])
+        except SystemExit as end:  # --help and --version
+            code = int(end.code or 0)
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return run
+
+
+def one_sentence(error: str) -> bool:
+    """One line with the program's name in front, and no traceback."""
+    return (
+        error.startswith("k8s-trace-tui: ")
+        and error.count("\n") == 1
+        and error.rstrip().endswith(".")
+        and "Traceback" not in error
+    )
+
+
+# --- usage -----------------------------------------------------------------------------------------
+def test_version_and_help(command: Command) -> None:
+    assert command("--version") == (0, f"k8s-trace-tui {__version__}\n", "")
+    code, out, _ = command("--help")
+    assert code == 0
+    for name in ("demo", "receive", "traces", "show", "export", "import", "info"):
+        assert f"k8s-trace-tui {name}" in out
+        code, about, _ = command(name, "--help")
+        assert code == 0
+        for option in ("--db", "--listen", "--theme", "--config"):
+            assert option in about, f"{name} has no {option}"
+
+
+def test_help_knows_the_orders_that_the_query_knows() -> None:
+    assert cli.SORTS == SORTS
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--bogus"], "--bogus"),
+        (["tracse"], "neither a command nor a file"),
+        (["traces", "--limit", "0"], "number from 1"),
+        (["traces", "--limit", "9" * 5000], "number from 1"),
+        (["traces", "--sort", "colour"], "colour"),
+        (["traces", "colour=red"], "colour"),
+        (["traces", 'name="half'], "without its end"),
+        (["traces", "--follow", "--sort", "code"], "--follow"),
+        (["traces", "--db", ""], "empty"),
+        (["show"], "TRACE"),
+        (["show", "--json", "--raw", "abcd"], "not allowed with"),
+        (["export"], "--output"),
+        (["import"], "FILE"),
+        (["demo", "--seed", "x"], "--seed"),
+        (["--listen", "nowhere"], "not an address"),
+        (["--lis", "127.0.0.1:1"], "--lis"),
+    ],
+)
+def test_bad_usage_is_exit_2_and_a_sentence(command: Command, argv: list[str], says: str) -> None:
+    code, out, error = command(*argv)
+    assert (code, out) == (2, "")
+    assert one_sentence(error), error
+    assert says in error
+
+
+def test_options_may_stand_before_the_command(command: Command, db: Path) -> None:
+    assert command("--db", db, "traces", "--limit", "1")[1] == command("traces", "--limit", "1", "--db", db)[1]
+
+
+# --- traces ----------------------------------------------------------------------------------------
+def lines_of(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_traces_prints_all_newest_first(command: Command, db: Path) -> None:
+    code, out, error = command("traces", "--json", "--db", db)
+    traces = lines_of(out)
+    assert (code, error) == (0, "")
+    assert len(traces) > 500
+    starts = [trace["start"] for trace in traces]
+    assert starts == sorted(starts, reverse=True)
+    assert sum(trace["request"] is not None for trace in traces) > 200
+    text = command("traces", "--db", db)[1].splitlines()
+    assert [line.split()[0] for line in text] == [trace["trace_id"] for trace in traces]
+
+
+def test_filter_sort_limit_reverse(command: Command, db: Path) -> None:
+    traces = lines_of(command("traces", "--json", "--db", db, "verb=create", "pods", "--sort", "duration")[1])
+    assert traces
+    assert {trace["request"]["verb"] for trace in traces} == {"create"}
+    durations = [trace["duration_ns"] for trace in traces]
+    assert durations == sorted(durations, reverse=True)
+    again = lines_of(
+        command("traces", "--json", "--db", db, "verb=create pods", "--sort", "duration", "--reverse", "--limit", "2")[
+            1
+        ]
+    )
+    assert [trace["duration_ns"] for trace in again] == durations[::-1][:2]
+    assert command("traces", "--db", db, "no-such-thing-anywhere") == (0, "", "")
+
+
+def test_codes_and_errors_are_those_of_the_request(command: Command, db: Path) -> None:
+    denied = lines_of(command("traces", "--json", "--db", db, "code=403")[1])
+    assert denied
+    assert all(trace["request"]["code"] == 403 for trace in denied)
+
+
+# --- show ------------------------------------------------------------------------------------------
+def test_show_by_prefix_traceparent_and_stdin(command: Command, db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = lines_of(command("traces", "--json", "--db", db, "--limit", "3", "verb=create")[1])
+    ids = [trace["trace_id"] for trace in traces]
+    by_prefix = lines_of(command("show", "--json", "--db", db, ids[0][:20], ids[1].upper())[1])
+    assert [trace["trace_id"] for trace in by_prefix] == ids[:2]
+    by_header = lines_of(command("show", "--json", "--db", db, f"00-{ids[2]}-00f067aa0ba902b7-01")[1])
+    assert by_header[0]["trace_id"] == ids[2]
+    listed = command("traces", "--db", db, "--limit", "3", "verb=create")[1]
+    for stdin in (listed, "\n\n".join(ids) + "\n", "\n".join(json.dumps(trace) for trace in traces)):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        assert [trace["trace_id"] for trace in lines_of(command("show", "--json", "--db", db, "-")[1])] == ids
+
+
+def test_show_counts_what_traces_counts(command: Command, db: Path) -> None:
+    trace = lines_of(command("traces", "--json", "--db", db, "--sort", "spans", "--limit", "1")[1])[0]
+    shown = lines_of(command("show", "--json", "--db", db, trace["trace_id"])[1])[0]
+    nodes = list(shown["roots"])
+    for node in nodes:
+        nodes += node["children"]
+    assert len(nodes) == trace["spans"] == shown["spans"]
+    assert sum(node["status"] == "error" for node in nodes) == trace["errors"]
+    assert {node["service"] for node in nodes} == set(trace["services"])
+    assert all(node["self_ns"] <= node["duration_ns"] for node in nodes)
+
+
+def test_show_as_text_and_raw(command: Command, db: Path, tmp_path: Path) -> None:
+    trace = lines_of(command("traces", "--json", "--db", db, "--limit", "1", "create", "webhook")[1])
+    trace = trace or lines_of(command("traces", "--json", "--db", db, "--limit", "1")[1])
+    trace_id = trace[0]["trace_id"]
+    text = command("show", "--db", db, trace_id)[1]
+    assert trace_id in text
+    assert "SELF" in text
+    raw = tmp_path / "raw.jsonl"
+    raw.write_text(command("show", "--raw", "--db", db, trace_id)[1])
+    other = tmp_path / "other.db"
+    assert command("import", "--db", other, raw)[0] == 0
+    copy = lines_of(command("show", "--json", "--db", other, trace_id)[1])[0]
+    original = lines_of(command("show", "--json", "--db", db, trace_id)[1])[0]
+    for document in (copy, original):
+        del document["settled"]
+    assert json.loads(json.dumps(copy).replace('"raw.jsonl"', '"demo.jsonl.gz"')) == original
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [("abc", "at least 4"), ("not-hex!", "not a trace id"), ("0" * 33, "not a trace id"), ("ffffffffff", "no trace")],
+)
+def test_what_is_no_trace_is_said(command: Command, db: Path, wanted: str, says: str) -> None:
+    code, out, error = command("show", "--db", db, wanted)
+    assert (code, out) == (1, "")
+    assert one_sentence(error)
+    assert says in error
+
+
+def test_a_prefix_of_several_traces_is_said(command: Command, tmp_path: Path) -> None:
+    spans = [{"traceId": f"abcd{n}" + "0" * 27, "spanId": "b7ad6b7169203331", "name": "n"} for n in range(2)]
+    path = tmp_path / "two.jsonl"
+    path.write_text(json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}))
+    command("import", "--db", tmp_path / "two.db", path)
+    code, _, error = command("show", "--db", tmp_path / "two.db", "abcd")
+    assert code == 1
+    assert "2 traces begin with abcd" in error
+    code, out, _ = command("show", "--json", "--db", tmp_path / "two.db", "abcd", "abcd1")
+    assert code == 1, "one is missing, the other is printed all the same"
+    assert lines_of(out)[0]["trace_id"] == "abcd1" + "0" * 27
+
+
+# --- export and import -----------------------------------------------------------------------------
+def test_what_is_exported_imports_to_the_same(command: Command, db: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "all.jsonl.gz"
+    assert command("export", "--db", db, "-o", copy)[0] == 0
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    other = tmp_path / "other.db"
+    assert command("import", "--db", other, copy)[0] == 0
+
+    def told(path: Path) -> list[Any]:
+        return [
+            {**trace, "source": "", "settled": ""} for trace in lines_of(command("traces", "--json", "--db", path)[1])
+        ]
+
+    assert told(other) == told(db)
+
+
+def test_an_export_with_a_filter_holds_those_traces_and_no_other_span(
+    command: Command, db: Path, tmp_path: Path
+) -> None:
+    wanted = lines_of(command("traces", "--json", "--db", db, "code=403")[1])
+    some = tmp_path / "some.jsonl"
+    assert command("export", "--db", db, "code=403", "-o", some)[0] == 0
+    out = command("export", "--db", db, "code=403", "-o", "-")[1] if hasattr(sys.stdout, "buffer") else some.read_text()
+    assert out == some.read_text()
+    spans = [
+        span
+        for line in some.read_text().splitlines()
+        for resource in json.loads(line)["resourceSpans"]
+        for scope in resource["scopeSpans"]
+        for span in scope["spans"]
+    ]
+    assert {span["traceId"] for span in spans} == {trace["trace_id"] for trace in wanted}
+    assert len(spans) == sum(trace["spans"] for trace in wanted)
+
+
+def test_import_says_what_it_left_and_reads_the_rest(command: Command, recording: Path, tmp_path: Path) -> None:
+    lines = gzip.decompress(recording.read_bytes()).splitlines(keepends=True)
+    bad_id = json.dumps(
+        {"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "0" * 32, "spanId": "1" * 16, "name": "zero"}]}]}]}
+    )
+    path = tmp_path / "mixed.jsonl"
+    path.write_bytes(lines[0] + b"nonsense\n" + bad_id.encode() + b"\n" + lines[1])
+    code, out, error = command("import", "--db", tmp_path / "x.db", path, tmp_path / "missing.jsonl")
+    assert code == 1, "one file could not be read at all"
+    assert "400 spans in" in out
+    assert "1 lines skipped, 1 spans left out" in out
+    assert f"{path}, line 2: is not JSON" in error
+    assert "missing.jsonl cannot be read" in error
+    assert sum(trace["spans"] for trace in lines_of(command("traces", "--json", "--db", tmp_path / "x.db")[1])) == 400
+
+
+def test_importing_twice_shows_each_span_once(command: Command, recording: Path, db: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        command("import", "--db", tmp_path / "x.db", recording)
+    twice = lines_of(command("traces", "--json", "--db", tmp_path / "x.db")[1])
+    once = lines_of(command("traces", "--json", "--db", db)[1])
+    assert [(trace["trace_id"], trace["spans"]) for trace in twice] == [
+        (trace["trace_id"], trace["spans"]) for trace in once
+    ]
+
+
+def test_a_span_that_nests_deeper_than_protobuf_reads_is_left_out(command: Command, tmp_path: Path) -> None:
+    value: dict[str, Any] = {"stringValue": "x"}
+    for _ in range(120):
+        value = {"arrayValue": {"values": [value]}}
+    span = {"traceId": "1" * 32, "spanId": "1" * 16, "name": "n", "attributes": [{"key": "k", "value": value}]}
+    path = tmp_path / "deep.jsonl"
+    path.write_text(json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}))
+    code, out, error = command("import", "--db", tmp_path / "x.db", path)
+    assert "0 spans" in out
+    assert "left out" in out or "skipped" in out
+    assert error.startswith(f"k8s-trace-tui: {path}")
+    assert "Traceback" not in error
+    assert code in (0, 1)
+
+
+# --- files that are not what they should be --------------------------------------------------------
+def test_no_database_yet(command: Command, tmp_path: Path) -> None:
+    for argv in (["traces"], ["traces", "--follow"], ["show", "abcd"], ["export", "-o", tmp_path / "x.jsonl"]):
+        code, out, error = command(*argv, "--db", tmp_path / "none.db")
+        assert (code, out) == (1, "")
+        assert one_sentence(error)
+        assert "no database" in error
+    assert list(tmp_path.glob("none.db*")) == []
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 500, b"SQLite format 3\0" + bytes(5000)])
+def test_a_damaged_database_is_left_as_it_is(command: Command, tmp_path: Path, recording: Path, content: bytes) -> None:
+    path = tmp_path / "spans.db"
+    path.write_bytes(content)
+    for argv in (["traces"], ["import", recording], ["export", "-o", tmp_path / "x.jsonl"], ["show", "abcd"]):
+        code, out, error = command(*argv, "--db", path)
+        assert (code, out) == (1, "")
+        assert one_sentence(error), error
+        assert "--db" in error
+    assert path.read_bytes() == content
+
+
+def test_somebody_elses_database(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE t(x)")
+    code, _, error = command("traces", "--db", path)
+    assert code == 1
+    assert "not a k8s-trace-tui database" in error
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_database_that_may_not_be_read(command: Command, db: Path, tmp_path: Path) -> None:
+    path = tmp_path / "secret.db"
+    path.write_bytes(db.read_bytes())
+    path.chmod(0)
+    code, _, error = command("traces", "--db", path)
+    assert code == 1
+    assert one_sentence(error)
+
+
+def test_a_closed_database_in_a_directory_that_may_not_be_written(command: Command, db: Path, tmp_path: Path) -> None:
+    """Another user's file: WAL refuses it unless it is opened as immutable. As root every directory may be written,
+    so a read-only database is the most that can be tried here then."""
+    directory = tmp_path / "theirs"
+    directory.mkdir()
+    path = directory / "spans.db"
+    path.write_bytes(db.read_bytes())
+    path.chmod(0o444)
+    directory.chmod(0o555)
+    try:
+        code, out, error = command("traces", "--json", "--db", path, "--limit", "2")
+        assert (code, error) == (0, "")
+        assert len(lines_of(out)) == 2
+    finally:
+        directory.chmod(0o755)
+
+
+# --- the screens without a terminal ------------------------------------------------------------------
+def test_the_screens_need_a_terminal(command: Command, recording: Path) -> None:
+    for argv in ([], ["demo"], [recording]):
+        code, out, error = command(*argv)
+        assert (code, out) == (1, "")
+        assert one_sentence(error)
+        assert "terminal" in error
+
+
+def test_what_is_no_recording_is_said_before_the_screen_is_taken(command: Command, db: Path, tmp_path: Path) -> None:
+    code, _, error = command(db)
+    assert code == 1
+    assert f"--db {db}" in error
+    code, _, error = command(tmp_path / "missing.jsonl")
+    assert code == 1
+    assert "cannot be read" in error
+
+
+# --- info and configuration --------------------------------------------------------------------------
+def test_info_names_every_path(command: Command, db: Path, tmp_path: Path) -> None:
+    code, out, error = command("info", "--db", db)
+    assert (code, error) == (0, "")
+    for part in (__version__, str(db), f"{db}.lock", "spans", "not running", "config.yaml", "themes"):
+        assert part in out
+    code, out, _ = command("info")
+    assert code == 0
+    assert "not there yet" in out
+    assert str(tmp_path / "xdg_state_home") in out
+
+
+def test_the_configuration_names_a_database_and_a_broken_one_is_said(
+    command: Command, db: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"db: {db}\n")
+    assert len(command("traces", "--config", config)[1].splitlines()) > 500
+    assert command("traces", "--config", config, "--db", tmp_path / "none.db")[0] == 1, "the command line wins"
+    config.write_text(f"db: {db}\ncolour: red\n")
+    code, out, error = command("traces", "--config", config)
+    assert code == 0
+    assert out
+    assert "colour" in error
+
+
+# --- defects, pipes, interrupts ----------------------------------------------------------------------
+def test_a_defect_is_a_sentence_and_its_traceback_is_in_the_log(
+    command: Command, db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> int:
+        raise ZeroDivisionError("the \x1b[31mdefect")
+
+    monkeypatch.setattr("tui.headless.traces", broken)
+    code, out, error = command("traces", "--db", db)
+    assert (code, out) == (1, "")
+    assert "Traceback" not in error
+    assert "\x1b" not in error
+    log = tmp_path / "xdg_state_home" / "k8s-trace-tui" / "k8s-trace-tui.log"
+    assert str(log) in error
+    assert "ZeroDivisionError" in log.read_text()
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    log.write_bytes(b"x" * (2 << 20))
+    command("traces", "--db", db)
+    assert log.stat().st_size < 100_000, "the log is bounded"
+
+
+def started(*argv: str | Path, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tui.cli", *map(str, argv)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(db: Path) -> None:
+    process = started("traces", "--json", "--db", db)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    error = process.stderr.read()
+    assert (process.wait(30), error) == (0, "")
+    process.stderr.close()
+
+
+def test_a_full_disk_under_the_output_is_a_sentence(db: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tui.cli", "traces", "--json", "--db", str(db)],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert one_sentence(done.stderr), done.stderr
+
+
+def test_following_prints_what_is_there_then_what_comes_and_ends_by_ctrl_c(
+    command: Command, recording: Path, tmp_path: Path
+) -> None:
+    lines = gzip.decompress(recording.read_bytes()).splitlines(keepends=True)
+    half, rest = tmp_path / "half.jsonl", tmp_path / "rest.jsonl"
+    half.write_bytes(b"".join(lines[:5]))
+    rest.write_bytes(b"".join(lines[5:]))
+    path = tmp_path / "live.db"
+    command("import", "--db", path, half)
+    before = {trace["trace_id"] for trace in lines_of(command("traces", "--json", "--db", path)[1])}
+    process = started("traces", "--json", "--follow", "--db", path, start_new_session=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    first = [json.loads(process.stdout.readline()) for _ in before]
+    assert {trace["trace_id"] for trace in first} == before
+    assert [trace["start"] for trace in first] == sorted(trace["start"] for trace in first), (
+        "oldest first, as tail does"
+    )
+    command("import", "--db", path, rest)
+    every = {trace["trace_id"] for trace in lines_of(command("traces", "--json", "--db", path)[1])}
+    later = [json.loads(process.stdout.readline())["trace_id"] for _ in every - before]
+    assert set(later) == every - before
+    assert len(later) == len(set(later)), "each trace once"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert process.stderr.read() == ""
+    process.stdout.close()
+    process.stderr.close()

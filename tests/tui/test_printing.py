@@ -1,0 +1,136 @@
+"""Text output: aligned, within the terminal, harmless, colour only where it is wanted."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import pytest
+from rich.cells import cell_len
+
+from receiver.traces.model import Node, Oddity, Request, Settled, Trace
+from tests.tui.test_documents import TRACE, span, summary
+from tui.glyphs import ASCII, UNICODE
+from tui.printing import Paper, TraceList, paper, tree_lines, warn
+from tui.terminal_text import use_ascii
+
+HOSTILE = "a\x1b]52;c;aGk=\x07\u202eb\r\n\x9b31m\u200b" + "長" * 300
+
+
+@pytest.fixture(autouse=True)
+def _unicode_again() -> Iterator[None]:
+    yield
+    use_ascii(False)
+
+
+def request(**fields: str) -> Request:
+    values = {"verb": "get", "resource": "pods", "namespace": "default", "name": "web", "user_agent": "kubectl/v1.34"}
+    names = {**values, **fields}
+    return Request(group="", version="v1", subresource="", code=403, audit_id="", **names)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_every_line_of_the_list_is_as_wide_as_its_heading(width: int) -> None:
+    lines = TraceList(Paper(width, False, UNICODE))
+    heading = lines.heading()
+    assert cell_len(heading) <= max(width, 72)
+    for row in (
+        summary(request=request()),
+        summary(request=request(name=HOSTILE, user_agent=HOSTILE, verb=HOSTILE, resource=HOSTILE), failure=HOSTILE),
+        summary(request=None, headline=HOSTILE, services=(HOSTILE,), duration_ns=10**18, spans=10**7),
+        summary(),
+    ):
+        line = lines.line(row)
+        assert line.isprintable()
+        assert cell_len(line) <= max(width, 72) + 5, "only a count of millions may push its line out"
+        assert line.startswith(TRACE[:8])
+
+
+def test_a_pipe_gets_whole_ids_and_names() -> None:
+    line = TraceList(Paper(None, False, UNICODE)).line(summary(request=request(name="web-" + "x" * 100)))
+    assert line.startswith(TRACE + " ")
+    assert "web-" + "x" * 100 in line
+    assert line.isprintable()
+
+
+def test_colour_never_stands_alone() -> None:
+    row = summary(request=request())
+    plain = TraceList(Paper(120, False, UNICODE)).line(row)
+    coloured = TraceList(Paper(120, True, UNICODE)).line(row)
+    assert "\x1b[33m" in coloured
+    assert "!" in plain
+    assert "forbidden" in TraceList(Paper(140, False, UNICODE)).line(row)
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"  # type: ignore[assignment]
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colour_needs_a_terminal_that_wants_it() -> None:
+    assert paper(Terminal(), {"TERM": "xterm"}).colour
+    assert not paper(Terminal(), {"TERM": "xterm", "NO_COLOR": "1"}).colour
+    assert paper(Terminal(), {"TERM": "xterm", "NO_COLOR": ""}).colour, "empty means unset (no-color.org)"
+    assert not paper(Terminal(), {"TERM": "dumb"}).colour
+    pipe = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    assert not paper(pipe, {"TERM": "xterm"}).colour
+    assert paper(pipe, {"TERM": "xterm"}).width is None
+
+
+def test_an_ascii_stream_gets_ascii() -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    page = paper(stream, {})
+    assert page.glyphs is ASCII
+    assert TraceList(page).line(summary(request=request(name="größe"))).isascii()
+
+
+def tree() -> Trace:
+    leaf = Node(span(2, name=HOSTILE, start=20, end=40, parent_id="2"), 2, [], frozenset({Oddity.OUTLIVES}), 5)
+    middle = Node(span(1, name="call", status=0), 1, [leaf])
+    orphan = Node(span(3, name="lost", parent_id="f" * 16, start=0, end=0), 0, [], frozenset({Oddity.ORPHAN}))
+    other = Node(span(4, name="second", status=0), 1)
+    root = Node(span(0, name="GET", status=0), 0, [middle, other])
+    return Trace(TRACE, [root, orphan], root, 5, 1, 10, 40, Settled.MISSING, 1, left_out=3)
+
+
+@pytest.mark.parametrize("width", [None, 60, 80, 120, 160])
+def test_a_tree(width: int | None) -> None:
+    row = summary(request=request(), settled=Settled.MISSING, missing=1)
+    lines = list(tree_lines(tree(), row, Paper(width, False, UNICODE)))
+    text = "\n".join(lines)
+    assert all(line.isprintable() for line in lines)
+    assert lines[0].startswith("get pods default/web  403  kubectl")
+    assert f"trace {TRACE}" in lines[1]
+    assert "1 parent not seen" in lines[1]
+    at = [
+        next(i for i, line in enumerate(lines) if mark in line) for mark in ("├─ call", "│  └─ ", "└─ second", "lost")
+    ]
+    assert at == sorted(at)
+    assert "outlives its parent" in text or width is not None
+    assert "parent not seen (yet)" in text or width == 60
+    assert "3 more spans" in lines[-1]
+    if width is not None:
+        assert max(map(cell_len, lines[2:])) <= max(width, 70)
+
+
+def test_a_deep_chain_is_not_a_wide_page() -> None:
+    root = Node(span(0))
+    node = root
+    for number in range(1, 3_000):
+        child = Node(span(number), number)
+        node.children.append(child)
+        node = child
+    trace = Trace(TRACE, [root], root, 3_000, 0, 10, 40, Settled.SETTLED, 0)
+    lines = list(tree_lines(trace, summary(), Paper(None, False, UNICODE)))
+    assert max(map(len, lines)) < 250
+    assert any("depth 2999" in line for line in lines)
+
+
+def test_a_warning_is_one_harmless_line(capsys: pytest.CaptureFixture[str]) -> None:
+    warn(HOSTILE)
+    told = capsys.readouterr().err
+    assert told.startswith("k8s-trace-tui: a")
+    assert told.endswith("\n")
+    assert told[:-1].isprintable()
