@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Final
 from urllib.parse import unquote, unquote_plus
@@ -202,30 +203,34 @@ _ROLE_CONCEPTS: Final = {
     ROLE_WEBHOOK: ("webhook", "configuration", "operation", "definition", "desired_version"),
     ROLE_CALL: ("method", "code", "host", "port", "url"),
 }
-_WANTED: Final = {
+WANTED: Final[dict[int, frozenset[str]]] = {
     role: frozenset(key for concept in concepts for key in ALIASES[concept])
     for role, concepts in _ROLE_CONCEPTS.items()
 }
-_Found = dict[str, "str | int"]
+"""For each role the keys of the attributes that `facts_of` looks at."""
+LONG: Final = frozenset(key for concept in ("target", "path", "query", "url", "verb_url") for key in ALIASES[concept])
+"""Attributes that are parsed further, so wanted up to `MAX_TARGET` characters; the others up to `MAX_STRING`."""
+Found = dict[str, str]
+"""Attributes by key: texts as they are, whole numbers in decimal; bounded, and none of them empty."""
 
 
-def _text(found: _Found, concept: str, limit: int = MAX_STRING) -> str:
-    """The newest attribute of a concept as bounded text, "" where there is none."""
+def _text(found: Found, concept: str) -> str:
+    """The newest attribute of a concept, "" where there is none."""
     for key in ALIASES[concept]:
         value = found.get(key)
         if value:
-            return str(value)[:limit]
+            return value
     return ""
 
 
-def _code(found: _Found) -> int:
+def _code(found: Found) -> int:
     """The HTTP status code, 0 where there is none that can be one."""
     for key in ALIASES["code"]:
         value = found.get(key)
-        if isinstance(value, str):
-            value = int(value) if len(value) == 3 and value.isascii() and value.isdigit() else 0
-        if value and 100 <= value <= 999:
-            return value
+        if value and len(value) == 3 and value.isascii() and value.isdigit():
+            number = int(value)
+            if number >= 100:
+                return number
     return 0
 
 
@@ -241,24 +246,35 @@ def read_facts(role: int, name: str, attributes: Iterable[Any], status_message: 
     Values are cut to `MAX_STRING` characters; what is parsed further, to `MAX_TARGET`. Attributes that are
     neither text nor whole numbers count as absent.
     """
-    wanted = _WANTED[role]
-    found: _Found = {}
-    for pair in islice(attributes, MAX_ATTRIBUTES):  # the costliest loop of ingest: nothing more in it
+    wanted = WANTED[role]
+    found: Found = {}
+    for pair in islice(attributes, MAX_ATTRIBUTES):
         key = pair.key
         if key in wanted:
             value = pair.value
-            found[key] = value.string_value or value.int_value
+            text = value.string_value or (str(value.int_value) if value.int_value else "")
+            if text:
+                found[key] = text[: MAX_TARGET if key in LONG else MAX_STRING]
+    return facts_of(role, name, found, status_message)
+
+
+def facts_of(role: int, name: str, found: Found, status_message: str) -> Facts:
+    """As `read_facts`, of attributes that were read already: the `WANTED` ones of the role.
+
+    Ingest calls this for every fifth span or so: aliases are looked up in place, because a call a concept would cost
+    as much as all the rest.
+    """
+    get = found.get
     if role == ROLE_SERVER:
-        target = _text(found, "target", MAX_TARGET)
+        target = get("http.target")
         if not target:
-            target = _text(found, "path", MAX_TARGET)
-            query = _text(found, "query", MAX_TARGET)
+            target, query = _text(found, "path"), _text(found, "query")
             if target and query:
                 target = f"{target}?{query}"
-        facts = parse_target(_text(found, "method"), target, name)
+        facts = parse_target(get("http.request.method") or get("http.method") or "", target, name)
         facts.code = _code(found)
-        facts.agent = _text(found, "agent")
-        facts.audit = _text(found, "audit")
+        facts.agent = get("user_agent.original") or get("http.user_agent") or ""
+        facts.audit = get("audit-id") or ""
         return facts
     if role == ROLE_VERB:
         return _verb_facts(name, found)
@@ -272,22 +288,22 @@ def read_facts(role: int, name: str, attributes: Iterable[Any], status_message: 
             detail=configuration,
         )
     return Facts(
-        verb=(_text(found, "method", 16) or name.rpartition(" ")[2]).upper()[:16],
+        verb=(_text(found, "method") or name.rpartition(" ")[2])[:16].upper(),
         name=_host(found),
         detail=status_message[:MAX_STRING],
         code=_code(found),
     )
 
 
-def _host(found: _Found) -> str:
+def _host(found: Found) -> str:
     """Host and port that a client span called, without a user and password."""
     host, port = _text(found, "host"), _text(found, "port")
     if not host:
-        rest = _text(found, "url", MAX_TARGET).partition("://")[2]
+        rest = _text(found, "url").partition("://")[2]
         return rest.partition("/")[0].partition("?")[0].rpartition("@")[2][:MAX_STRING]
     if not port or host.endswith((f":{port}", "]")):
         return host
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}")[:MAX_STRING]
 
 
 # `verb` as recorded on verb spans -> Kubernetes' verb; `Delete` without a name is told apart by the name
@@ -308,20 +324,25 @@ _VERBS: Final = {
 _SPAN_VERBS: Final = {"WatchList": "watch"}  # the others are their own lower case
 
 
-def _verb_facts(span_name: str, found: _Found) -> Facts:
+def _verb_facts(span_name: str, found: Found) -> Facts:
     """Facts of a verb span. Releases before 1.29 give `resource` and `url` only: the path tells the rest."""
-    path = _text(found, "verb_url", MAX_TARGET)
-    verb = _VERBS.get(_text(found, "verb").upper()) or _SPAN_VERBS.get(span_name) or span_name.lower()
-    facts = Facts(detail=path.partition("?")[0][:MAX_STRING]) if "api-version" in found else parse_target("GET", path)
-    facts.group = _text(found, "group") or facts.group
-    facts.version = _text(found, "version") or facts.version
-    facts.resource = _text(found, "resource") or facts.resource
-    facts.subresource = _text(found, "subresource") or facts.subresource
-    facts.namespace = _text(found, "namespace") or facts.namespace
-    facts.name = _text(found, "name") or facts.name
+    get = found.get
+    path = get("url") or ""
+    verb = get("verb") or ""
+    verb = _VERBS.get(verb) or _VERBS.get(verb.upper()) or _SPAN_VERBS.get(span_name) or span_name[:MAX_STRING].lower()
+    if get("api-version"):
+        facts = Facts("", "", "", "", "", "", "", "", path.partition("?")[0][:MAX_STRING])
+    else:
+        facts = parse_target("GET", path)
+    facts.group = get("api-group") or facts.group
+    facts.version = get("api-version") or facts.version
+    facts.resource = get("resource") or facts.resource
+    facts.subresource = get("subresource") or facts.subresource
+    facts.namespace = get("namespace") or facts.namespace
+    facts.name = get("name") or facts.name
     facts.verb = "deletecollection" if verb == "delete" and not facts.name else verb
-    facts.agent = _text(found, "verb_agent")
-    facts.audit = _text(found, "audit")
+    facts.agent = get("user-agent") or ""
+    facts.audit = get("audit-id") or ""
     return facts
 
 
@@ -373,46 +394,60 @@ def parse_target(method: str, target: str, span_name: str = "") -> Facts:
 
 
 def _request_info(method: str, path: str, query: str) -> Facts:
-    plain = Facts(verb=method.lower(), detail=path[:MAX_STRING])
+    named = _resource_path(path) if len(path) <= _CACHED_PATH else _resource_path.__wrapped__(path)
+    if named is None:
+        return Facts(method.lower(), "", "", "", "", "", "", "", path[:MAX_STRING])
+    prefix, group, version, resource, subresource, namespace, name = named
+    verb = prefix or _METHOD_VERBS.get(method) or method.lower()
+    if not name:
+        if verb == "get":
+            watch, name = _list_options(query) if query else (False, "")
+            verb = "watch" if watch else "list"
+            name = name[:MAX_STRING]
+        elif verb == "delete":
+            verb = "deletecollection"
+    return Facts(verb, group, version, resource, subresource, namespace, name, "", path[:MAX_STRING])
+
+
+_CACHED_PATH: Final = 256
+
+
+@lru_cache(maxsize=4096)
+def _resource_path(path: str) -> tuple[str, str, str, str, str, str, str] | None:
+    """(deprecated prefix, group, version, resource, subresource, namespace, name) of a path, None for a non-resource
+    URL. The same paths come again and again: leases, status updates, lists."""
     # 32 parts are more than any resource path has; the rest (below a proxy subresource) names nothing
     parts = path.strip("/").split("/", 32)
     if len(parts) < 3 or parts[0] not in ("api", "apis"):
-        return plain
+        return None
     group = ""
     if parts[0] == "apis":
         if len(parts) < 4:
-            return plain
+            return None
         group = parts[1]
         version, rest = parts[2], parts[3:]
     else:
         version, rest = parts[1], parts[2:]
-    verb = _METHOD_VERBS.get(method, method.lower())
-    if rest[0] in ("watch", "proxy"):  # the deprecated prefixes
+    prefix = ""
+    if not rest[0]:
+        return None
+    if rest[0] in ("watch", "proxy"):
         if len(rest) < 2:
-            return plain
-        verb, rest = rest[0], rest[1:]
+            return None
+        prefix, rest = rest[0], rest[1:]
     namespace = ""
     if rest[0] == "namespaces" and len(rest) > 1:
         namespace = rest[1]
         if len(rest) > 2 and rest[2] not in _NAMESPACE_SUBRESOURCES:
             rest = rest[2:]
-    name = rest[1] if len(rest) > 1 else ""
-    subresource = rest[2] if len(rest) > 2 and verb != "proxy" else ""
-    if not name:
-        if verb == "get":
-            watch, name = _list_options(query) if query else (False, "")
-            verb = "watch" if watch else "list"
-        elif verb == "delete":
-            verb = "deletecollection"
-    return Facts(
-        verb=verb,
-        group=group[:MAX_STRING],
-        version=version[:MAX_STRING],
-        resource=rest[0][:MAX_STRING],
-        subresource=subresource[:MAX_STRING],
-        namespace=namespace[:MAX_STRING],
-        name=name[:MAX_STRING],
-        detail=path[:MAX_STRING],
+    return (
+        prefix,
+        group[:MAX_STRING],
+        version[:MAX_STRING],
+        rest[0][:MAX_STRING],
+        rest[2][:MAX_STRING] if len(rest) > 2 and prefix != "proxy" else "",
+        namespace[:MAX_STRING],
+        rest[1][:MAX_STRING] if len(rest) > 1 else "",
     )
 
 

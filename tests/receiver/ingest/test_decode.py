@@ -1,0 +1,356 @@
+"""decode: what is in the index is what the official messages say; nothing that is sent can crash it."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
+
+from receiver.ingest.decode import MAX_GROUPS, Decoded, Malformed, decode
+from receiver.store.chunk import (
+    AUDIT_UUID,
+    FACT_STRINGS,
+    FLAG_FACTS,
+    FLAG_REQUEST,
+    MAX_STRING,
+    NANOSECOND_MAX,
+    ROLE_SERVER,
+    Chunk,
+    Resource,
+    unpack,
+)
+from receiver.store.database import decompress
+from receiver.traces.semantics import component_of, fact_role, read_facts
+
+
+def take(body: bytes) -> Decoded:
+    return decode(body, source="here", peer="127.0.0.1:1", received=1_700_000_000_000_000_000)
+
+
+def request(*spans: Span, service: str = "apiserver", scope: str = "") -> ExportTraceServiceRequest:
+    group = ResourceSpans()
+    group.resource.attributes.append(KeyValue(key="service.name", value=AnyValue(string_value=service)))
+    group.scope_spans.add().spans.extend(spans)
+    group.scope_spans[0].scope.name = scope
+    return ExportTraceServiceRequest(resource_spans=[group])
+
+
+def span(number: int = 1, **fields: Any) -> Span:
+    given_fields = {
+        "trace_id": struct.pack(">QQ", 7, number),
+        "span_id": struct.pack(">Q", number),
+        "name": "GET",
+        "kind": 2,
+        "start_time_unix_nano": 1_700_000_000_000_000_000,
+        "end_time_unix_nano": 1_700_000_000_000_000_500,
+        **fields,
+    }
+    return Span(**given_fields)
+
+
+def expected(sent: ExportTraceServiceRequest) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]], int]:
+    """Rows and facts by the long way, one attribute at a time, and how many spans are to be rejected."""
+    rows, facts, rejected = [], [], 0
+    for group in sent.resource_spans:
+        about = {"service.name": "", "service.instance.id": ""}
+        for pair in group.resource.attributes:
+            if pair.key in about:
+                about[pair.key] = pair.value.string_value[:MAX_STRING]
+        sender = Resource(about["service.name"], about["service.instance.id"])
+        for scope in group.scope_spans:
+            for one in scope.spans:
+                lengths = len(one.trace_id), len(one.span_id), len(one.parent_span_id)
+                if lengths not in ((16, 8, 8), (16, 8, 0)) or not any(one.trace_id) or not any(one.span_id):
+                    rejected += 1
+                    continue
+                kind = one.kind if 0 <= one.kind <= 5 else 0
+                status = one.status.code if 0 <= one.status.code <= 2 else 0
+                component = component_of(sender.service, scope.scope.name, kind, one.name)
+                role = fact_role(component, kind, one.name)
+                flags = component | (FLAG_REQUEST if component == 1 and kind == 2 else 0) | (FLAG_FACTS if role else 0)
+                if role:
+                    said = read_facts(role, one.name, one.attributes, one.status.message)
+                    strings = tuple(getattr(said, column) for column in FACT_STRINGS)
+                    facts.append((len(rows), role, said.code, *strings, said.audit))
+                rows.append(
+                    (
+                        one.trace_id,
+                        one.span_id,
+                        one.parent_span_id or bytes(8),
+                        min(one.start_time_unix_nano, NANOSECOND_MAX),
+                        min(one.end_time_unix_nano, NANOSECOND_MAX),
+                        one.name[:MAX_STRING],
+                        sender,
+                        kind | status << 4,
+                        flags,
+                    )
+                )
+    return rows, facts, rejected
+
+
+def actual(chunk: Chunk) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    rows = [
+        (
+            struct.pack(">QQ", int(row["trace_hi"]), int(row["trace_lo"])),
+            struct.pack(">Q", int(row["span"])),
+            struct.pack(">Q", int(row["parent"])),
+            int(row["start"]),
+            int(row["end"]),
+            chunk.strings[int(row["name"])],
+            chunk.resources[int(row["resource"])],
+            int(row["kind_status"]),
+            int(row["flags"]),
+        )
+        for row in chunk.spans
+    ]
+    facts = []
+    for fact in chunk.facts:
+        raw = fact["audit"].tobytes()
+        digits = raw.hex()
+        audit = f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+        if not fact["flags"] & AUDIT_UUID:
+            audit = chunk.strings[int.from_bytes(raw[:4], "big")]
+        strings = tuple(chunk.strings[int(fact[column])] for column in FACT_STRINGS)
+        facts.append((int(fact["row"]), int(fact["role"]), int(fact["code"]), *strings, audit))
+    return rows, facts
+
+
+def check(sent: ExportTraceServiceRequest) -> None:
+    """decode says what the official messages say."""
+    rows, facts, rejected = expected(sent)
+    decoded = take(sent.SerializeToString())
+    assert decoded.rejected == rejected
+    assert bool(decoded.reason) == bool(rejected)
+    if not rows:
+        assert decoded.chunk is None
+        return
+    chunk = decoded.chunk
+    assert chunk is not None
+    assert actual(chunk) == (rows, facts)
+    kept = ExportTraceServiceRequest.FromString(decompress(chunk.body))
+    assert [one.span_id for group in kept.resource_spans for part in group.scope_spans for one in part.spans] == [
+        row[1] for row in rows
+    ]
+    stored = unpack(
+        1, "s", "p", 1, chunk.names_blob(), chunk.spans.tobytes(), chunk.facts.tobytes(), chunk.body
+    )  # raises when a number points nowhere
+    assert stored.strings == chunk.strings
+
+
+texts = st.one_of(
+    st.sampled_from(
+        ["", "GET", "Get", "List", "authentication", "HTTP GET", "Call mutating webhook", "etcdserverpb.KV/Txn"]
+    ),
+    st.sampled_from([0, 1, 5, 124, 125, 126, 127, 128, 129, 255, 256, 257, 1000]).map(lambda n: "x" * n),
+    st.text(max_size=20),
+)
+values = st.one_of(
+    st.sampled_from(
+        ["", "a" * 117, "a" * 123, "a" * 124, "a" * 300, "/api/v1/namespaces/x/pods/y?watch=1", "/livez"]
+    ).map(lambda text: AnyValue(string_value=text)),
+    st.text(max_size=200).map(lambda text: AnyValue(string_value=text)),
+    st.sampled_from([0, 1, 127, 128, 200, 404, 500, 10250, 40000, -1, 2**62]).map(lambda n: AnyValue(int_value=n)),
+    st.just(AnyValue(bool_value=True)),
+    st.just(AnyValue()),
+    st.just(AnyValue(array_value=ArrayValue(values=[AnyValue(string_value="x")]))),
+)
+keys = st.sampled_from(
+    ["http.target", "url.path", "http.request.method", "http.method", "audit-id", "verb", "resource", "name", "url",
+     "http.response.status_code", "server.address", "server.port", "user_agent.original", "webhook", "x", ""]
+)  # fmt: skip
+audits = (
+    st.uuids().map(str).flatmap(lambda text: st.sampled_from([text, text.upper(), text + "x", text.replace("-", "+")]))
+)
+pairs = st.one_of(
+    st.builds(KeyValue, key=keys, value=values),
+    st.builds(lambda text: KeyValue(key="audit-id", value=AnyValue(string_value=text)), audits),
+)
+times = st.sampled_from(
+    [0, 1, 1_700_000_000_000_000_000, 16_725_225_600_000_000_000, NANOSECOND_MAX, 2**64 - 1, 0x7A00 << 48]
+)
+ids = {size: st.one_of(st.binary(min_size=size, max_size=size), st.just(bytes(size))) for size in (8, 16)}
+odd = st.sampled_from([b"", b"\1", bytes(7), b"\1" * 7, b"\1" * 9, b"\1" * 15, b"\1" * 17])
+spans = st.builds(
+    Span,
+    trace_id=st.one_of(ids[16], ids[16], ids[16], odd),
+    span_id=st.one_of(ids[8], ids[8], ids[8], odd),
+    parent_span_id=st.one_of(st.just(b""), ids[8], ids[8], odd),
+    trace_state=st.sampled_from(["", "a=b"]),
+    name=texts,
+    kind=st.integers(0, 5),
+    start_time_unix_nano=times,
+    end_time_unix_nano=times,
+    attributes=st.lists(pairs, max_size=6),
+    status=st.one_of(
+        st.none(), st.builds(Status, code=st.integers(0, 2), message=st.sampled_from(["", "refused", "z\0" * 200]))
+    ),
+    flags=st.sampled_from([0, 0x101]),
+)
+scopes = st.tuples(st.sampled_from(["", "k8s.io/component-base/tracing"]), st.lists(spans, max_size=5))
+groups = st.lists(
+    st.tuples(st.sampled_from(["apiserver", "etcd", "", "webhook"]), st.lists(scopes, max_size=3)), max_size=3
+)
+
+
+def built(told: list[tuple[str, list[tuple[str, list[Span]]]]]) -> ExportTraceServiceRequest:
+    sent = ExportTraceServiceRequest()
+    for service, scopes in told:
+        group = sent.resource_spans.add()
+        group.resource.attributes.add(key="service.name").value.string_value = service
+        for name, some in scopes:
+            scope = group.scope_spans.add()
+            scope.scope.name = name
+            scope.spans.extend(some)
+    return sent
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(groups.map(built))
+def test_columns_are_what_the_official_messages_say(sent: ExportTraceServiceRequest) -> None:
+    check(sent)
+
+
+def test_unknown_enum_numbers_and_every_length_around_the_fast_path() -> None:
+    told = [span(1 + i, name="n" * i, kind=i % 6, parent_span_id=b"parentid" * (i % 2)) for i in range(300)]
+    told += [span(900, kind=4711), span(901, kind=-1), span(902, status=Status(code=99)), span(903, status=Status())]  # type: ignore[arg-type]
+    told += [
+        span(950, start_time_unix_nano=0),
+        span(951, start_time_unix_nano=0, end_time_unix_nano=0),
+        span(952, kind=0),
+    ]
+    check(request(*told))
+
+
+def test_spans_of_the_recordings(recordings: Any) -> None:
+    from receiver.store.files import read
+
+    for name in ("incident.otlp.jsonl.gz", "kubelet-and-containerd.otlp.jsonl.gz", "create-pod-webhooks.otlp.jsonl"):
+        for body in read(recordings / name, print):
+            check(ExportTraceServiceRequest.FromString(body))
+
+
+@settings(max_examples=300, deadline=None)
+@given(groups.map(built), st.randoms(use_true_random=False), st.integers(0, 3))
+def test_damaged_bytes_are_malformed_or_decoded(sent: ExportTraceServiceRequest, rng: random.Random, how: int) -> None:
+    body = bytearray(sent.SerializeToString())
+    if how == 0:
+        del body[rng.randrange(len(body) + 1) :]
+    for _ in range(how):
+        if body:
+            body[rng.randrange(len(body))] = rng.randrange(256)
+    try:
+        decoded = take(bytes(body))
+    except Malformed:
+        return
+    if decoded.chunk is not None:  # what was taken can be shown
+        raw = decompress(decoded.chunk.body)
+        kept = ExportTraceServiceRequest.FromString(raw)
+        there = [one for group in kept.resource_spans for part in group.scope_spans for one in part.spans]
+        assert len(there) == len(decoded.chunk.spans)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=400))
+@example(b"")
+@example(b"\x0a\x00")
+@example(b"\x0a\x02\x12\x00")
+@example(b"\xff" * 40)
+def test_random_bytes_are_malformed_or_decoded(body: bytes) -> None:
+    with contextlib.suppress(Malformed):
+        take(body)
+
+
+def test_a_span_that_cannot_be_parsed_is_rejected_alone() -> None:
+    sent = request(span(1, name="mine"), span(2), span(3))
+    body = sent.SerializeToString().replace(b"mine", b"m\xff\xfee")  # not UTF-8
+    decoded = take(body)
+    assert decoded.rejected == 1
+    assert decoded.chunk is not None
+    assert [int(row["span"]) for row in decoded.chunk.spans] == [2, 3]
+    assert "Rejected 1 span" in decoded.reason
+
+
+def test_a_resource_that_is_not_utf8_costs_no_spans() -> None:
+    body = request(span(1), span(2), service="etcd").SerializeToString().replace(b"etcd", b"et\xff\xfe")
+    decoded = take(body)
+    assert decoded.rejected == 0
+    assert decoded.chunk is not None
+    assert len(decoded.chunk.spans) == 2
+    assert decoded.chunk.resources == [Resource("", "")]
+    ExportTraceServiceRequest.FromString(decompress(decoded.chunk.body))
+
+
+def test_nothing_but_unparsable_spans_is_malformed() -> None:
+    body = request(span(1, name="mine")).SerializeToString().replace(b"mine", b"m\xff\xfee")
+    with pytest.raises(Malformed):
+        take(body)
+
+
+def test_hostile_sizes() -> None:
+    big = span(1)
+    big.attributes.add(key="big").value.string_value = "x" * 1_000_000
+    many = span(2)
+    for _ in range(100_000):
+        many.events.add(name="e", time_unix_nano=1)
+    strings = span(3, name="y" * 100_000)
+    strings.attributes.add(key="http.target").value.string_value = "/api/v1/pods?continue=" + "z" * 1_000_000
+    strings.attributes.add(key="user_agent.original").value.string_value = "a" * 1_000_000
+    strings.attributes.add(key="audit-id").value.string_value = "b" * 1_000_000
+    check(request(big, many, strings))
+    decoded = take(request(big, many, strings).SerializeToString())
+    assert decoded.chunk is not None
+    assert max(map(len, decoded.chunk.strings)) <= MAX_STRING
+    assert decoded.chunk.facts["role"].tolist() == [ROLE_SERVER] * 3
+
+
+def test_nesting_deeper_than_protobuf_reads_costs_only_its_span() -> None:
+    deep = b""
+    for _ in range(300):  # AnyValue.array_value.values, each inside the other
+        deep = b"\x0a" + _varint(len(deep)) + deep
+        deep = b"\x2a" + _varint(len(deep)) + deep
+    pair = b"\x0a\x01k\x12" + _varint(len(deep)) + deep
+    raw = span(1).SerializeToString() + b"\x4a" + _varint(len(pair)) + pair
+    group = request(span(2)).resource_spans[0].SerializeToString()
+    scope = b"\x12" + _varint(len(raw)) + raw
+    group += b"\x12" + _varint(len(scope)) + scope
+    decoded = take(b"\x0a" + _varint(len(group)) + group)
+    assert decoded.rejected == 1
+    assert decoded.chunk is not None
+    assert decoded.chunk.spans["span"].tolist() == [2]
+
+
+def test_a_flood_of_empty_groups_is_refused() -> None:
+    with pytest.raises(Malformed, match="groups"):
+        take(b"\x0a\x00" * (MAX_GROUPS + 1))
+    resource = b"\x12\x00" * (MAX_GROUPS + 1)
+    with pytest.raises(Malformed, match="groups"):
+        take(b"\x0a" + _varint(len(resource)) + resource)
+
+
+def test_more_resources_than_the_index_can_number() -> None:
+    sent = ExportTraceServiceRequest()
+    for number in range(MAX_GROUPS):
+        group = sent.resource_spans.add()
+        group.resource.attributes.add(key="service.name").value.string_value = str(number)
+        group.scope_spans.add().spans.append(span(1 + number))
+    decoded = take(sent.SerializeToString())
+    assert decoded.chunk is not None
+    assert int(decoded.chunk.spans["resource"].max()) < len(decoded.chunk.resources) == 0xFFFF
+    assert np.array_equal(np.unique(decoded.chunk.spans["span"]), np.arange(1, MAX_GROUPS + 1))
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*out, number))
