@@ -39,7 +39,7 @@ def by_trace(spans: list[Finished]) -> dict[bytes, list[Finished]]:
 
 
 def attributes(span: Span) -> dict[str, Any]:
-    return {item.key: getattr(item.value, item.value.WhichOneof("value")) for item in span.attributes}
+    return {item.key: getattr(item.value, item.value.WhichOneof("value") or "string_value") for item in span.attributes}
 
 
 def requests(spans: list[Finished]) -> list[Span]:
@@ -183,14 +183,14 @@ def test_spans_are_shaped_like_those_of_real_clusters(recordings: Path) -> None:
             scopes[what].add(scope["name"])
     checked = 0
     for finished in lived(1, 30, 60):
-        span = finished.span
-        if UNRECORDED.search(span.name):
+        made = finished.span
+        if UNRECORDED.search(made.name):
             continue
-        what = shape(finished.process.service, span.name, span.kind)
+        what = shape(finished.process.service, made.name, made.kind)
         assert what in keys, f"no recording has {what}"
-        assert {a.key for a in span.attributes} <= keys[what], what
+        assert {a.key for a in made.attributes} <= keys[what], what
         if what[1] != "runtime.v1.RuntimeService/CreateContainer":
-            assert {e.name for e in span.events} <= events[what], what
+            assert {e.name for e in made.events} <= events[what], what
         if what[0] != "webhook":
             assert finished.scope.name in scopes[what], what
         checked += 1
@@ -253,6 +253,19 @@ def test_runs_over_grpc_from_many_senders(collector: tuple[Collector, str]) -> N
         for scope_spans in request.resource_spans[0].scope_spans:
             for span in scope_spans.spans:
                 assert before <= span.start_time_unix_nano <= span.end_time_unix_nano <= time.time_ns()
+    assert children_before_parents(double) > 20, "an open trace has to grow"
+
+
+def children_before_parents(double: Collector) -> int:
+    """Spans that came in an earlier request than their parent."""
+    came: dict[bytes, int] = {}
+    parents: dict[bytes, bytes] = {}
+    for number, (_, _, request) in enumerate(double.taken):
+        for scope_spans in request.resource_spans[0].scope_spans:
+            for span in scope_spans.spans:
+                came[span.span_id] = number
+                parents[span.span_id] = span.parent_span_id
+    return sum(came[child] < came.get(parent, -1) for child, parent in parents.items())
 
 
 def test_nothing_is_lost_while_the_receiver_is_full(collector: tuple[Collector, str]) -> None:
