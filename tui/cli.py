@@ -348,8 +348,9 @@ def _failed(problem: Exception) -> int:
 
     if isinstance(problem, (StoreError, ControlError)):
         return _complain(str(problem), 1)
-    if isinstance(problem, OSError) and problem.filename is None and problem.strerror:
-        return _complain(f"The output cannot be written ({problem.strerror}).", 1)
+    if isinstance(problem, OSError) and problem.strerror:
+        what = f"{problem.filename} cannot be used" if problem.filename else "The output cannot be written"
+        return _complain(f"{what} ({problem.strerror}).", 1)
     where = _log_traceback(problem)
     return _complain(f"A defect of this program ended it ({type(problem).__name__}: {problem}): {where}.", 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +56,7 @@ def load_settings(path: Path | None = None) -> tuple[Settings, list[str]]:
         path: the file; None reads the default one, which may well not be there.
     """
     file = path or default_file()
-    if path is None and not file.exists():
+    if path is None and not os.path.exists(file):  # also when its directory is somebody else's, as after `su`
         return Settings(), []
     try:
         content = _read(file)

@@ -4,6 +4,7 @@ receiver holds it or not."""
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import sys
@@ -321,9 +322,9 @@ def info(settings: Settings, config: Path | None) -> int:
         ("receiver", _receiver(path)),
         ("receiver's log", str(log_path(path))),
         ("log", str(place.log)),
-        ("configuration", f"{config}{'' if config.exists() else ' (not there: defaults)'}"),
+        ("configuration", f"{config}{'' if os.path.exists(config) else ' (not there: defaults)'}"),
         ("themes", str(resources.files("themes"))),
-        ("own themes", f"{theme_directory()}{'' if theme_directory().exists() else ' (not there)'}"),
+        ("own themes", f"{theme_directory()}{'' if os.path.exists(theme_directory()) else ' (not there)'}"),
     ]
     if place.said and settings.db is None:
         rows.append(("note", place.said))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import io
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -333,31 +336,65 @@ def test_somebody_elses_database(command: Command, tmp_path: Path) -> None:
     assert "not a k8s-trace-tui database" in error
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_database_that_may_not_be_read(command: Command, db: Path, tmp_path: Path) -> None:
-    path = tmp_path / "secret.db"
-    path.write_bytes(db.read_bytes())
-    path.chmod(0)
-    code, _, error = command("traces", "--db", path)
-    assert code == 1
-    assert one_sentence(error)
+@pytest.fixture
+def as_somebody_else() -> Callable[..., tuple[int, str]]:
+    """Runs a command as a user who owns nothing here; (exit code, what it said). Needs root, else it is us.
+
+    In a fork, because an interpreter in root's home could not be started by that user.
+    """
+
+    def run(*argv: str | Path) -> tuple[int, str]:
+        importlib.import_module("tui.headless")
+        told = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        child = os.fork()
+        if child == 0:
+            code = 99
+            try:
+                if os.geteuid() == 0:
+                    os.setgroups([])
+                    os.setgid(65534)
+                    os.setuid(65534)
+                sys.stdout = sys.stderr = told
+                code = cli.main([str(one) for one in argv])
+                told.flush()
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        told.seek(0)
+        with told:
+            return os.waitstatus_to_exitcode(status), told.read()
+
+    return run
 
 
-def test_a_closed_database_in_a_directory_that_may_not_be_written(command: Command, db: Path, tmp_path: Path) -> None:
-    """Another user's file: WAL refuses it unless it is opened as immutable. As root every directory may be written,
-    so a read-only database is the most that can be tried here then."""
-    directory = tmp_path / "theirs"
-    directory.mkdir()
+@pytest.fixture
+def theirs(db: Path) -> Iterator[Path]:
+    """A closed database in a directory that only its owner may write to."""
+    directory = Path(tempfile.mkdtemp(prefix="k8s-trace-tui-test-"))
     path = directory / "spans.db"
     path.write_bytes(db.read_bytes())
     path.chmod(0o444)
     directory.chmod(0o555)
-    try:
-        code, out, error = command("traces", "--json", "--db", path, "--limit", "2")
-        assert (code, error) == (0, "")
-        assert len(lines_of(out)) == 2
-    finally:
-        directory.chmod(0o755)
+    yield path
+    directory.chmod(0o700)
+    shutil.rmtree(directory)
+
+
+def test_another_users_closed_database(as_somebody_else: Callable[..., tuple[int, str]], theirs: Path) -> None:
+    """WAL refuses it in a directory that may not be written to, unless it is opened as immutable."""
+    code, told = as_somebody_else("traces", "--json", "--db", theirs, "--limit", "2")
+    assert code == 0, told
+    assert len(lines_of(told)) == 2
+    code, told = as_somebody_else("import", "--db", theirs, "/dev/null")
+    assert code == 1
+    assert one_sentence(told), told
+
+
+def test_a_database_that_may_not_be_read(as_somebody_else: Callable[..., tuple[int, str]], theirs: Path) -> None:
+    theirs.chmod(0)
+    code, told = as_somebody_else("traces", "--db", theirs)
+    assert code == 1
+    assert one_sentence(told), told
 
 
 # --- the screens without a terminal ------------------------------------------------------------------
