@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from textual.app import App
 from textual.binding import ActiveBinding, Binding, BindingType
+from textual.filter import Monochrome, NoColor
 from textual.screen import Screen
 
 from tui import clipboard
@@ -28,10 +30,14 @@ TICK: Final = 0.1
 """Seconds between two looks at the feed."""
 BEHIND: Final = 3
 """Frames that may wait for the terminal before a tick is left out; Textual blocks at 30."""
-SLOW_TICKS: Final = 10
+SLOW_TICKS: Final = 5
 """Ticks left out in a row after which the status line says `slow terminal`."""
+SLOW_SECONDS: Final = 5.0
+"""How long it says so."""
 REMEMBERED: Final = 50
 """Views that `[` and `]` go through."""
+
+_VIEWS: Final = ("requests", "receiver", "trace")
 
 Place = tuple[str, str]
 """A view: its name, and a trace id where it is a trace."""
@@ -46,6 +52,15 @@ def frames_waiting(app: App[Any]) -> int:
     queue = getattr(getattr(getattr(app, "_driver", None), "_writer_thread", None), "_queue", None)
     size = getattr(queue, "qsize", None)
     return int(size()) if callable(size) else 0
+
+
+def few_colours(env: Mapping[str, str]) -> bool:
+    """Whether Textual will send this terminal no more than 16 colours, as Rich decides it: by COLORTERM and TERM."""
+    if env.get("TEXTUAL_COLOR_SYSTEM", "auto") != "auto":
+        return env["TEXTUAL_COLOR_SYSTEM"] == "standard"
+    if env.get("COLORTERM", "").strip().lower() in ("truecolor", "24bit"):
+        return False
+    return not env.get("TERM", "").lower().endswith(("256color", "kitty", "direct"))
 
 
 class TraceApp(App[int]):
@@ -85,9 +100,12 @@ class TraceApp(App[int]):
         self.source_title = title
         self.utc = self.settings.utc
         self.glyphs = glyphs or choose(os.environ, getattr(sys.__stderr__, "encoding", None))
-        self.slow_terminal = False
+        self._slow_until = 0.0
         self._palette: Palette | None = None
         super().__init__()
+        if self.no_color:
+            # Textual turns colours into greys, which are colours too; our marks and reverse video need none.
+            self._filters = [*(one for one in self._filters if not isinstance(one, Monochrome)), NoColor()]
         self.title = title
         self.animation_level = "none"
         self.requests = RequestsScreen()
@@ -128,10 +146,7 @@ class TraceApp(App[int]):
         if wanted and wanted not in self.available_themes:
             self._problems.append(f"There is no theme {wanted!r}: one of {', '.join(self.theme_names)}.")
             wanted = ""
-        few_colours = os.environ.get("TERM", "") in ("linux", "xterm", "screen", "ansi") and not os.environ.get(
-            "COLORTERM"
-        )
-        for name in (wanted, PLAIN if few_colours else DEFAULT, DEFAULT):
+        for name in (wanted, PLAIN if few_colours(os.environ) else DEFAULT, DEFAULT):
             if name and name in self.available_themes:
                 self.theme = name
                 return
@@ -207,13 +222,17 @@ class TraceApp(App[int]):
         self.feed.stop()
         gc.unfreeze()
 
+    @property
+    def slow_terminal(self) -> bool:
+        """Whether the terminal lately did not keep up."""
+        return time.monotonic() < self._slow_until
+
     def _tick(self) -> None:
         if frames_waiting(self) > BEHIND:
             self._left_out += 1
-            self.slow_terminal = self.slow_terminal or self._left_out >= SLOW_TICKS
+            if self._left_out >= SLOW_TICKS:
+                self._slow_until = time.monotonic() + SLOW_SECONDS
             return
-        if self._left_out == 0:
-            self.slow_terminal = False
         self._left_out = 0
         screen = self.screen
         if isinstance(screen, FrameScreen):
@@ -228,6 +247,8 @@ class TraceApp(App[int]):
             self._history.append(place)
             del self._history[:-REMEMBERED]
             self._at = len(self._history) - 1
+        while len(self.screen_stack) > 1 and self._place_of(self.screen)[0] not in _VIEWS:
+            self.pop_screen()
         # A view that is under the present one comes back as it was left.
         for screen in reversed(self.screen_stack[1:] if len(self.screen_stack) > 1 else []):
             if self._place_of(screen) == place:
@@ -238,7 +259,6 @@ class TraceApp(App[int]):
         elif name == "receiver":
             from tui.screens.receiver import ReceiverScreen
 
-            self._pop_to(self.requests)
             self.push_screen(ReceiverScreen())
         elif name == "trace":
             from tui.screens.trace import TraceScreen

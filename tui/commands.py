@@ -104,13 +104,12 @@ class Commands:
         name, _, argument = text.strip().lstrip(":").partition(" ")
         if not name:
             return
-        command = self._by_name.get(name.lower())
+        command, action = self._by_name.get(name.lower()), self._actions().get(name.lower())
+        if action is not None and (command is None or (not argument and self._is_nearer(action))):
+            self._app.run_binding(action)
+            return
         if command is not None:
             command.run(argument.strip())
-            return
-        action = self._actions().get(name.lower())
-        if action is not None:
-            self._app.run_binding(action)
             return
         near = [other for other in self._names() if other.startswith(name.lower()[:2])]
         hint = f"did you mean {', '.join(near[:3])}?" if near else "? lists what there is"
@@ -156,6 +155,11 @@ class Commands:
             for active in self._app.live_bindings()
             if (id := active.binding.id) in BY_ID and id is not None
         }
+
+    @staticmethod
+    def _is_nearer(action: ActiveBinding) -> bool:
+        """Whether it is of a screen on top of the list: there `:copy` means what `c` means."""
+        return (action.binding.id or "").partition(".")[0] not in ("requests", "list", "app")
 
     @staticmethod
     def _fields() -> Iterable[str]:

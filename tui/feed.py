@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -81,8 +81,8 @@ class Snapshot:
     """Traces that came since the list was frozen."""
     last_arrival: int = 0
     """When the newest chunk was received, ns since the epoch; 0 for none."""
-    complaint: str = ""
-    """Why the filter could not be applied."""
+    sender_rates: Mapping[tuple[str, ...], float] = field(default_factory=dict)
+    """Spans per second by `sender_key`."""
 
 
 @dataclass
@@ -134,6 +134,7 @@ class Feed:
         self._lock = threading.Lock()
         self._rate = _Rate()
         self._status: dict[str, Any] | None = None
+        self._sender_rates: Mapping[tuple[str, ...], float] = {}
         self._link_problem = ""
         self._held: tuple[str, ...] = ()
         self._database: Database | None = None
@@ -161,9 +162,8 @@ class Feed:
         self._wake.set()
         for thread in self._threads:
             thread.join(timeout=3)
-        for database in (self._database, self._for_bodies):
-            if database is not None and database is not self._source:
-                database.close()
+        if self._for_bodies is not None:
+            self._for_bodies.close()
 
     def set_view(self, view: View) -> None:
         """Show something else; the next snapshot has it."""
@@ -244,6 +244,13 @@ class Feed:
             except StoreError as error:
                 self._say(str(error))
                 self._pause(1.0)
+            except Exception as error:  # noqa: BLE001 - a defect must be seen, not leave a list that stands still
+                self._say(f"Reading the spans failed ({type(error).__name__}: {error}); beginning anew.")
+                self._pause(2.0)
+            finally:
+                if self._database is not None and self._database is not self._source:
+                    self._database.close()
+                self._database = None
 
     def _say(self, problem: str) -> None:
         if problem != self.snapshot.problem:
@@ -333,18 +340,14 @@ class Feed:
     def _publish(self, index: Index, view: View, frozen: bool, generation: int, loading: float | None) -> None:
         """A new snapshot with the selection made anew, or kept when the list is frozen."""
         old = self.snapshot
-        if frozen and old.frozen and view == old.view:
+        kept = frozen and old.frozen and view == old.view
+        if kept:
             selection = old.selection if index is old.index else _carry_over(old, index)
         else:
-            with index.lock:
-                # Slots and columns only ever grow, so the lock is not needed while the rows are being put in order.
-                now = time.time_ns() if self.live else _newest(index)
-            selection = select(index, view, now)
-            if frozen:
-                self._frozen_at = index.traces
-        if frozen and not old.frozen:
+            selection = select(index, view, time.time_ns() if self.live else _newest(index))
+        if not kept:
             self._frozen_at = index.traces
-        elif frozen and index is not old.index:
+        elif index is not old.index:
             self._frozen_at = max(0, index.traces - old.meanwhile)
         self.snapshot = replace(
             self._measured(old, index, generation),
@@ -374,6 +377,7 @@ class Feed:
             spans_per_s=spans_per_s,
             requests_per_s=requests_per_s,
             status=self._status,
+            sender_rates=self._sender_rates,
             problem=self._link_problem,
             generation=generation,
             last_arrival=_newest(index),
@@ -384,11 +388,14 @@ class Feed:
         assert self._make_link is not None
         link: Link | None = None
         held: tuple[str, ...] = ()
+        marks: deque[tuple[float, dict[tuple[str, ...], int]]] = deque()
         while not self._ended.is_set():
             try:
                 if link is None:
                     link, held = self._make_link(), ()
-                self._status = link.status()
+                status = link.status()
+                self._sender_rates = _sender_rates(marks, status)
+                self._status = status
                 self._link_problem = link.problem or _banner(self._status)
                 if held != self._held:
                     held = self._held
@@ -403,6 +410,27 @@ class Feed:
 
 def _banner(status: dict[str, Any] | None) -> str:
     return str(status.get("message") or "") if status else ""
+
+
+def sender_key(sender: Mapping[str, Any]) -> tuple[str, ...]:
+    """Who a sender of the receiver's status is."""
+    return tuple(str(sender.get(part, "")) for part in ("peer", "service", "instance", "source"))
+
+
+def _sender_rates(
+    marks: deque[tuple[float, dict[tuple[str, ...], int]]], status: dict[str, Any] | None
+) -> Mapping[tuple[str, ...], float]:
+    """Spans per second of each sender over the last seconds; `marks` is what it remembers."""
+    senders = (status or {}).get("senders")
+    now = time.monotonic()
+    counted = {sender_key(one): int(one.get("spans", 0)) for one in senders} if isinstance(senders, list) else {}
+    marks.append((now, counted))
+    while len(marks) > 1 and now - marks[1][0] >= RATE_WINDOW:
+        marks.popleft()
+    then, before = marks[0]
+    if len(marks) < 2:
+        return {}
+    return {key: (spans - before.get(key, 0)) / max(1.0, now - then) for key, spans in counted.items()}
 
 
 def _requests(index: Index) -> int:

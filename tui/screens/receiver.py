@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
 from textual.widget import Widget
 
-from tui.feed import Snapshot
+from tui.feed import Snapshot, sender_key
 from tui.keys import bindings
 from tui.screens.frame import FrameScreen
 from tui.screens.help import Lines
@@ -20,7 +18,6 @@ from tui.widgets.table import VirtualTable
 
 QUIET_NS: Final = 60_000_000_000
 """After this long without a span the recipe is shown."""
-_RATE_WINDOW: Final = 10.0
 _SECOND: Final = 1_000_000_000
 
 Line = list[Part]
@@ -88,7 +85,6 @@ class ReceiverScreen(FrameScreen):
 
     def __init__(self) -> None:
         super().__init__()
-        self._marks: deque[tuple[float, dict[tuple[str, ...], int]]] = deque()
         self._status: dict[str, Any] | None = None
         self._recipe: bool | None = None
         self._made: object = None
@@ -112,15 +108,13 @@ class ReceiverScreen(FrameScreen):
     def quiet(self, snapshot: Snapshot) -> int:
         """Nanoseconds since a span came, or since there is a receiver to send to."""
         since = max(snapshot.last_arrival, int((snapshot.status or {}).get("started") or 0))
-        return max(0, time.time_ns() - since) if since else 0
+        return max(0, self.feed.now() - since) if since else 0
 
     def update(self, snapshot: Snapshot) -> None:
         """Once a second there is something new to say."""
         status = snapshot.status
-        if status is not self._status:
-            self._status = status
-            self._mark(status)
-        made = (id(status), snapshot.spans, snapshot.traces, self._recipe, self.size, int(time.time()))
+        self._status = status
+        made = (id(status), snapshot.spans, snapshot.traces, self._recipe, self.size, self.feed.now() // _SECOND)
         if made == self._made:
             return
         self._made = made
@@ -208,21 +202,22 @@ class ReceiverScreen(FrameScreen):
     def _senders(self, status: dict[str, Any]) -> list[Line]:
         p, wide = self.palette, self.size.width >= 120
         narrow = self.size.width < 72
-        senders = sorted(_list(status, "senders"), key=lambda one: -_number(one, "last"))
-        head = f" {fit('SENDER', 16)}  {fit('SERVICE', 14)}"
+        senders = sorted(_list(status, "senders"), key=lambda one: (str(one.get("service")), sender_key(one)))
+        peer = 22 if wide else 16
+        head = f" {fit('SENDER', peer)}  {fit('SERVICE', 14)}"
         if not narrow:
             head += f"  {fit('SPANS', 11, True)}  {fit('SPANS/S', 7, True)}"
         head += f"  {fit('LAST', 9, True)}"
         if wide:
             head += f"  {fit('SOURCE', 12)}  {fit('INSTANCE', 24)}  EXPORTER"
         lines: list[Line] = [[], [(head, p.header)]]
-        rates = self._rates()
+        rates = self.feed.snapshot.sender_rates
         for sender in senders:
-            key = _key(sender)
+            key = sender_key(sender)
             last = _number(sender, "last")
-            age = max(0, time.time_ns() - last)
+            age = max(0, self.feed.now() - last)
             line: Line = [
-                (f" {fit(_host(str(sender.get('peer', ''))), 16)}  ", p.base),
+                (f" {fit(str(sender.get('peer', '')), peer)}  ", p.base),
                 (fit(str(sender.get("service", "")) or "(no service.name)", 14), p.base),
             ]
             if not narrow:
@@ -281,20 +276,6 @@ class ReceiverScreen(FrameScreen):
             )
         return lines
 
-    # -- rates by sender ----------------------------------------------------------------------------------
-    def _mark(self, status: dict[str, Any] | None) -> None:
-        now = time.monotonic()
-        self._marks.append((now, {_key(one): _number(one, "spans") for one in _list(status, "senders")}))
-        while len(self._marks) > 1 and now - self._marks[1][0] >= _RATE_WINDOW:
-            self._marks.popleft()
-
-    def _rates(self) -> dict[tuple[str, ...], float]:
-        if len(self._marks) < 2:
-            return {}
-        (then, before), (now, after) = self._marks[0], self._marks[-1]
-        seconds = max(1.0, now - then)
-        return {key: (spans - before.get(key, 0)) / seconds for key, spans in after.items()}
-
     # -- keys -------------------------------------------------------------------------------------------
     def action_copy(self) -> None:
         """What to paste."""
@@ -316,20 +297,6 @@ def _list(status: dict[str, Any] | None, key: str) -> Sequence[dict[str, Any]]:
 def _number(status: dict[str, Any], key: str) -> int:
     value = status.get(key)
     return value if isinstance(value, int) else 0
-
-
-def _key(sender: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(str(sender.get(part, "")) for part in ("peer", "service", "instance", "source"))
-
-
-def _host(peer: str) -> str:
-    """`ipv4:127.0.0.1:51234` as gRPC writes it, without scheme and port."""
-    kind, _, rest = peer.partition(":")
-    if kind == "ipv4":
-        return rest.rpartition(":")[0] or rest
-    if kind == "ipv6":
-        return rest.rpartition(":")[0].strip("[]").replace("%5B", "").replace("%5D", "") or rest
-    return "unix socket" if kind == "unix" else peer
 
 
 def _ago(ns: int) -> str:

@@ -63,7 +63,7 @@ def layout(width: int) -> Layout:
     left = max(0, width - used - 1)
     if what:
         left -= gap
-        name = min(max(22, left * 9 // 20), 48)
+        name = min(max(22, left * 11 // 20), 60)
         what = max(0, left - name)
     else:
         name = left
@@ -165,6 +165,8 @@ class RequestLines:
         parts += self._about(row, columns, gap)
         if columns.client:
             client = client_of(row.request.user_agent) if row.request else " ".join(row.services)
+            if len(client) > columns.client and "/" in client:
+                client = f"{self._glyphs.ellipsis}/{client.partition('/')[2]}"  # which controller says more than whose
             parts.append((fit(client, columns.client) + gap, p.dim))
         parts += self._code(row, columns.code, gap)
         slow = row.duration_ns >= 1_000_000_000
@@ -297,11 +299,12 @@ class RequestsScreen(FrameScreen):
         if snapshot is not self._shown:
             self._shown = snapshot
             table.source = RequestLines(self.feed, snapshot, self.palette, self.glyphs, utc=self.trace_app.utc)
+            table.sync()
+            self._title(snapshot)
+            self._hint(snapshot)
         elif isinstance(table.source, RequestLines):
             table.source.pass_time()
-        table.sync()
-        self._title(snapshot)
-        self._hint(snapshot)
+            table.sync()
 
     def repaint(self) -> None:
         """Other colours or another time zone."""
@@ -363,7 +366,8 @@ class RequestsScreen(FrameScreen):
             space = "" if text.startswith(" ") else " "
             parts.append((space + printable(text), style_named(p, style)))
         if state := state_text(row):
-            parts.append((f"  {g.unseen} {state}" if row.settled is Settled.MISSING else f"  {state}", p.dim))
+            mark = f"{g.unseen} " if row.settled is Settled.MISSING else ""
+            parts.append((f" {' ' if parts else ''}{mark}{state}", p.dim))
         who = client_of(row.request.user_agent) if row.request and self.size.width < 92 else ""
         source = row.source if len(self.feed.snapshot.index.sources) > 1 else ""
         facts = [printable(fact, 40) for fact in (who, *row.services, source) if fact]
@@ -375,7 +379,7 @@ class RequestsScreen(FrameScreen):
             return "reading …" if not self.glyphs.ascii else "reading ..."
         if not snapshot.spans:
             if not self.feed.live:
-                return "The recording holds no spans."
+                return "No spans have been read from the recording."
             return (
                 f"No span has arrived yet; {self.trace_app.key_of('app.next')} shows what is listening and what to do."
             )

@@ -71,6 +71,8 @@ class Prompt(Horizontal):
         width: 1fr; background: $background; color: $foreground; background-tint: $background 0%;
     }
     Prompt Input > .input--suggestion { color: $state-dim; }
+    Prompt Input:nocolor > .input--cursor { text-style: reverse; }
+    Prompt Input:nocolor > .input--suggestion { text-style: dim; }
     """
 
     class Changed(Message):

@@ -46,8 +46,6 @@ class StatusLine(OneLine):
         left: list[Part] = [(f" {self._title}", p.title)]
         if slow:
             left.append((f"  {self.glyphs.suspicious} slow terminal", p.warning))
-        if snapshot.frozen:
-            left.append((f"  frozen, {count(snapshot.meanwhile)} new", p.warning))
         # Each with how much it matters (0 is dropped last) in the order in which they stand.
         facts: list[tuple[int, list[Part]]] = []
         if snapshot.loading is not None:
