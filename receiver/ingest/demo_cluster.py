@@ -363,10 +363,10 @@ class Cluster:
             (7, self._review),
             (6, self._kubelet_read),
             (5, self._operator),
-            (5, self._watch),
             (4, self._missing),
             (3, self._discovery),
             (2, self._conflict),
+            (1, self._watch),
         )
         chosen = spans.random.randrange(sum(weight for weight, _ in deeds))
         for weight, deed in deeds:
@@ -390,16 +390,15 @@ class Cluster:
 
     def _controller_read(self, spans: Spans, at: int, plane: Plane) -> None:
         namespace, name, replica_set, _ = spans.random.choice(self._sets)
-        target = spans.random.choice(
+        controller, target = spans.random.choice(
             (
-                Target("get", REPLICASETS, namespace, replica_set),
-                Target("get", DEPLOYMENTS, namespace, name),
-                Target("get", CONFIGMAPS, namespace, "kube-root-ca.crt"),
-                Target("get", SERVICEACCOUNTS, namespace, "default"),
+                ("generic-garbage-collector", Target("get", REPLICASETS, namespace, replica_set)),
+                ("generic-garbage-collector", Target("get", DEPLOYMENTS, namespace, name)),
+                ("root-ca-certificate-publisher", Target("get", CONFIGMAPS, namespace, "kube-root-ca.crt")),
+                ("service-account-controller", Target("get", SERVICEACCOUNTS, namespace, "default")),
             )
         )
-        part = spans.random.choice(("generic-garbage-collector", "root-ca-certificate-publisher", "resourcequota"))
-        request(spans, at, plane, _controller(part), target)
+        request(spans, at, plane, _controller(controller), target)
 
     def _controller_write(self, spans: Spans, at: int, plane: Plane) -> None:
         namespace, name, replica_set, _ = spans.random.choice(self._sets)
