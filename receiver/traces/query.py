@@ -355,7 +355,7 @@ class _Traces:
         """By trace the fact that gives its audit id: the SERVER span's, else the verb span's."""
         hi, lo, name = (self._fact(column, self.server) for column in ("audit_hi", "audit_lo", "audit_name"))
         own = (hi | lo | name) != 0
-        facts: Array = np.where(own | (self.verb_fact < 0), self.server, self.verb_fact)
+        facts: Array = np.where(own, self.server, self.verb_fact)
         return facts
 
     def _trace_id(self, digits: str) -> Array:

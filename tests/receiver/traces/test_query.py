@@ -1,0 +1,439 @@
+"""Filters and orders: what they say, against a plain and slow reading of the same rows."""
+
+from __future__ import annotations
+
+import gc
+import random
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from receiver.store.chunk import APISERVER, FACT, FLAG_FACTS, FLAG_REQUEST, ROLE_SERVER, SPAN, Chunk, Resource
+from receiver.store.index import Index
+from receiver.traces import query as query_module
+from receiver.traces.model import TraceSummary
+from receiver.traces.query import MAX_QUERY, MIN_ID_DIGITS, SORTS, Query, QueryError, Term, View, select
+from receiver.traces.reader import summaries
+from tests.receiver.traces import shapes
+from tests.receiver.traces.shapes import CLIENT, GRPC, HTTP, INTERNAL, SERVER, T0, Recorder, chunks_of
+
+LATER = T0 + 60_000_000_000
+MINUTE = 60_000_000_000
+
+
+def view(text: str = "", **fields: Any) -> View:
+    values: dict[str, Any] = {
+        "window_ns": None,
+        "errors_only": False,
+        "hide_noise": False,
+        "sort": "start",
+        "reverse": False,
+    }
+    return View(query=Query.parse(text), **{**values, **fields})
+
+
+# --- the language ---------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("", []),
+        ("   ", []),
+        ("Pods", [("", "pods")]),
+        ("verb=Create  resource=pods web", [("verb", "create"), ("resource", "pods"), ("", "web")]),
+        ("namespace=kube-system", [("ns", "kube-system")]),
+        ("NS=a", [("ns", "a")]),
+        ('"two words"', [("", "two words")]),
+        ("ua='Go http'", [("ua", "go http")]),
+        ('"verb=get"', [("", "verb=get")]),
+        ("name=a=b", [("name", "a=b")]),
+        ("name='a=b'c", [("name", "a=bc")]),
+        ("ns=", [("ns", "")]),
+        ("code=5xx", [("code", "5xx")]),
+        ("code=", [("code", "")]),
+        ("/api=v1", [("", "/api=v1")]),
+        ("=x", [("", "=x")]),
+        ('""', [("", "")]),
+        ("it\u2019s", [("", "it\u2019s")]),
+        ("trace=ABCDEF", [("trace", "abcdef")]),
+    ],
+)
+def test_a_filter_is_words_and_fields(text: str, terms: list[tuple[str, str]]) -> None:
+    assert Query.parse(text).terms == tuple(Term(*term) for term in terms)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("colour=red", "colour is no field"),
+        ("verb!=watch", "is not understood"),
+        ("name~=x", "is not understood"),
+        ("duration>=5", "is not understood"),
+        ("code=abc", "is no status code"),
+        ("code=1000", "is no status code"),
+        ("trace=xyz", "is no trace id"),
+        ("trace=" + "0" * 33, "is no trace id"),
+        ("trace=", "is no trace id"),
+        ('"open', 'a " without its end'),
+        ("it's", "a ' without its end"),
+        ("x" * (MAX_QUERY + 1), "longer than"),
+    ],
+)
+def test_what_is_not_understood_is_said_in_one_sentence(text: str, says: str) -> None:
+    with pytest.raises(QueryError, match=says) as caught:
+        Query.parse(text)
+    assert str(caught.value).count(". ") == 0
+    assert len(str(caught.value)) < 250
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_filter_or_a_sentence(text: str) -> None:
+    try:
+        parsed = Query.parse(text)
+    except QueryError:
+        return
+    select(Index(), View(parsed, None, False, True, "resource", False), LATER)
+
+
+def test_an_unknown_order_is_an_error() -> None:
+    with pytest.raises(QueryError, match="is no order"):
+        select(Index(), view(sort="colour"), LATER)
+
+
+# --- against the slow way -------------------------------------------------------------------------
+AUDITS = ("91094b44-5c10-49f0-9182-902c188ed283", "91094b44-ffff-49f0-9182-902c188ed283", "Ticket-4711", "")
+AGENTS = ("kubectl/v1.32.4 (linux/amd64)", "kube-scheduler/v1.36", "Straße", "")
+PATHS = (
+    "/api/v1/namespaces/default/pods/web",
+    "/api/v1/namespaces/default/pods/web/status",
+    "/api/v1/namespaces/kube-system/pods",
+    "/api/v1/namespaces/kube-system",
+    "/apis/apps/v1/namespaces/team-a/deployments/Web?watch=true",
+    "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/n1",
+    "/api/v1/nodes/n1",
+    "/livez",
+    "/readyz?verbose",
+    "/metrics/slis",
+    "/metricsish",
+    "/version",
+)
+SERVICES = ("apiserver", "etcd", "label-injector", "Kubelet", "")
+
+
+def make(rec: Recorder, chance: random.Random, trace: str) -> None:
+    """One trace of a shape that occurs, or does not."""
+    options: dict[str, Any] = {"trace": trace, "at": chance.randrange(0, 5), "ms": chance.randrange(0, 4)}
+    shape = chance.randrange(6)
+    if shape == 0:
+        rec.span(chance.choice(("authentication", "syncPod")), INTERNAL, scope=shapes.FILTER, **options)
+        if chance.random() < 0.3:
+            rec.span("x", INTERNAL, b"\7" * 8, scope=shapes.FILTER, **options)
+        return
+    if shape == 1:
+        parent = b"\7" * 8 if chance.random() < 0.3 else None
+        failed = int(chance.random() < 0.3) * 2
+        service, kind = chance.choice((("apiserver", CLIENT), ("etcd", SERVER), ("etcd", CLIENT)))
+        rec.span("etcdserverpb.KV/Range", kind, parent, scope=GRPC, service=service, status=failed, **options)
+        return
+    target = chance.choice(PATHS)
+    values: dict[str, Any] = {
+        "http.request.method": chance.choice(("GET", "PUT", "DELETE", "POST")),
+        "http.response.status_code": chance.choice((200, 201, 404, 500, 0)),
+        "user_agent.original": chance.choice(AGENTS),
+        "audit-id": chance.choice(AUDITS),
+    }
+    if chance.random() < 0.8:
+        values["http.target"] = target
+    name = chance.choice(("GET", "GET /api/v1/namespaces/{:namespace}/pods"))
+    instance = chance.choice(("apiserver-a", "apiserver-b", ""))
+    server = rec.span(name, SERVER, scope=HTTP, values=values, instance=instance, **options)
+    if chance.random() < 0.6:
+        verb = {
+            "verb": "WATCH",
+            "resource": chance.choice(("pods", "nodes")),
+            "api-version": "v1",
+            "namespace": chance.choice(("default", "")),
+            "user-agent": chance.choice(AGENTS),
+            "audit-id": chance.choice(AUDITS),
+            "url": target,
+        }
+        rec.span("List", INTERNAL, server, values=verb, **options)
+    if chance.random() < 0.3:
+        names = {"webhook": chance.choice(("a.example.com", "b")), "configuration": chance.choice(("Policy", "x"))}
+        rec.span("Call mutating webhook", INTERNAL, server, values=names, **options)
+    if chance.random() < 0.4:
+        failed = int(chance.random() < 0.3) * 2
+        rec.span("x", SERVER, server, service=chance.choice(SERVICES), scope="", status=failed, **options)
+
+
+class Sample:
+    """Some traces, and all that a filter can ask about them, taken the plain way."""
+
+    def __init__(self, seed: int, count: int = 25) -> None:
+        chance = random.Random(seed)
+        rec = Recorder()
+        for number in range(count):
+            make(rec, chance, f"trace {number}")
+        requests = rec.requests()
+        self.index = Index()
+        # some arrive long after the first; two listeners
+        half = len(requests) // 2
+        first = chunks_of(requests[:half], T0, "Local")
+        second = chunks_of(requests[half:], T0 + MINUTE, "cp-2")
+        for chunk in second:
+            chunk.id += half
+        self.index.extend(first)
+        self.index.extend(second)
+        self.rows = summaries(self.index, range(self.index.traces), LATER)
+        self.configurations: dict[str, set[str]] = {}
+        for _, _, _, span in rec.spans:
+            for pair in span.attributes:
+                if pair.key == "configuration":
+                    self.configurations.setdefault(span.trace_id.hex(), set()).add(pair.value.string_value)
+
+    def texts(self, row: TraceSummary) -> list[str]:
+        found = [row.headline, *row.services, *row.webhooks, *self.configurations.get(row.trace_id, ())]
+        request = row.request
+        if request is not None:
+            resource = f"{request.resource}/{request.subresource}" if request.subresource else request.resource
+            found += [request.verb, resource, f"{request.namespace}/{request.name}", request.user_agent]
+            if not request.resource:
+                found.append(request.path)
+        return [text.casefold() for text in found]
+
+    def holds(self, row: TraceSummary, term: Term) -> bool:
+        value, request = term.value, row.request
+        if not term.field:
+            if not value or any(value in text for text in self.texts(row)):
+                return True
+            digits = value.replace("-", "")
+            long = len(digits) >= MIN_ID_DIGITS
+            if long and "-" not in value and row.trace_id.startswith(value):
+                return True
+            if request is None:
+                return False
+            audit = request.audit_id.casefold()
+            if audit == AUDITS[2].casefold():
+                return value in audit or value == str(request.code)
+            return (long and audit.startswith(value)) or value == str(request.code)
+        if term.field == "service":
+            return value in [service.casefold() for service in row.services]
+        if term.field == "trace":
+            return row.trace_id.startswith(value)
+        if term.field == "source":
+            return row.source.casefold() == value
+        if term.field == "instance":
+            return row.instance.casefold().startswith(value)
+        if request is None:
+            return False
+        if term.field == "code":
+            return str(request.code or "") == value or f"{(request.code or 0) // 100}xx" == value
+        if term.field == "ua":
+            return value in request.user_agent.casefold()
+        if term.field == "audit":
+            return request.audit_id.casefold().startswith(value)
+        if term.field == "resource":
+            resource, slash, subresource = value.partition("/")
+            return request.resource == resource and (not slash or request.subresource == subresource)
+        field = {"ns": "namespace"}.get(term.field, term.field)
+        return str(getattr(request, field)).casefold() == value
+
+    def noise(self, slot: int, row: TraceSummary) -> bool:
+        if row.errors:
+            return False
+        request = row.request
+        if request is not None:
+            if request.resource:
+                return request.resource == "leases"
+            head = request.path.split("/")[1:2]
+            return bool(head) and head[0] in ("livez", "readyz", "healthz", "metrics")
+        head_row = int(self.index.head_row[slot])
+        if self.index.parent[head_row] != 0:
+            return False
+        if row.headline == "authentication":
+            return row.spans == 1
+        client = int(self.index.kind_status[head_row]) & 15 == CLIENT
+        return client and row.headline.startswith("etcdserverpb.") and row.services[:1] == ("apiserver",)
+
+
+SAMPLES = [Sample(seed) for seed in range(6)]
+WORDS = (
+    "pods", "POD", "default/we", "default/", "/web", "kube-system/kube", "pods/status", "s/s", "status", "a", "/",
+    "kubectl/v1", "STRASSE", "injector", "kubelet", "policy", "example.com", "404", "500", "livez", "metrics", "watch",
+    "list", "91094",
+    "91094b44", "91094b44-5c10", "91094b44-5c10-49f0-9182-902c188ed283", "91094b445c10", "ticket", "4711",
+    "authentication", "etcdserverpb", "nothing like it", "00", "{:namespace}",
+)  # fmt: skip
+FIELD_WORDS = (
+    "verb=get", "verb=WATCH", "verb=", "resource=pods", "resource=pods/status", "resource=pods/", "resource=leases",
+    "ns=default", "ns=", "namespace=KUBE-SYSTEM", "name=web", "name=Web", "name=", "ua=kubectl", "ua=", "code=404",
+    "code=4xx", "code=2xx", "code=", "group=apps", "group=", "audit=91094b44-5", "audit=9", "audit=ticket", "audit=",
+    "instance=apiserver-a", "instance=apiserver", "instance=", "source=local", "source=cp-2", "source=x",
+    "service=etcd", "service=apiserver", "service=kubelet", "service=nobody",
+)  # fmt: skip
+
+
+def check(sample: Sample, words: list[str], errors_only: bool, hide_noise: bool, window: int | None) -> None:
+    parsed = Query.parse(" ".join(f'"{word}"' if " " in word else word for word in words))
+    now = T0 + MINUTE + MINUTE // 2
+    expected, hidden = set(), 0
+    for slot, row in enumerate(sample.rows):
+        wanted = all(sample.holds(row, term) for term in parsed.terms)
+        if errors_only and not (row.errors or (row.request is not None and (row.request.code or 0) >= 400)):
+            wanted = False
+        if window is not None and int(sample.index.last_received[slot]) < now - window:
+            wanted = False
+        if wanted and hide_noise and sample.noise(slot, row):
+            hidden += 1
+        elif wanted:
+            expected.add(slot)
+    found = select(sample.index, View(parsed, window, errors_only, hide_noise, "start", False), now)
+    assert set(found.slots.tolist()) == expected
+    assert (found.hidden_noise, found.total, len(found.slots)) == (hidden, sample.index.traces, len(expected))
+    assert found.slots.dtype == np.int32
+
+
+@pytest.mark.parametrize("word", WORDS + FIELD_WORDS)
+def test_one_term_selects_what_the_slow_way_finds(word: str) -> None:
+    for sample in SAMPLES:
+        check(sample, [word], False, False, None)
+
+
+@pytest.mark.parametrize("errors_only", [False, True])
+@pytest.mark.parametrize("hide_noise", [False, True])
+@pytest.mark.parametrize("window", [None, MINUTE])
+def test_a_view_without_a_filter(errors_only: bool, hide_noise: bool, window: int | None) -> None:
+    for sample in SAMPLES:
+        check(sample, [], errors_only, hide_noise, window)
+
+
+@given(
+    st.sampled_from(SAMPLES),
+    st.lists(st.sampled_from(WORDS + FIELD_WORDS) | st.text("/abdeowx-.", min_size=1, max_size=4), max_size=3),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from((None, MINUTE)),
+)
+@settings(max_examples=200, deadline=None)
+def test_all_terms_must_hold(
+    sample: Sample, words: list[str], errors_only: bool, hide_noise: bool, window: int | None
+) -> None:
+    check(sample, words, errors_only, hide_noise, window)
+
+
+def test_any_start_of_a_trace_id_finds_it() -> None:
+    sample = SAMPLES[0]
+    for slot, row in enumerate(sample.rows):
+        for length in (MIN_ID_DIGITS, 15, 16, 17, 31, 32):
+            for text in (row.trace_id[:length].upper(), f"trace={row.trace_id[:length]}"):
+                assert slot in select(sample.index, view(text), LATER).slots
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("sort", SORTS)
+def test_orders(sort: str, reverse: bool) -> None:
+    for sample in SAMPLES:
+
+        def newest(slot: int, sample: Sample = sample) -> int:
+            start, arrived = sample.rows[slot].start, int(sample.index.first_received[slot])
+            return -(min(start, arrived) if start else arrived)
+
+        def key(slot: int, sample: Sample = sample) -> Any:
+            row = sample.rows[slot]
+            request = row.request
+            if sort in ("duration", "spans", "errors"):
+                return -{"duration": row.duration_ns, "spans": row.spans, "errors": row.errors}[sort]
+            if sort == "code":
+                return -((request.code if request else 0) or 0)
+            texts = ["", ""]
+            if request is not None:
+                texts = {
+                    "verb": [request.verb, ""],
+                    "resource": [request.resource, request.subresource],
+                    "namespace": [request.namespace, ""],
+                    "client": [request.user_agent, ""],
+                }[sort]
+            return tuple((not text, text.casefold()) for text in texts)
+
+        slots = list(range(sample.index.traces))
+        if sort == "start":
+            expected = sorted(slots, key=lambda slot: -newest(slot) if reverse else newest(slot))
+        else:
+            expected = sorted(slots, key=newest)
+            expected.sort(key=key, reverse=reverse)  # a stable sort stays stable when reversed
+            if sort not in ("duration", "spans", "errors", "code"):
+                expected.sort(key=lambda slot: sample.rows[slot].request is None)
+        found = select(sample.index, view(sort=sort, reverse=reverse), LATER).slots.tolist()
+        assert found == expected
+
+
+def test_a_clock_that_is_ahead_does_not_hold_the_top() -> None:
+    rec = Recorder()
+    rec.span("ahead", trace="a", at=1e9)
+    rec.span("now", trace="b", at=0)
+    rec.span("without time", trace="c", at=-T0 / 1e6)
+    index = rec.index(received=T0 + 1000)
+    names = [index.names[index.name[index.head_row[slot]]] for slot in select(index, view(), LATER).slots]
+    assert names == ["without time", "ahead", "now"]
+
+
+# --- cost -----------------------------------------------------------------------------------------
+def many(traces: int) -> Index:
+    """Traces of one request span, each with a name of its own."""
+    spans = np.zeros(traces, SPAN)
+    spans["trace_hi"], spans["trace_lo"] = 1, np.arange(1, traces + 1)
+    spans["span"], spans["name"] = 1, 1
+    spans["start"] = T0 + np.arange(traces)
+    spans["end"] = spans["start"] + 1000
+    spans["kind_status"], spans["flags"] = SERVER, APISERVER | FLAG_REQUEST | FLAG_FACTS
+    facts = np.zeros(traces, FACT)
+    facts["row"], facts["role"], facts["code"] = np.arange(traces), ROLE_SERVER, 200
+    strings = ["", "GET", "get", "pods", "default", "/api", *(f"web-{number}" for number in range(traces))]
+    facts["verb"], facts["resource"], facts["namespace"], facts["detail"] = 2, 3, 4, 5
+    facts["name"] = np.arange(traces) + 6
+    index = Index()
+    chunk = Chunk(1, "local", "", T0, strings, [Resource("apiserver", "a")], spans, facts, b"")
+    index.extend([chunk])
+    return index
+
+
+def test_a_hundred_thousand_traces_cost_no_python_time_each() -> None:
+    """The bound is ten times what it takes, so that a busy machine passes and a loop over traces does not."""
+    index = many(100_000)
+    wanted = view("default web-9999 verb=get", hide_noise=True, sort="namespace")
+    select(index, wanted, LATER)
+    best = 1.0
+    for _ in range(5):
+        began = time.perf_counter()
+        found = select(index, wanted, LATER)
+        best = min(best, time.perf_counter() - began)
+    assert len(found.slots) == 11
+    assert best < 0.15
+
+
+def test_strings_that_came_since_are_found_and_old_ones_not_asked_again() -> None:
+    rec = Recorder()
+    rec.span("first", trace="a")
+    requests = rec.requests()
+    index = Index()
+    index.extend(chunks_of(requests))
+    assert len(select(index, view("second"), LATER).slots) == 0
+    rec.span("second", trace="b")
+    later = chunks_of(rec.requests()[1:])
+    later[0].id = 2
+    index.extend(later)
+    assert len(select(index, view("second"), LATER).slots) == 1
+
+
+def test_what_is_kept_for_an_index_goes_with_it() -> None:
+    gc.collect()
+    before = len(query_module._strings)
+    index = many(10)
+    select(index, view("web"), LATER)
+    assert len(query_module._strings) == before + 1
+    del index
+    gc.collect()
+    assert len(query_module._strings) == before
