@@ -286,10 +286,13 @@ def test_self_time_is_what_no_child_covers(spans: list[Span]) -> None:
 
 
 def test_a_circle_is_cut_at_its_earliest_member() -> None:
-    trace = built([span(1, 3, 30, 40), span(2, 1, 10, 20), span(3, 2, 20, 30), span(4, 3, 50, 60)])
+    circle = [span(1, 3, 30, 40), span(2, 1, 10, 20), span(3, 2, 20, 30)]
+    trace = built([*circle, span(4, 3, 50, 60)])
     assert drawn(trace) == (
         "*span 2 apiserver c\n   span 3 apiserver >\n     span 1 apiserver >\n     span 4 apiserver >"
     )
+    trace = built([*circle, span(4, 3, 5, 25)])  # not a member, though it starts before them
+    assert [root.span.span_id for root in trace.roots] == [f"{2:016x}"]
 
 
 def test_the_headline_is_the_outermost_request() -> None:
