@@ -7,6 +7,7 @@ the spans that are looked at and no others (measured: decoding everything costs 
 from __future__ import annotations
 
 import secrets
+import weakref
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Final
@@ -133,6 +134,40 @@ def _services(index: Index, rows: Array, positions: Array, traces: int) -> list[
     return found
 
 
+_BIG: Final = 5_000
+_big_known: weakref.WeakKeyDictionary[Index, dict[int, tuple[int, tuple[str, ...], int]]] = weakref.WeakKeyDictionary()
+
+
+def _looked_through(index: Index, slots: Array, now: int, live: bool) -> tuple[list[tuple[str, ...]], list[int]]:
+    """What only all spans of a trace can tell: (services, missing parents) of each trace.
+
+    Of traces with very many spans the answer is kept, and while spans go on coming it is not asked again: a row on
+    screen must not cost more the longer somebody reuses one trace id.
+    """
+    known = _big_known.setdefault(index, {})
+    services: list[tuple[str, ...]] = [()] * len(slots)
+    missing = [0] * len(slots)
+    counts = index.span_count[slots]
+    open_ = np.ones(len(slots), bool)
+    big = np.flatnonzero(counts > _BIG).tolist()
+    for i in big:
+        held = known.get(int(slots[i]))
+        arriving = live and now - int(index.last_received[slots[i]]) < SETTLE_NS
+        if held is not None and (arriving or held[0] == counts[i]):
+            _, services[i], missing[i] = held
+            open_[i] = False
+    asked = np.flatnonzero(open_)
+    rows, positions = _rows(index, slots[asked])
+    found = _services(index, rows, positions, len(asked))
+    lacking = _missing(index, rows, positions, len(asked)).tolist()
+    for i, those, count in zip(asked.tolist(), found, lacking, strict=True):
+        services[i], missing[i] = those, count
+    for i in big:
+        if open_[i]:
+            known[int(slots[i])] = (int(counts[i]), services[i], missing[i])
+    return services, missing
+
+
 # --- facts ----------------------------------------------------------------------------------------
 def _facts(index: Index, wanted: Array) -> list[Facts | None]:
     """The facts of these ids, None for -1."""
@@ -217,9 +252,7 @@ def summaries(index: Index, slots: Sequence[int] | Array, now: int, *, live: boo
     if not len(at):
         return []
     with index.lock:
-        rows, positions = _rows(index, at)
-        services = _services(index, rows, positions, len(at))
-        missing = _missing(index, rows, positions, len(at)).tolist()
+        services, missing = _looked_through(index, at, now, live)
         requests = _requests(index, at)
         hooks = _webhooks(index, at)
         head = index.head_row[at]
@@ -262,8 +295,8 @@ def load(index: Index, trace_id: str, now: int, cap: int = SPAN_CAP, *, live: bo
     Args:
         trace_id: 32 hex digits.
         now, live: as for `summaries`.
-        cap: of a trace with more spans the last arrived ones are taken and `left_out` counts the others; parents
-            among those count as seen, though their children are roots marked ORPHAN.
+        cap: of a trace with more spans the headline and the last arrived ones are taken and `left_out` counts the
+            others; parents among those count as seen, though their children are roots marked ORPHAN.
     """
     with index.lock:
         slot = index.slot_of(trace_id)
@@ -273,6 +306,9 @@ def load(index: Index, trace_id: str, now: int, cap: int = SPAN_CAP, *, live: bo
         rows, positions = _rows(index, one)
         missing = int(_missing(index, rows, positions, 1)[0])
         left_out = max(0, len(rows) - cap)
+        head = int(index.head_row[slot])
+        if left_out and head < rows[left_out]:
+            rows[left_out] = head  # what names the trace is always there
         spans = _spans(index, rows[left_out:], index.trace_id(slot))
         state = _settled(int(index.last_received[slot]), missing, now, live)
         request = _requests(index, one)[0]

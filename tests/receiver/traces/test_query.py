@@ -261,7 +261,8 @@ class Sample:
 
 SAMPLES = [Sample(seed) for seed in range(6)]
 WORDS = (
-    "pods", "POD", "default/we", "default/", "/web", "kube-system/kube", "pods/status", "pods/", "s/s", "status", "a", "/",
+    "pods", "POD", "default/we", "default/", "/web", "kube-system/kube", "pods/status", "pods/", "s/s", "status", "a",
+    "/",
     "kubectl/v1", "STRASSE", "injector", "kubelet", "policy", "example.com", "404", "500", "livez", "metrics", "watch",
     "list", "91094",
     "91094b44", "91094b44-5c10", "91094b44-5c10-49f0-9182-902c188ed283", "91094b445c10", "ticket", "4711",

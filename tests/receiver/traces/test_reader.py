@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from receiver.store import files
-from receiver.store.chunk import FACT, SPAN, Chunk, Resource
+from receiver.store.chunk import APISERVER, FACT, FLAG_REQUEST, SPAN, Chunk, Resource
 from receiver.store.index import Index
 from receiver.traces.model import Oddity, Settled, Trace, TraceSummary
 from receiver.traces.reader import SETTLE_NS, load, summaries
@@ -214,6 +214,28 @@ def test_any_number_of_rows_at_once_says_the_same_as_one_by_one(spans: list[tupl
         assert (trace.spans, trace.missing, trace.settled) == (summary.spans, summary.missing, summary.settled)
         held = {node.span.span_id for node in walk(trace)}
         assert summary.missing == len({node.span.parent_id for node in walk(trace)} - held - {""})
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 14))
+@settings(deadline=None)
+def test_the_row_and_the_tree_have_the_same_headline_at_every_moment(chance: random.Random, count: int) -> None:
+    """Spans arrive one by one in any order; each starts after its parent, as on one clock."""
+    parents = [chance.choice((0, *range(1, number))) for number in range(1, count + 1)]
+    requests = {number for number in range(1, count + 1) if chance.random() < 0.4}
+    order = list(range(1, count + 1))
+    chance.shuffle(order)
+    index = Index()
+    for arrived, number in enumerate(order):
+        chunk = plain_chunk(arrived + 1, [1], [number], [parents[number - 1]])
+        chunk.spans["start"] = T0 + number
+        chunk.spans["end"] = T0 + number + chance.randrange(50)
+        if number in requests:
+            chunk.spans["kind_status"], chunk.spans["flags"] = shapes.SERVER, APISERVER | FLAG_REQUEST
+        index.extend([chunk])
+        headline = tree(index, index.trace_id(0)).headline
+        assert headline is not None
+        summary = row(index, index.trace_id(0))
+        assert (summary.start, summary.duration_ns) == (headline.span.start, headline.span.duration)
 
 
 def test_thousands_of_rows_take_the_same_values_as_a_few() -> None:
