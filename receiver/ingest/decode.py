@@ -33,6 +33,8 @@ from receiver.store.chunk import (
     MAX_STRING,
     NANOSECOND_MAX,
     ROLE_CALL,
+    ROLE_SERVER,
+    ROLE_VERB,
     SPAN,
     Chunk,
     Resource,
@@ -128,7 +130,6 @@ class _Sender:
             component = component_of(self.resource.service, self._scope, kind, name)
             role = fact_role(component, kind, name)
             flags = component | (FLAG_REQUEST if component == APISERVER and kind == _SERVER else 0)
-            flags |= FLAG_FACTS if role else 0
             if len(self._shapes) >= _SHAPES_KEPT:  # names that are made up, or hold ids
                 self._shapes.clear()
             shape = self._shapes[key] = _Shape(name[:MAX_STRING], flags, role)
@@ -360,45 +361,67 @@ def _odd(spans: Array, row: int, raw: bytes) -> tuple[bool, bytes]:
 def _facts(
     body: bytes, spans: Array, shapes: _Shapes, groups: Sequence[_Group], kept: Array | None, strings: _Strings
 ) -> Array:
-    """Fact rows of the spans whose shape has a role, in row order; their strings are added to `strings`."""
+    """Fact rows of the spans whose shape has a role, in row order; their strings are added to `strings`, and the
+    spans get FLAG_FACTS.
+
+    A verb span only says again what its SERVER span says (audit id included since Kubernetes 1.34), and the two mostly
+    come in one request: then it gets no row.
+    """
     roles = np.array([shape.role for shape in shapes.table], np.uint8)[shapes.rows]
     rows = np.flatnonzero(roles) if kept is None else np.flatnonzero(roles * kept)
     if not len(rows):
         return np.zeros(0, FACT)
+    rows = rows[np.argsort(roles[rows] != ROLE_SERVER, kind="stable")]
     request = _AttributesRequest.FromString(body)
+    firsts = np.cumsum([0, *(group.count for group in groups)])
+    owners = np.searchsorted(firsts, rows, "right") - 1
+    messages: dict[int, Any] = {}
+    told: set[tuple[int, int]] = set()
     found: list[bytes] = []
-    first, at = 0, 0
-    wanted, shape_of = rows.tolist(), shapes.rows[rows].tolist()
-    bounds = np.searchsorted(rows, np.cumsum([group.count for group in groups])).tolist()
-    for group, bound in zip(groups, bounds, strict=True):
-        if bound > at:
-            messages = request.resources[group.resource_at].scopes[group.scope_at].spans
-            for row, number in zip(wanted[at:bound], shape_of[at:bound], strict=True):
-                shape, span = shapes.table[number], messages[row - first]
-                said = span.status.message.decode() if shape.role == ROLE_CALL else ""
-                facts = facts_of(shape.role, shape.name, _attributes(shape.role, span.attributes), said)
-                audit = _audit(facts.audit, strings)
-                found.append(
-                    _FACT_ROW.pack(
-                        row,
-                        shape.role,
-                        AUDIT_UUID if len(audit) == 16 else 0,
-                        facts.code,
-                        strings[facts.verb],
-                        strings[facts.group],
-                        strings[facts.version],
-                        strings[facts.resource],
-                        strings[facts.subresource],
-                        strings[facts.namespace],
-                        strings[facts.name],
-                        strings[facts.agent],
-                        strings[facts.detail],
-                        audit,
-                    )
-                )
-            at = bound
-        first += group.count
-    table: Array = np.frombuffer(b"".join(found), FACT).copy()
+    for row, number, owner, place, *trace in zip(
+        rows.tolist(),
+        shapes.rows[rows].tolist(),
+        owners.tolist(),
+        (rows - firsts[owners]).tolist(),
+        spans["trace_hi"][rows].tolist(),
+        spans["trace_lo"][rows].tolist(),
+        strict=True,
+    ):
+        shape = shapes.table[number]
+        role = shape.role
+        if role == ROLE_VERB and tuple(trace) in told:
+            continue
+        siblings = messages.get(owner)
+        if siblings is None:
+            group = groups[owner]
+            siblings = messages[owner] = request.resources[group.resource_at].scopes[group.scope_at].spans
+        span = siblings[place]
+        said = span.status.message.decode() if role == ROLE_CALL else ""
+        facts = facts_of(role, shape.name, _attributes(role, span.attributes), said)
+        audit = _audit(facts.audit, strings)
+        if role == ROLE_SERVER and facts.audit and facts.detail and facts.agent:
+            told.add((trace[0], trace[1]))
+        found.append(
+            _FACT_ROW.pack(
+                row,
+                role,
+                AUDIT_UUID if len(audit) == 16 else 0,
+                facts.code,
+                strings[facts.verb],
+                strings[facts.group],
+                strings[facts.version],
+                strings[facts.resource],
+                strings[facts.subresource],
+                strings[facts.namespace],
+                strings[facts.name],
+                strings[facts.agent],
+                strings[facts.detail],
+                audit,
+            )
+        )
+    unordered = np.frombuffer(b"".join(found), FACT)
+    table: Array = unordered[np.argsort(unordered["row"])]
+    spans["flags"][table["row"]] |= FLAG_FACTS
     return table
 
 

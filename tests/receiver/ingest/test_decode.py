@@ -17,6 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
 
 from receiver.ingest.decode import MAX_GROUPS, Decoded, Malformed, decode
 from receiver.store.chunk import (
+    APISERVER,
     AUDIT_UUID,
     FACT_STRINGS,
     FLAG_FACTS,
@@ -24,6 +25,7 @@ from receiver.store.chunk import (
     MAX_STRING,
     NANOSECOND_MAX,
     ROLE_SERVER,
+    ROLE_VERB,
     Chunk,
     Resource,
     unpack,
@@ -59,7 +61,10 @@ def span(number: int = 1, **fields: Any) -> Span:
 
 def expected(sent: ExportTraceServiceRequest) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]], int]:
     """Rows and facts by the long way, one attribute at a time, and how many spans are to be rejected."""
-    rows, facts, rejected = [], [], 0
+    rows: list[tuple[Any, ...]] = []
+    facts: list[tuple[Any, ...]] = []
+    told: set[bytes] = set()
+    rejected = 0
     for group in sent.resource_spans:
         about = {"service.name": "", "service.instance.id": ""}
         for pair in group.resource.attributes:
@@ -76,11 +81,13 @@ def expected(sent: ExportTraceServiceRequest) -> tuple[list[tuple[Any, ...]], li
                 status = one.status.code if 0 <= one.status.code <= 2 else 0
                 component = component_of(sender.service, scope.scope.name, kind, one.name)
                 role = fact_role(component, kind, one.name)
-                flags = component | (FLAG_REQUEST if component == 1 and kind == 2 else 0) | (FLAG_FACTS if role else 0)
+                flags = component | (FLAG_REQUEST if component == APISERVER and kind == 2 else 0)
                 if role:
                     said = read_facts(role, one.name, one.attributes, one.status.message)
                     strings = tuple(getattr(said, column) for column in FACT_STRINGS)
                     facts.append((len(rows), role, said.code, *strings, said.audit))
+                    if role == ROLE_SERVER and said.audit and said.agent and said.detail:
+                        told.add(one.trace_id)
                 rows.append(
                     (
                         one.trace_id,
@@ -94,6 +101,9 @@ def expected(sent: ExportTraceServiceRequest) -> tuple[list[tuple[Any, ...]], li
                         flags,
                     )
                 )
+    facts = [fact for fact in facts if fact[1] != ROLE_VERB or rows[fact[0]][0] not in told]
+    for fact in facts:
+        rows[fact[0]] = (*rows[fact[0]][:-1], rows[fact[0]][-1] | FLAG_FACTS)
     return rows, facts, rejected
 
 
