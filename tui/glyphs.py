@@ -134,14 +134,28 @@ def choose(env: Mapping[str, str], encoding: str | None) -> Glyphs:
     """The set for this terminal.
 
     Args:
-        env: the environment; TERM=linux and the hardware terminals lack most of UNICODE.
+        env: the environment; TERM=linux and the hardware terminals lack most of UNICODE, a locale that is not UTF-8
+            lacks all of it.
         encoding: of the stream that Textual draws on (`sys.__stderr__.encoding`); anything but UTF-8 would turn
             each glyph into an escaped number and break the layout.
     """
     name = (encoding or "").lower().replace("-", "").replace("_", "")
     if name != "utf8":
         return ASCII
+    if _other_than_utf8(env):
+        return ASCII
     term = env.get("TERM", "")
     if term in ("linux", "dumb", "console", "ansi") or term.startswith("vt"):
         return ASCII
     return UNICODE
+
+
+def _other_than_utf8(env: Mapping[str, str]) -> bool:
+    """Whether the operator's locale says something else. Python itself does not: it turns C into UTF-8 for its own
+    streams (PEP 538 and 540), and then LC_CTYPE is C.UTF-8 though LANG is C. No locale at all says nothing."""
+    for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+        locale = env.get(name, "")
+        if locale and not (name == "LC_CTYPE" and locale == "C.UTF-8" and env.get("LANG")):
+            codeset = locale.partition(".")[2].partition("@")[0].lower().replace("-", "")
+            return locale in ("C", "POSIX") or codeset not in ("", "utf8")
+    return False

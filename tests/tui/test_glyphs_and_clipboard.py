@@ -65,3 +65,22 @@ def test_more_than_a_terminal_takes_is_not_sent() -> None:
     app = FakeApp()
     assert "more than terminals take" in clipboard.copy(app, "x" * 80_000, "raw trace")
     assert app.sent == []
+
+
+@pytest.mark.parametrize(
+    ("locale", "glyphs"),
+    [
+        ({}, UNICODE),
+        ({"LC_ALL": "C"}, ASCII),
+        ({"LANG": "C", "LC_CTYPE": "C.UTF-8"}, ASCII),  # as Python leaves LANG=C
+        ({"LC_CTYPE": "C.UTF-8"}, UNICODE),  # as Python leaves no locale at all
+        ({"LANG": "POSIX"}, ASCII),
+        ({"LC_ALL": "de_DE.ISO-8859-15@euro", "LANG": "C.UTF-8"}, ASCII),
+        ({"LANG": "de_DE.utf8@euro"}, UNICODE),
+        ({"LANG": "en_US"}, UNICODE),
+        ({"LC_CTYPE": "en_US.UTF-8", "LANG": "C"}, UNICODE),
+        ({"LC_ALL": "", "LC_CTYPE": "", "LANG": "en_US.UTF-8"}, UNICODE),
+    ],
+)
+def test_the_operators_locale_counts_not_what_python_makes_of_it(locale: dict[str, str], glyphs: Glyphs) -> None:
+    assert choose({"TERM": "xterm-256color", **locale}, "utf-8") is glyphs
