@@ -23,6 +23,8 @@ from tui.widgets.line import LineWidget, strip
 MOST_SPANS: Final = 2_000
 """Spans of a trace that are shown raw; `k8s-trace-tui show --raw` prints all."""
 _PAN: Final = 16
+_INLINE: Final = 76
+"""Characters up to which an object stays on one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,21 @@ class RawText:
     lines: tuple[str, ...] = ()
     spans: int = 0
     total: int = 0
+
+
+def json_lines(value: object, indent: int = 0, lead: str = "", tail: str = "") -> list[str]:
+    """JSON as lines, an object or list on one line where it is short: attributes are one line each."""
+    text = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, (dict, list)) or not value or len(text) + indent <= _INLINE:
+        return [f"{' ' * indent}{lead}{text}{tail}"]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    lines = [f"{' ' * indent}{lead}{opening}"]
+    last = len(value) - 1
+    items = value.items() if isinstance(value, dict) else ((None, item) for item in value)
+    for at, (key, item) in enumerate(items):
+        name = "" if key is None else f"{json.dumps(key, ensure_ascii=False)}: "
+        lines += json_lines(item, indent + 2, name, "," if at < last else "")
+    return [*lines, f"{' ' * indent}{closing}{tail}"]
 
 
 class TextLines(LineWidget, can_focus=True):
@@ -133,8 +150,7 @@ class RawScreen(FrameScreen):
                     break
                 spans.append(node.span)
         raw = self.feed.bodies.raw(spans)
-        text = json.dumps(raw, indent=2, ensure_ascii=False)
-        return RawText(tuple(text.split("\n")), len(spans), total)
+        return RawText(tuple(json_lines(raw)), len(spans), total)
 
     def _show(self, text: RawText) -> None:
         self._text = text

@@ -14,7 +14,6 @@ from typing import ClassVar, Final
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import BindingType
-from textual.containers import Container
 from textual.widget import Widget
 
 from receiver.store.database import StoreError
@@ -27,7 +26,7 @@ from tui.screens.frame import FrameScreen
 from tui.terminal_text import clock, count, duration, printable, width_of
 from tui.widgets.detail import Description, DetailPane, describe, value_text
 from tui.widgets.keyline import KeyLine
-from tui.widgets.line import OneLine, Part
+from tui.widgets.line import Ground, OneLine, Part
 from tui.widgets.outline import Note, Outline, note, outline
 from tui.widgets.prompt import Prompt
 from tui.widgets.status import Banner
@@ -107,7 +106,8 @@ class TraceScreen(FrameScreen):
         """Textual's."""
         yield OneLine(id="head")
         yield Banner()
-        with Container(id="trace"):
+        # With its classes from the start: each one set later costs a pass of CSS before the first frame.
+        with Ground(id="trace", classes=" ".join(self._shares())):
             yield from self.body()
         yield OneLine(id="hint")
         yield Prompt()
@@ -155,14 +155,19 @@ class TraceScreen(FrameScreen):
         self._arrange()
         self._head()
 
-    def _arrange(self) -> None:
+    def _shares(self) -> set[str]:
+        """How tree and detail share the screen."""
         width, height = self.app.size
         if not self._detail_chosen:
             self._detail = height >= _ROOMY
-        place = self.query_one("#trace")
-        place.set_class(width >= _WIDE or (width >= _BESIDE and height < _ROOMY), "-beside")
-        place.set_class(height < _ROOMY, "-low")
-        place.set_class(self._detail, "-detail")
+        beside = width >= _WIDE or (width >= _BESIDE and height < _ROOMY)
+        wanted = {"-beside": beside, "-low": height < _ROOMY, "-detail": self._detail}
+        return {name for name, on in wanted.items() if on}
+
+    def _arrange(self) -> None:
+        ground, wanted = self.query_one("#trace"), self._shares()
+        if ground.classes != wanted:
+            ground.set_classes(wanted)
 
     # -- reading the trace ----------------------------------------------------------------------------
     def tick(self) -> None:

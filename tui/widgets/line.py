@@ -12,6 +12,7 @@ from typing import Any
 from rich.segment import Segment
 from rich.style import Style
 from textual.app import App
+from textual.containers import Container
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
@@ -64,6 +65,17 @@ def two_sides(left: Sequence[Part], right: Sequence[Part], width: int, fill: Sty
     return strip([*left, (" " * room, fill), *right], width, fill)
 
 
+def blank_lines(widget: Widget, crop: Region) -> list[Strip]:
+    """The theme's plain ground."""
+    line = Strip.blank(crop.width, palette_of(widget.app).base)
+    filters = widget.get_line_filters()
+    background = widget.background_colors[1] if filters else None
+    for line_filter in filters:
+        assert background is not None
+        line = line.apply_filter(line_filter, background)
+    return [line] * crop.height
+
+
 class LineWidget(Widget):
     """Draws itself line by line. Subclasses define `draw`."""
 
@@ -105,6 +117,14 @@ class LineWidget(Widget):
     def refresh_line(self, y: int) -> None:
         """Paint line `y` of the widget again."""
         self.refresh(Region(0, y, self.size.width, 1))
+
+
+class Ground(Container):
+    """A container that paints itself as plain ground: Textual would take 5 ms for a screen of it, to be covered."""
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Called by the compositor with the lines that it wants."""
+        return blank_lines(self, crop)
 
 
 class OneLine(LineWidget):
