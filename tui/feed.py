@@ -345,10 +345,7 @@ class Feed:
             selection = old.selection if index is old.index else _carry_over(old, index)
         else:
             selection = select(index, view, time.time_ns() if self.live else _newest(index))
-        if not kept:
-            self._frozen_at = index.traces
-        elif index is not old.index:
-            self._frozen_at = max(0, index.traces - old.meanwhile)
+            self._frozen_at = _newest(index)
         self.snapshot = replace(
             self._measured(old, index, generation),
             index=index,
@@ -356,7 +353,7 @@ class Feed:
             view=view,
             loading=loading,
             frozen=frozen,
-            meanwhile=index.traces - self._frozen_at if frozen else 0,
+            meanwhile=self._meanwhile(index) if frozen else 0,
         )
 
     def _refresh(self, generation: int) -> None:
@@ -364,9 +361,13 @@ class Feed:
         old = self.snapshot
         new = self._measured(old, old.index, generation)
         if old.frozen:
-            new = replace(new, meanwhile=old.index.traces - self._frozen_at)
+            new = replace(new, meanwhile=self._meanwhile(old.index))
         if new != old:
             self.snapshot = new
+
+    def _meanwhile(self, index: Index) -> int:
+        """Traces that began to arrive after the list was frozen; not by counting, since evicted ones leave."""
+        return int(np.count_nonzero(index.first_received > self._frozen_at))
 
     def _measured(self, old: Snapshot, index: Index, generation: int) -> Snapshot:
         spans_per_s, requests_per_s = self._rate.per_second(time.monotonic()) if self.live else (0.0, 0.0)

@@ -164,7 +164,8 @@ def taken_twice(keymap: Mapping[str, str]) -> list[str]:
     problems: list[str] = []
     for area in ("requests", "trace", "receiver", "choice", "raw"):
         seen: dict[str, str] = {}
-        for key in (key for near in ("list", area, "app") for key in KEYS if _area(key) == near):
+        nearest_first = ("list", area) if area == "choice" else ("list", area, "app")  # a choice is in front of all
+        for key in (key for near in nearest_first for key in KEYS if _area(key) == near):
             for one in keymap.get(key.id, key.keys).split(","):
                 first = seen.setdefault(KEY_NAME_REPLACEMENTS.get(one, one), key.id)
                 if first != key.id and (key.id in keymap or first in keymap):

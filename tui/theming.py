@@ -71,7 +71,9 @@ class Problem:
         return f"Theme file {self.file}{where}: {self.reason}; it is left out."
 
 
-class _Bad(Exception):
+class ThemeError(Exception):
+    """A theme cannot be used; says which key ("" for the whole) and why."""
+
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(reason)
         self.key, self.reason = key, reason
@@ -95,7 +97,7 @@ def load_themes(directories: Iterable[Path]) -> tuple[dict[str, Theme], list[Pro
         for file in sorted(directory.glob("*.yaml")):
             try:
                 theme = read_theme(file)
-            except _Bad as bad:
+            except ThemeError as bad:
                 problems.append(Problem(file.name, bad.key, bad.reason))
             else:
                 themes[theme.name] = theme
@@ -106,22 +108,24 @@ def read_theme(file: Path) -> Theme:
     """One theme file.
 
     Raises:
-        _Bad: it is not a theme; says which key and why.
+        ThemeError: it is not a theme; says which key and why.
     """
     import yaml  # costs 45 ms: only when there is a file to read
 
     try:
         if file.stat().st_size > MAX_FILE:
-            raise _Bad("", f"larger than {MAX_FILE >> 10} KiB")
+            raise ThemeError("", f"larger than {MAX_FILE >> 10} KiB")
         content = yaml.load(file.read_text("utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except OSError as error:
-        raise _Bad("", f"cannot be read ({error.strerror})") from error
+        raise ThemeError("", f"cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise _Bad("", "is not UTF-8") from error
+        raise ThemeError("", "is not UTF-8") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark is not None else ""
-        raise _Bad("", f"is not YAML{where} ({getattr(error, 'problem', None) or type(error).__name__})") from error
+        raise ThemeError(
+            "", f"is not YAML{where} ({getattr(error, 'problem', None) or type(error).__name__})"
+        ) from error
     return check_theme(content)
 
 
@@ -129,46 +133,46 @@ def check_theme(content: object) -> Theme:
     """A theme from parsed YAML.
 
     Raises:
-        _Bad: says which key and why.
+        ThemeError: says which key and why.
     """
     if not isinstance(content, Mapping):
-        raise _Bad("", "is not a map of keys")
+        raise ThemeError("", "is not a map of keys")
     for key in content:
         if key not in _KNOWN:
-            raise _Bad(_short(key), "is not a key of a theme")
+            raise ThemeError(_plain(key), "is not a key of a theme")
     name = content.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise _Bad("name", "must be there: small letters, digits and dashes")
+        raise ThemeError("name", "must be there: small letters, digits and dashes")
     values: dict[str, Any] = {}
     for key in _COLOURS:
         if key in content:
             values[key] = _colour(key, content[key])
         elif key in ("primary", "foreground", "background"):
-            raise _Bad(key, "is missing")
+            raise ThemeError(key, "is missing")
     for key in _SWITCHES:
         if key in content:
             if not isinstance(content[key], bool):
-                raise _Bad(key, "must be true or false")
+                raise ThemeError(key, "must be true or false")
             values[key] = content[key]
     for key in _NUMBERS:
         if key in content:
             number = content[key]
             if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number <= 1:
-                raise _Bad(key, "must be a number from 0 to 1")
+                raise ThemeError(key, "must be a number from 0 to 1")
             values[key] = float(number)
     variables = content.get("variables", {})
     if not isinstance(variables, Mapping):
-        raise _Bad("variables", "must be a map of names and colours")
+        raise ThemeError("variables", "must be a map of names and colours")
     checked: dict[str, str] = {}
     for key, value in variables.items():
         if not isinstance(key, str) or not _NAME.fullmatch(key):
-            raise _Bad(f"variables.{_short(key)}", "is not a name of small letters, digits and dashes")
+            raise ThemeError(f"variables.{_plain(key)}", "is not a name of small letters, digits and dashes")
         if "-style" in key:
-            raise _Bad(f"variables.{key}", "is a text style, which a theme of ours cannot set")
+            raise ThemeError(f"variables.{key}", "is a text style, which a theme of ours cannot set")
         checked[key] = _colour(f"variables.{key}", value)
     for key in REQUIRED:
         if key not in checked:
-            raise _Bad(f"variables.{key}", "is missing")
+            raise ThemeError(f"variables.{key}", "is missing")
     if values.get("ansi"):
         # Textual's own style sheets name some variables that it makes up for colours, but not for these themes.
         checked = {**BUILTIN_THEMES["ansi-dark"].variables, **checked}
@@ -176,23 +180,26 @@ def check_theme(content: object) -> Theme:
     try:
         theme.to_color_system().generate()
     except (ColorParseError, ValueError) as error:
-        raise _Bad("", f"its colours cannot be used ({_short(error)})") from error
+        raise ThemeError("", f"its colours cannot be used ({_short(error)})") from error
     return theme
 
 
 def _colour(key: str, value: object) -> str:
     if not isinstance(value, str):
-        raise _Bad(key, f"{_short(value)} is not a colour; write it in quotes, as '#4ec9a8'")
+        raise ThemeError(key, f"{_short(value)} is not a colour; write it in quotes, as '#4ec9a8'")
     try:
         Color.parse(value)
     except ColorParseError:
-        raise _Bad(key, f"{_short(value)} is not a colour; write '#4ec9a8' or 'ansi_green'") from None
+        raise ThemeError(key, f"{_short(value)} is not a colour; write '#4ec9a8' or 'ansi_green'") from None
     return value
 
 
+def _plain(value: object) -> str:
+    return "".join(character if character.isprintable() else "?" for character in str(value)[:40])
+
+
 def _short(value: object) -> str:
-    text = "".join(character if character.isprintable() else "?" for character in str(value)[:40])
-    return repr(text) if isinstance(value, str) else text
+    return repr(_plain(value)) if isinstance(value, str) else _plain(value)
 
 
 # --- what widgets draw with --------------------------------------------------------------------------
