@@ -436,7 +436,7 @@ class Index:
         """Keep the best headline of each trace: a request before a root before another, then the earliest."""
         start = spans["start"].astype(np.int64)
         end = spans["end"].astype(np.int64)
-        duration = np.maximum(0, end - start)
+        duration = np.where(start == 0, 0, np.maximum(0, end - start))  # no start time: no duration either
         rank = np.where((spans["flags"] & FLAG_REQUEST) != 0, RANK_REQUEST, np.where(spans["parent"] == 0, 1, 0))
         early = np.where(start == 0, np.iinfo(np.int64).max, start)  # no start time: behind all others
         order = np.lexsort((-duration, early, -rank, slot))
@@ -497,7 +497,7 @@ class Index:
             if above in request and above not in seen:
                 continue
             start, end = int(self.start[row]), int(self.end[row])
-            candidate = (start or np.iinfo(np.int64).max, -max(0, end - start), row)
+            candidate = (start or np.iinfo(np.int64).max, -max(0, end - start) if start else 0, row)
             best = candidate if best is None else min(best, candidate)
         if best is None:  # all in one circle
             return

@@ -154,8 +154,8 @@ class Span:
 
     @property
     def duration(self) -> int:
-        """Nanoseconds, never below 0."""
-        return max(0, self.end - self.start)
+        """Nanoseconds, never below 0; 0 without a start time, for then nobody knows."""
+        return max(0, self.end - self.start) if self.start else 0
 
 
 class Oddity(Enum):

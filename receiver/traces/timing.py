@@ -21,6 +21,8 @@ def covered(node: Node) -> int:
     """Nanoseconds of a span during which at least one of its children ran; children without a start time or that
     end before they start cover nothing."""
     start, end = node.span.start, node.span.end
+    if not start:
+        return 0
     total, reached = 0, start
     for child in node.children:
         low, high = child.span.start, child.span.end

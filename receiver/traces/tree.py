@@ -35,7 +35,9 @@ def _set_of(bits: int) -> frozenset[Oddity]:
 
 _order: Final = attrgetter("start", "span_id")
 # With one id sent several times the rest makes it a total order, whatever the order of arrival.
-_total_order: Final = attrgetter("start", "span_id", "end", "parent_id", "name", "status", "chunk", "row")
+_total_order: Final = attrgetter(
+    "start", "span_id", "end", "parent_id", "name", "status", "kind.value", "request", "chunk", "row"
+)
 
 
 def build(spans: Sequence[Span], *, settled: Settled, missing: int, left_out: int = 0) -> Trace:

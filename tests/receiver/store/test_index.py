@@ -87,7 +87,11 @@ def outermost(spans: list[Plain]) -> Plain:
 
     pool = [s for s in spans if s.request and not nested(s)] or [s for s in spans if s.request]
     pool = pool or [s for s in spans if not s.parent] or spans
-    return min(pool, key=lambda s: (s.start or 1 << 62, -max(0, s.end - s.start)))
+    return min(pool, key=lambda s: (s.start or 1 << 62, -duration(s)))
+
+
+def duration(s: Plain) -> int:
+    return max(0, s.end - s.start) if s.start else 0
 
 
 def expected(spans: list[Plain]) -> dict[int, list[Plain]]:
@@ -113,10 +117,7 @@ def check(index: Index, spans: list[Plain]) -> None:
         row = int(index.head_row[slot])
         # All in a circle of requests: any one of them may stand for the trace.
         if not (head.request and all_in_circles(of)):
-            assert (index.start[row], max(0, int(index.end[row]) - int(index.start[row]))) == (
-                head.start,
-                max(0, head.end - head.start),
-            )
+            assert (index.start[row], index.head_duration[slot]) == (head.start, duration(head))
             assert bool(index.flags[row] & FLAG_REQUEST) == head.request
         assert index.head_start[slot] == index.start[row]
         facts = index.facts_of(slot)
