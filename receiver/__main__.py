@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Final
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before grpc is imported
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is: nothing here multiplies matrices
 
 from receiver.control import (
     ControlClient,
@@ -38,7 +39,7 @@ from receiver.control import (
     lock_path,
     log_path,
 )
-from receiver.ingest.address import ListenError, NotHere, split_name
+from receiver.ingest.address import Address, ListenError, NotHere, split_name
 from receiver.ingest.server import Ingest, Listener, Tally
 from receiver.ingest.tls import TlsError, server_credentials
 from receiver.store.database import Database, StoreError
@@ -161,6 +162,8 @@ class Options:
 def _options(args: argparse.Namespace) -> Options:
     try:
         listeners = tuple(split_name(text) for text in args.listen or ())
+        for _, text in listeners:
+            Address.parse(text).check(secure=args.tls_cert is not None, insecure=args.insecure)
     except ListenError as error:
         raise UsageError(str(error)) from error
     if (args.tls_cert is None) != (args.tls_key is None):

@@ -231,10 +231,24 @@ def port_holder(port: int) -> str:
     if not inodes:
         return ""
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(os.readlink(handle) in inodes for handle in (process / "fd").iterdir()):
+        if _has_open(process, inodes):
+            try:
                 comm = (process / "comm").read_text().strip()
-                return f"{''.join(c if c.isprintable() else '?' for c in comm)} (pid {process.name})"
-        except OSError:
-            continue  # another user's process, or one that just ended
+            except OSError:
+                return ""
+            return f"{''.join(c if c.isprintable() else '?' for c in comm)} (pid {process.name})"
     return ""
+
+
+def _has_open(process: Path, targets: set[str]) -> bool:
+    try:
+        handles = os.listdir(process / "fd")
+    except OSError:
+        return False  # another user's process, or one that just ended
+    for handle in handles:
+        try:
+            if os.readlink(process / "fd" / handle) in targets:
+                return True
+        except OSError:
+            continue  # closed meanwhile
+    return False

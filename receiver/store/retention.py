@@ -54,7 +54,6 @@ _BATCH: Final = 64
 _MERGED_SPANS: Final = 20_000
 _MERGED_BYTES: Final = 4 << 20
 _MERGED_NS: Final = 60_000_000_000
-_RESERVE: Final = 16 << 20  # a disk with so much space again is not full
 
 _log = logging.getLogger(__name__)
 

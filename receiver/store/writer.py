@@ -7,6 +7,7 @@ and no longer, and many share one. An acknowledgement is sent after the commit, 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ QUEUE_BYTES: Final = 32 << 20
 """Chunks of more than this many bytes do not wait for the disk: the sender is told to come back."""
 GROUP: Final = 64
 """Chunks of one transaction at most, so that a reader sees the first of a flood soon."""
+_PROBE_SECONDS: Final = 2.0
+_SPACE: Final = 16 << 20  # a disk with so much space is not full
 
 _log = logging.getLogger(__name__)
 
@@ -130,7 +133,8 @@ class Writer(threading.Thread):
         while True:
             with self._wake:
                 while not self._queue and not self._stopping:
-                    self._wake.wait()
+                    self._wake.wait(_PROBE_SECONDS if self.disk_full else None)
+                    self._probe()
                 if not self._queue:
                     return
                 group = [self._queue.popleft() for _ in range(min(GROUP, len(self._queue)))]
@@ -139,6 +143,17 @@ class Writer(threading.Thread):
                 self._bytes -= sum(pending.size for pending in group)
             for pending in group:
                 pending._finish(error)
+
+    def _probe(self) -> None:
+        """Without senders no commit would ever tell that there is space again."""
+        path = self._database.path
+        if self.disk_full and not self._queue and path is not None:
+            try:
+                disk = os.statvfs(path.parent)
+            except OSError:
+                return
+            if disk.f_bavail * disk.f_frsize >= _SPACE:
+                self.problem, self.disk_full = "", False
 
     def _store(self, chunks: list[Chunk]) -> str | None:
         try:

@@ -1,0 +1,347 @@
+"""The gRPC side, with a real gRPC client and servers in this process: answers, limits, addresses."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+
+from receiver.ingest.address import Address, ListenError, NotHere, port_holder, split_name
+from receiver.ingest.server import MAX_MESSAGE, METHOD, Ingest, Limits, Tally, peer_name
+from receiver.store.chunk import Chunk
+from receiver.store.database import Database, DiskFull
+from receiver.store.writer import Writer
+
+
+class Slow(Database):
+    """A database whose disk can be stopped, or filled."""
+
+    gate: threading.Event
+    full = False
+
+    @classmethod
+    def make(cls) -> Slow:
+        database = cls.memory()
+        assert isinstance(database, cls)
+        database.gate = threading.Event()
+        database.gate.set()
+        return database
+
+    def append(self, chunks: Sequence[Chunk]) -> list[int]:
+        self.gate.wait(30)
+        if self.full:
+            raise DiskFull("No space: free some.")
+        return super().append(chunks)
+
+
+class Bench:
+    """A receiver's inside: database, writer, servers."""
+
+    def __init__(self, **options: Any) -> None:
+        self.database = Slow.make()
+        self.writer = Writer(self.database, **options.pop("writer", {}))
+        self.writer.start()
+        self.tally = Tally()
+        self.ingest = Ingest(self.writer, self.tally, **options)
+
+    def spans(self) -> int:
+        return sum(len(chunk.spans) for chunk in self.database.read_after(0, 10_000))
+
+    def close(self) -> None:
+        self.database.gate.set()
+        self.ingest.stop(1.0)
+        self.writer.stop()
+
+
+@pytest.fixture
+def bench() -> Iterator[Callable[..., Bench]]:
+    made: list[Bench] = []
+
+    def make(**options: Any) -> Bench:
+        made.append(Bench(**options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def request(spans: int = 1, trace: bytes = b"t" * 16, first: int = 1, text: str = "") -> bytes:
+    sent = ExportTraceServiceRequest()
+    group = sent.resource_spans.add()
+    group.resource.attributes.add(key="service.name").value.string_value = "etcd"
+    scope = group.scope_spans.add()
+    for number in range(first, first + spans):
+        span = scope.spans.add(trace_id=trace, span_id=number.to_bytes(8, "big"), name="x", kind=1)
+        if text:
+            span.attributes.add(key="k").value.string_value = text
+    return sent.SerializeToString()
+
+
+def export(address: str, body: bytes, timeout: float = 20.0, **options: Any) -> ExportTraceServiceResponse:
+    with grpc.insecure_channel(address, options=(("grpc.use_local_subchannel_pool", 1),), **options) as channel:
+        return ExportTraceServiceResponse.FromString(channel.unary_unary(METHOD)(body, timeout=timeout))
+
+
+def refused(address: str, body: bytes, **options: Any) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as caught:
+        export(address, body, **options)
+    return caught.value
+
+
+def delay(error: Any) -> int:
+    """Seconds of the RetryInfo in an answer, read by hand as a Go exporter would with its generated code."""
+    status = dict(error.trailing_metadata())["grpc-status-details-bin"]
+    assert b"type.googleapis.com/google.rpc.RetryInfo" in status
+    pool: Any = pytest.importorskip("google.rpc.status_pb2").Status.FromString(status)
+    info = pytest.importorskip("google.rpc.error_details_pb2").RetryInfo()
+    assert pool.code == grpc.StatusCode.UNAVAILABLE.value[0]
+    assert pool.details[0].Unpack(info)
+    return int(info.retry_delay.seconds)
+
+
+def test_stored_before_it_is_acknowledged(bench: Callable[..., Bench]) -> None:
+    inside = bench()
+    address = inside.ingest.listen("", "127.0.0.1:0").address
+    inside.database.gate.clear()
+    answer: list[Any] = []
+    thread = threading.Thread(target=lambda: answer.append(export(address, request(3))))
+    thread.start()
+    thread.join(0.5)
+    assert not answer
+    inside.database.gate.set()
+    thread.join(10)
+    assert answer == [ExportTraceServiceResponse()]
+    assert inside.spans() == inside.tally.accepted == 3
+    sender = inside.tally.senders()[0]
+    assert (sender.service, sender.source, sender.spans) == ("etcd", "local", 3)
+    assert sender.peer.startswith("127.0.0.1:")
+    assert sender.agent.startswith("grpc-python")
+
+
+def test_bad_spans_bad_requests_and_other_methods(bench: Callable[..., Bench]) -> None:
+    inside = bench()
+    address = inside.ingest.listen("", "127.0.0.1:0").address
+    assert export(address, b"") == ExportTraceServiceResponse()
+    partial = export(address, request(2, trace=b"short") + request(3)).partial_success
+    assert (partial.rejected_spans, inside.spans()) == (2, 3)
+    assert "wrong length" in partial.error_message
+    error = refused(address, b"\xff" * 30)
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(METHOD.replace("trace", "logs"))(b"", timeout=10)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert (inside.tally.malformed, inside.tally.rejected, inside.tally.requests) == (1, 2, 3)
+
+
+def test_gzip_and_large_requests(bench: Callable[..., Bench]) -> None:
+    inside = bench()
+    address = inside.ingest.listen("", "127.0.0.1:0").address
+    large = request(15, text="x" * 1_000_000)
+    export(address, large)
+    export(address, large, compression=grpc.Compression.Gzip)
+    bomb = refused(address, b"\0" * (4 * MAX_MESSAGE), compression=grpc.Compression.Gzip)
+    assert bomb.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
+    export(address, request())
+    assert inside.spans() == 31
+
+
+def test_a_stopped_disk_makes_senders_come_back_and_loses_nothing(bench: Callable[..., Bench]) -> None:
+    inside = bench(limits=Limits(requests=4))
+    address = inside.ingest.listen("", "127.0.0.1:0").address
+    inside.database.gate.clear()
+    answers: dict[int, Any] = {}
+
+    def send(number: int) -> None:
+        try:
+            answers[number] = export(address, request(first=number + 1))
+        except grpc.RpcError as error:
+            answers[number] = error
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + 10
+    while len(answers) < 8 and time.monotonic() < until:
+        time.sleep(0.02)
+    early = dict(answers)
+    assert len(early) == 8  # no place for these, and they hear it at once
+    for error in early.values():
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert delay(error) == 1
+    inside.database.gate.set()
+    for thread in threads:
+        thread.join(20)
+    acknowledged = {number for number, answer in answers.items() if isinstance(answer, ExportTraceServiceResponse)}
+    assert len(acknowledged) == 4
+    stored = {int(row) - 1 for chunk in inside.database.read_after(0) for row in chunk.spans["span"]}
+    assert acknowledged <= stored
+    assert inside.tally.refused == 8
+
+
+def test_bytes_that_wait_are_bounded(bench: Callable[..., Bench]) -> None:
+    inside = bench(limits=Limits(bytes=1_000_000))
+    address = inside.ingest.listen("", "127.0.0.1:0").address
+    inside.database.gate.clear()
+    first = threading.Thread(target=export, args=(address, request(text="x" * 900_000)))
+    first.start()
+    until = time.monotonic() + 10
+    while not inside.tally.requests and time.monotonic() < until:
+        time.sleep(0.02)
+    error: Any = refused(address, request(text="y" * 900_000))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert "bytes" in error.details()
+    inside.database.gate.set()
+    first.join(10)
+    export(address, request(text="z" * 900_000))
+
+
+def test_a_full_disk_is_said_and_gone_when_there_is_space_again(bench: Callable[..., Bench]) -> None:
+    inside = bench()
+    address = inside.ingest.listen("", "127.0.0.1:0").address
+    inside.database.full = True
+    error: Any = refused(address, request())
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert delay(error) == 5
+    assert inside.writer.disk_full
+    assert inside.writer.problem
+    inside.database.full = False
+    export(address, request())
+    assert not inside.writer.disk_full
+    assert not inside.writer.problem
+    assert inside.spans() == 1
+
+
+def test_a_sender_that_never_finishes_does_not_keep_others_out(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receiver.ingest.server._SLOW_SENDER_SECONDS", 0.5)
+    inside = bench(limits=Limits(requests=1))
+    address = inside.ingest.listen("", "127.0.0.1:0").address
+    never = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        never.wait(30)
+        yield b""
+
+    with grpc.insecure_channel(address) as channel:
+        stuck = channel.stream_unary(METHOD).future(nothing(), timeout=30)
+        until = time.monotonic() + 15
+        while not inside.spans() and time.monotonic() < until:
+            with contextlib.suppress(grpc.RpcError):
+                export(address, request())
+            time.sleep(0.1)
+        assert inside.tally.refused >= 1
+        assert inside.spans() == 1
+        never.set()
+        stuck.cancel()
+
+
+def test_one_listener_goes_while_another_serves(bench: Callable[..., Bench]) -> None:
+    inside = bench()
+    stays = inside.ingest.listen("a", "127.0.0.1:0")
+    goes = inside.ingest.listen("b", "127.0.0.1:0")
+    export(goes.address, request())
+    assert inside.ingest.unlisten("b")
+    assert not inside.ingest.unlisten("b")
+    refused(goes.address, request(), timeout=2)
+    export(stays.address, request(first=2))
+    assert {chunk.source for chunk in inside.database.read_after(0)} == {"a", "b"}
+    again = inside.ingest.listen("b", goes.address)  # the port is free again
+    export(again.address, request(first=3))
+
+
+# --- addresses -----------------------------------------------------------------------------------
+def test_a_port_in_use_names_port_and_holder(bench: Callable[..., Bench]) -> None:
+    inside = bench()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(ListenError) as caught:
+            inside.ingest.listen("", f"127.0.0.1:{port}")
+        assert str(port) in str(caught.value)
+        assert f"(pid {os.getpid()})" in str(caught.value)
+        assert "--listen" in str(caught.value)
+    mine = inside.ingest.listen("", "127.0.0.1:0").address  # our own: gRPC alone would share the port
+    with pytest.raises(ListenError, match="in use"):
+        inside.ingest.listen("", mine)
+    assert port_holder(1) == ""
+
+
+def test_addresses_that_cannot_be(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    inside = bench()
+    for text in ("4317", ":4317", "localhost", "::1:4317", "127.0.0.1:99999", "127.0.0.1:x", "unix:here", "unix:/a\0"):
+        with pytest.raises(ListenError):
+            inside.ingest.listen("", text)
+    with pytest.raises(NotHere, match="no address"):
+        bench(insecure=True).ingest.listen("", "[2001:db8::1]:0")
+    with pytest.raises(ListenError, match="not a known host"):
+        bench(insecure=True).ingest.listen("", "no-such-host.invalid:4317")
+    with pytest.raises(ListenError, match="directory"):
+        inside.ingest.listen("", f"unix:{tmp_path}/none/x.sock")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ListenError, match="not a socket"):
+        inside.ingest.listen("", f"unix:{tmp_path}/file")
+    assert (tmp_path / "file").read_text() == "mine"
+    with pytest.raises(ListenError, match="longer"):
+        inside.ingest.listen("", "unix:/" + "x" * 200)
+
+
+def test_beyond_this_machine_only_when_asked_for(bench: Callable[..., Bench]) -> None:
+    with pytest.raises(ListenError, match="without TLS anybody"):
+        bench().ingest.listen("", "0.0.0.0:0")
+    open_one = bench(insecure=True)
+    port = open_one.ingest.listen("", "0.0.0.0:0").address.rpartition(":")[2]
+    export(f"127.0.0.1:{port}", request())
+    assert [Address.parse(text).local for text in ("127.9.9.9:1", "[::1]:1", "localhost:1", "[::]:1", "8.8.8.8:1")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_unix_sockets(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    inside = bench()
+    path = tmp_path / "spans.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))  # a socket that a killed receiver left behind
+    listener = inside.ingest.listen("cp1", f"unix:{path}")
+    assert listener.address == f"unix:{path}"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    export(listener.address, request())
+    chunk = inside.database.read_after(0)[0]
+    assert (chunk.source, chunk.peer) == ("cp1", "unix")
+    with pytest.raises(ListenError, match="in use"):
+        inside.ingest.listen("x", f"unix:{path}")  # somebody listens: it is not taken away
+    export(listener.address, request(first=2))
+    inside.ingest.unlisten("cp1")
+    assert not path.exists()
+
+
+def test_names() -> None:
+    assert split_name("cp1=127.0.0.1:4317") == ("cp1", "127.0.0.1:4317")
+    assert split_name("127.0.0.1:4317") == ("", "127.0.0.1:4317")
+    assert split_name("unix:/a=b") == ("", "unix:/a=b")
+    with pytest.raises(ListenError):
+        split_name("two words=127.0.0.1:4317")
+    with pytest.raises(ListenError):
+        split_name("=127.0.0.1:4317")
+    assert peer_name("ipv6:%5B::1%5D:5") == "[::1]:5"
+    assert peer_name("ipv4:127.0.0.1:5") == "127.0.0.1:5"
+    assert peer_name("unix:") == "unix"

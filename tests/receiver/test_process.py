@@ -1,0 +1,334 @@
+"""The receiver as a process: what it keeps when it is killed, who may join it, how it ends, what it says."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from receiver.control import ControlClient, ControlError, control_path
+from receiver.ingest.server import METHOD
+from receiver.store.database import Database
+from tests.conftest import StartReceiver
+from tests.live_receiver import LiveReceiver
+
+
+def request(first: int, spans: int = 20, size: int = 200) -> bytes:
+    sent = ExportTraceServiceRequest()
+    scope = sent.resource_spans.add().scope_spans.add()
+    for number in range(first, first + spans):
+        span = scope.spans.add(trace_id=(number // 5 + 1).to_bytes(16, "big"), span_id=number.to_bytes(8, "big"))
+        span.attributes.add(key="noise").value.bytes_value = os.urandom(size)
+    return sent.SerializeToString()
+
+
+def stored(db: Path) -> set[int]:
+    database = Database.read(db)
+    try:
+        found: set[int] = set()
+        last = 0
+        while chunks := database.read_after(last):
+            last = chunks[-1].id
+            bodies = database.bodies([chunk.id for chunk in chunks])
+            for chunk in chunks:
+                found.update(chunk.spans["span"].tolist())
+                ExportTraceServiceRequest.FromString(bodies[chunk.id])
+        return found
+    finally:
+        database.close()
+
+
+class Load:
+    """Senders that go on until they are stopped; `acknowledged` are the first span numbers of what was."""
+
+    def __init__(self, address: str, senders: int = 3, size: int = 200) -> None:
+        self.acknowledged: list[int] = []
+        self.failed: list[grpc.StatusCode] = []
+        self._numbers = iter(range(1, 100_000_000, 20))
+        self._stop = threading.Event()
+        self._size = size
+        self._threads = [threading.Thread(target=self._send, args=(address,)) for _ in range(senders)]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self, address: str) -> None:
+        with grpc.insecure_channel(address, options=(("grpc.use_local_subchannel_pool", 1),)) as channel:
+            call = channel.unary_unary(METHOD)
+            until = time.monotonic() + 60
+            while not self._stop.is_set() and time.monotonic() < until:
+                number = next(self._numbers)
+                try:
+                    call(request(number, size=self._size), timeout=10)
+                    self.acknowledged.append(number)
+                except grpc.RpcError as error:
+                    self.failed.append(error.code())  # type: ignore[attr-defined]
+                    self._stop.wait(0.05)
+
+    def wait_for(self, done: Callable[[], bool]) -> None:
+        until = time.monotonic() + 30
+        while not done():
+            assert time.monotonic() < until, (len(self.acknowledged), self.failed[-3:])
+            time.sleep(0.02)
+
+    def stop(self) -> set[int]:
+        """Every span that was acknowledged."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(20)
+        return {number for first in self.acknowledged for number in range(first, first + 20)}
+
+
+@pytest.fixture
+def load() -> Iterator[Callable[..., Load]]:
+    made: list[Load] = []
+
+    def start(*arguments: Any, **options: Any) -> Load:
+        made.append(Load(*arguments, **options))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.stop()
+
+
+def status(live: LiveReceiver) -> dict[str, Any]:
+    with contextlib.closing(ControlClient.connect(live.db)) as client:
+        return client.request("status")
+
+
+def start_bare(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "receiver", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def ended(*arguments: str) -> tuple[int, str]:
+    """Exit code and standard error of a receiver that should not begin."""
+    process = start_bare(*arguments)
+    try:
+        out, error = process.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, error = process.communicate()
+    assert out == ""
+    return process.returncode, error
+
+
+# --- nothing acknowledged is lost ------------------------------------------------------------------
+def test_killed_under_load_everything_acknowledged_is_there(receiver: StartReceiver, load: Callable[..., Load]) -> None:
+    live = receiver()
+    senders = load(live.address)
+    senders.wait_for(lambda: len(senders.acknowledged) >= 60)
+    live.kill()
+    first = senders.stop()
+    assert len(first) >= 1200
+    again = receiver(listen=[live.address])  # the socket, lock and log that the killed one left are no obstacle
+    assert first <= stored(live.db)
+    more = load(again.address)
+    more._numbers = iter(range(50_000_001, 60_000_000, 20))
+    more.wait_for(lambda: len(more.acknowledged) >= 10)
+    assert again.stop() == 0
+    assert first | more.stop() <= stored(live.db)
+
+
+def test_sigterm_under_load_ends_cleanly(receiver: StartReceiver, load: Callable[..., Load]) -> None:
+    live = receiver(listen=["127.0.0.1:0", f"cp1=unix:{control_path(Path('/tmp/x')).parent}/k8s-tt-{os.getpid()}.sock"])
+    senders = load(live.addresses["cp1"])
+    senders.wait_for(lambda: len(senders.acknowledged) >= 30)
+    assert live.stop() == 0
+    assert senders.stop() <= stored(live.db)
+    assert not control_path(live.db).exists()
+    assert not Path(live.addresses["cp1"].removeprefix("unix:")).exists()
+    assert live.process.stderr is not None
+    assert live.process.stderr.read() == ""
+    for path in live.db.parent.glob("spans.db*"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_full_disk_refuses_and_recovers(tmp_path: Path, receiver: StartReceiver, load: Callable[..., Load]) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a small disk cannot be mounted: this test needs root")
+    try:
+        (disk / "ballast").write_bytes(bytes(18 << 20))
+        live = receiver(db=disk / "spans.db", arguments=["--min-free", "0%"])
+        senders = load(live.address, size=20_000)
+        senders.wait_for(lambda: len(senders.failed) >= 5)
+        assert set(senders.failed) == {grpc.StatusCode.UNAVAILABLE}
+        told = status(live)
+        assert told["disk_full"]
+        assert "space" in told["message"]
+        before = len(senders.acknowledged)
+        (disk / "ballast").unlink()
+        senders.wait_for(lambda: len(senders.acknowledged) >= before + 10)
+        told = status(live)
+        assert not told["disk_full"]
+        assert told["message"] == ""
+        acknowledged = senders.stop()
+        assert acknowledged <= stored(live.db)
+        assert live.stop() == 0
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+# --- who receives ----------------------------------------------------------------------------------
+def test_a_second_start_attaches(receiver: StartReceiver, tmp_path: Path) -> None:
+    first = receiver(listen=["a=127.0.0.1:0"])
+    second = start_bare("--db", str(first.db), "--listen", f"unix:{tmp_path}/s")
+    assert second.stdout is not None
+    said = [second.stdout.readline().split() for _ in range(2)]
+    assert said[0] == ["listening", "a", first.addresses["a"]]
+    with grpc.insecure_channel(said[1][2]) as channel:
+        channel.unary_unary(METHOD)(request(1), timeout=10)
+    assert status(first)["pid"] == first.pid
+    assert status(first)["attached"] == 1
+    second.terminate()
+    assert second.wait(15) == 0
+    assert [one["name"] for one in status(first)["listeners"]] == ["a"]  # what it asked for went with it
+    assert stored(first.db) == set(range(1, 21))
+
+    third = start_bare("--db", str(first.db))
+    assert third.stdout is not None
+    assert third.stdout.readline().split() == said[0]
+    first.stop()
+    assert third.wait(15) == 1  # its receiver is gone, and it says so
+    assert third.stderr is not None
+    assert len(third.stderr.read().splitlines()) == 1
+    for process in (second, third):
+        process.stdout.close()  # type: ignore[union-attr]
+        process.stderr.close()  # type: ignore[union-attr]
+
+
+def test_listeners_come_and_go_while_it_runs(receiver: StartReceiver) -> None:
+    live = receiver()
+    with contextlib.closing(ControlClient.connect(live.db)) as client:
+        added = client.request("listen", name="cp2", address="127.0.0.1:0")["listener"]
+        with grpc.insecure_channel(added["address"]) as channel:
+            channel.unary_unary(METHOD)(request(1), timeout=10)
+        told = client.request("status")
+        assert [one["name"] for one in told["listeners"]] == ["local", "cp2"]
+        assert told["accepted"] == 20
+        assert told["senders"][0]["source"] == "cp2"
+        with pytest.raises(ControlError, match=r"in use by .*pid"):
+            client.request("listen", name="x", address=added["address"])
+        with pytest.raises(ControlError, match="without TLS"):
+            client.request("listen", name="x", address="0.0.0.0:0")
+        with pytest.raises(ControlError, match="not know"):
+            client.request("conquer")
+        with pytest.raises(ControlError, match="not understood"):
+            client.request("hold", traces=["zz"])
+        client.request("unlisten", name="cp2")
+        assert [one["name"] for one in client.request("status")["listeners"]] == ["local"]
+        client.request("stop")
+    assert live.process.wait(15) == 0
+
+
+def test_a_child_ends_when_the_last_one_that_was_attached_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = pytest.importorskip("receiver.__main__")
+    monkeypatch.setattr(program, "CHILD_LINGER_SECONDS", 0.5)
+    monkeypatch.setattr(program, "_step_back", lambda: None)
+    db = tmp_path / "spans.db"
+    with socket.socket() as other:  # a port that it cannot have is told, not fatal
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        code: list[int] = []
+        arguments = ["--child", "--db", str(db), "--listen", taken, "--listen", "127.0.0.1:0"]
+        thread = threading.Thread(target=lambda: code.append(program.main(arguments)))
+        thread.start()
+        until = time.monotonic() + 15
+        while not control_path(db).exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        one, two = ControlClient.connect(db), ControlClient.connect(db)
+        one.request("attach")
+        two.request("attach")
+        told = one.request("status")
+        assert [bool(listener["error"]) for listener in told["listeners"]] == [True, False]
+        assert told["child"]
+        one.close()
+        time.sleep(1.0)
+        assert two.request("status")["attached"] == 1
+        two.close()  # as a TUI that crashes
+        thread.join(15)
+        assert code == [0]
+
+
+def test_what_a_connection_holds_ends_with_it(tmp_path: Path) -> None:
+    from receiver.control import ControlServer
+
+    db = tmp_path / ("long" * 40) / "x.db"  # too long for a socket beside it
+    db.parent.mkdir()
+    server = ControlServer(control_path(db), lambda operation, arguments: {})
+    server.start()
+    try:
+        assert not control_path(db).is_relative_to(tmp_path)
+        assert stat.S_IMODE(control_path(db).parent.stat().st_mode) == 0o700
+        assert stat.S_IMODE(control_path(db).stat().st_mode) == 0o600
+        one, two = ControlClient.connect(db), ControlClient.connect(db)
+        one.request("hold", traces=[f"{5:032x}"])
+        one.request("hold", traces=[f"{1:032x}", f"{2:032x}"])
+        two.request("hold", traces=[f"{3:032x}"])
+        assert server.holds() == {1, 2, 3}
+        one.close()
+        until = time.monotonic() + 10
+        while 1 in server.holds() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert server.holds() == {3}
+        two.close()
+    finally:
+        server.stop()
+    with pytest.raises(ControlError, match="No receiver is running"):
+        ControlClient.connect(db)
+
+
+# --- what it says ------------------------------------------------------------------------------------
+def test_what_cannot_be_is_one_sentence(tmp_path: Path) -> None:
+    db = str(tmp_path / "spans.db")
+    foreign = tmp_path / "foreign.db"
+    foreign.write_bytes(b"not a database, and somebody's" * 100)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        for code, part, arguments in (
+            (1, f"Port {port} of 127.0.0.1 is in use by", ("--db", db, "--listen", f"127.0.0.1:{port}")),
+            (1, "damaged", ("--db", str(foreign), "--listen", "127.0.0.1:0")),
+            (2, "without TLS", ("--db", db, "--listen", "0.0.0.0:0")),
+            (2, "not an address", ("--db", db, "--listen", "nonsense")),
+            (2, "not a size", ("--db", db, "--max-size", "much")),
+        ):
+            got, error = ended(*arguments)
+            assert got == code, error
+            assert part in error
+            assert len(error.splitlines()) == 1
+            assert "Traceback" not in error
+    assert foreign.read_bytes() == b"not a database, and somebody's" * 100
+
+
+def test_it_gives_way_to_the_nodes_own_work(receiver: StartReceiver) -> None:
+    live = receiver()
+    threads = [int(name) for name in os.listdir(f"/proc/{live.pid}/task")]
+    assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads} == {
+        max(10, os.getpriority(os.PRIO_PROCESS, 0))
+    }
+    live.process.send_signal(signal.SIGINT)
+    assert live.process.wait(15) == 0
