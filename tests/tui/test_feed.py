@@ -28,11 +28,13 @@ def until(wanted: Callable[[], bool], seconds: float = 10.0) -> None:
 
 
 def other_ids(chunks: Sequence[Chunk], turn: int) -> list[Chunk]:
-    """The same spans as other traces, received later."""
+    """The same spans as other traces, later by some minutes."""
     made = []
     for chunk in chunks:
         spans = chunk.spans.copy()
         spans["trace_hi"] ^= np.uint64(turn)
+        for time_of in ("start", "end"):
+            spans[time_of] += np.uint64(turn * 100 * SECOND)
         made.append(replace(chunk, spans=spans, received=chunk.received + turn * 100 * SECOND))
     return made
 

@@ -111,7 +111,7 @@ class FrameScreen(Screen[None]):
         self.call_after_refresh(self.update_keys)
 
     def _on_bindings(self, _screen: object) -> None:
-        if self.is_current:
+        if self.app.screen is self:
             self.call_after_refresh(self.update_keys)
 
     def live_bindings(self) -> list[ActiveBinding]:

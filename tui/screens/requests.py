@@ -399,7 +399,7 @@ class RequestsScreen(FrameScreen):
 
     def _home(self) -> None:
         """Commands may come from other screens."""
-        if not self.is_current:
+        if self.app.screen is not self:
             self.trace_app.go("requests")
 
     def set_filter(self, text: str) -> None:

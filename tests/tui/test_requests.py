@@ -1,0 +1,551 @@
+"""The Requests screen by its keys and its command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from receiver.store.database import Database
+from receiver.traces.query import Query
+from tests.demo_recording import demo_requests
+from tests.tui.still_feed import RECEIVED, SECOND, StillFeed, chunks_of
+from tests.tui.test_feed import other_ids
+from tui.app import TraceApp
+from tui.config import Settings
+from tui.glyphs import ASCII, UNICODE
+from tui.screens.requests import AT_FIRST, RequestsScreen, layout
+
+
+class Driven:
+    """An app under test, its text and its toasts."""
+
+    def __init__(self, app: TraceApp, pilot: Pilot[Any], feed: StillFeed) -> None:
+        self.app, self.pilot, self.feed = app, pilot, feed
+
+    async def press(self, *keys: str) -> None:
+        await self.pilot.press(*keys)
+        await self.settle()
+
+    async def type(self, text: str) -> None:
+        names = {" ": "space", "=": "equals_sign", '"': "quotation_mark", "-": "minus", ".": "full_stop", "/": "slash"}
+        await self.press(*(names.get(character, character) for character in text))
+
+    async def settle(self) -> None:
+        await self.pilot.pause()
+        self.app._tick()
+        await self.pilot.pause()
+
+    async def command(self, text: str) -> None:
+        self.app.run_command(text)
+        await self.settle()
+
+    @property
+    def lines(self) -> list[str]:
+        return [strip.text.rstrip() for strip in self.app.screen._compositor.render_strips()]
+
+    @property
+    def screen(self) -> str:
+        return "\n".join(self.lines)
+
+    @property
+    def title(self) -> str:
+        return self.lines[1]
+
+    @property
+    def toasts(self) -> list[str]:
+        return [note.message for note in self.app._notifications]
+
+    @property
+    def count(self) -> int:
+        found = re.search(r"\[([\d,]+) of", self.title)
+        assert found, self.title
+        return int(found[1].replace(",", ""))
+
+    @property
+    def place(self) -> str:
+        return str(getattr(self.app.screen, "PLACE", ""))
+
+
+Open = Callable[..., AbstractAsyncContextManager[Driven]]
+
+
+@pytest.fixture
+def drive() -> Open:
+    @asynccontextmanager
+    async def start(
+        size: tuple[int, int] = (150, 40), feed: StillFeed | None = None, **settings: Any
+    ) -> AsyncIterator[Driven]:
+        feed = feed or StillFeed()
+        glyphs = settings.pop("glyphs", UNICODE)
+        app = TraceApp(feed, Settings(utc=True, **settings), title="demo", glyphs=glyphs)
+        async with app.run_test(size=size, notifications=True) as pilot:
+            driven = Driven(app, pilot, feed)
+            await driven.settle()
+            yield driven
+
+    return start
+
+
+async def test_the_first_screen(drive: Open) -> None:
+    async with drive() as d:
+        assert d.lines[0].startswith(" demo")
+        assert "traces" in d.lines[0]
+        assert d.title.startswith("─ Requests  [")
+        assert d.lines[2].split()[:4] == ["TIME↓", "VERB", "RESOURCE", "NAMESPACE/NAME"]
+        assert "hidden as noise (h shows)" in d.lines[-2]
+        assert d.lines[-1].startswith(" ⏎ open  / filter  : command  ⇥ next view")
+        assert d.lines[-1].endswith("? help  q quit")
+
+
+@pytest.mark.parametrize("width", [60, 72, 80, 92, 100, 110, 120, 130, 150, 170, 200, 240])
+def test_columns_fill_the_width_and_no_more(width: int) -> None:
+    columns = layout(width)
+    widths = [
+        columns.time,
+        columns.verb,
+        columns.resource,
+        columns.name,
+        columns.client,
+        columns.code,
+        columns.duration,
+        columns.spans,
+        columns.what,
+    ]
+    used = 1 + sum(one for one in widths if one) + columns.gap * (sum(1 for one in widths if one) - 1)
+    assert used <= width
+    assert columns.name >= 14
+    assert columns.duration >= 8
+
+
+@pytest.mark.parametrize("size", [(60, 15), (80, 24), (150, 40), (200, 60), (20, 5), (5, 2)])
+async def test_every_size_draws(drive: Open, size: tuple[int, int]) -> None:
+    async with drive(size) as d:
+        assert len(d.lines) == size[1]
+        assert all(len(line) <= size[0] for line in d.lines)
+        await d.press("j", "G", "D", "question_mark", "escape", "tab", "q", "slash", "a", "escape", "colon", "escape")
+
+
+async def test_a_filter_is_applied_while_it_is_written(drive: Open) -> None:
+    async with drive() as d:
+        every = d.count
+        await d.press("slash")
+        await d.type("verb=list")
+        assert 0 < d.count < every
+        assert d.app.requests._view.query == Query.parse("verb=list")
+        await d.press("enter")
+        assert "verb=list" in d.title
+        assert d.place == "requests"
+        await d.press("escape")
+        assert d.count == every
+        assert "verb=list" not in d.title
+
+
+async def test_a_filter_that_is_not_understood_is_said_under_the_prompt(drive: Open) -> None:
+    async with drive() as d:
+        await d.press("slash")
+        await d.type("colour=red")
+        assert "✗ colour= is no field" in d.lines[-1] or "✗ colour is no field" in d.lines[-1]
+        assert d.lines[-2].startswith(" / colour=red")
+        await d.press("enter")
+        assert any("is no field" in toast for toast in d.toasts)
+
+
+async def test_escape_in_the_prompt_puts_the_filter_back_as_it_was(drive: Open) -> None:
+    async with drive() as d:
+        await d.command("filter verb=get")
+        before = d.count
+        await d.press("slash", "space", "z", "z", "z", "z")
+        assert d.count == 0
+        await d.press("escape")
+        assert d.count == before
+        assert "verb=get" in d.title
+
+
+async def test_a_filter_that_matches_nothing_says_how_to_get_out(drive: Open) -> None:
+    async with drive() as d:
+        await d.command("filter nothing-is-called-so")
+        assert "Nothing matches nothing-is-called-so; esc clears the filter." in d.screen
+
+
+async def test_history_of_the_prompt(drive: Open) -> None:
+    async with drive() as d:
+        for text in ("list", "get"):
+            await d.press("slash", "ctrl+u")
+            await d.type(text)
+            await d.press("enter")
+        await d.press("slash", "ctrl+u", "x", "up")
+        assert d.app.screen.query_one("Prompt").line.value == "get"  # type: ignore[attr-defined]
+        await d.press("up", "up", "up")
+        assert d.app.screen.query_one("Prompt").line.value == "list"  # type: ignore[attr-defined]
+        await d.press("down", "down")
+        assert d.app.screen.query_one("Prompt").line.value == "x"  # type: ignore[attr-defined]
+
+
+async def test_errors_only_and_back(drive: Open) -> None:
+    async with drive() as d:
+        every = d.count
+        await d.press("ctrl+z")
+        assert 0 < d.count < every
+        assert "✗ errors only" in d.title
+        rows = d.lines[3:10]
+        assert all(" ✗ " in row or " ! " in row for row in rows if row)
+        await d.press("ctrl+z")
+        assert d.count == every
+
+
+async def test_noise_is_hidden_at_first_and_shown_by_a_key(drive: Open) -> None:
+    async with drive() as d:
+        hidden = d.feed.snapshot.selection.hidden_noise
+        assert hidden > 0
+        few = d.count
+        await d.press("h")
+        assert d.count == few + hidden == d.feed.snapshot.traces
+        assert "hidden as noise" not in d.screen
+
+
+async def test_windows_count_from_the_newest_arrival(drive: Open) -> None:
+    async with drive() as d:
+        await d.press("h")
+        every = d.count
+        newest = d.feed.snapshot.last_arrival
+        d.feed.arrive(other_ids(chunks_of(demo_requests(4)), 30))
+        await d.settle()
+        late = d.count - every
+        await d.press("2")
+        assert d.count == late
+        assert "last 5 min" in d.title
+        await d.press("6")
+        assert d.count == every + late
+        assert d.feed.snapshot.last_arrival > newest
+
+
+async def test_sorting_and_again_for_the_reverse(drive: Open) -> None:
+    async with drive() as d:
+        await d.press("D")
+        assert "slowest first" in d.title
+        assert "DURATION↓" in d.lines[2]
+        rows = d.feed.rows(d.feed.snapshot, range(20))
+        assert [row.duration_ns for row in rows] == sorted((row.duration_ns for row in rows), reverse=True)
+        await d.press("D")
+        assert "fastest first" in d.title
+        assert "DURATION↑" in d.lines[2]
+        await d.press("T")
+        assert "newest first" in d.title
+        for key in "OESVRNC":
+            await d.press(key)
+        assert "by client" in d.title
+
+
+async def test_frozen_the_list_stands_still_and_counts(drive: Open) -> None:
+    async with drive() as d:
+        await d.press("space")
+        before = d.lines[3:-2]
+        d.feed.arrive(other_ids(chunks_of(demo_requests(4)), 5))
+        await d.settle()
+        assert d.lines[3:-2] == before
+        assert re.search(r"frozen, [1-9]\d* came meanwhile", d.title)
+        await d.press("space")
+        assert "frozen" not in d.screen
+        assert d.lines[3:-2] != before
+
+
+async def test_the_cursor_stays_with_its_trace_and_g_goes_back_to_newest(drive: Open) -> None:
+    async with drive() as d:
+        await d.press("down", "down", "down")
+        chosen = d.app.requests.chosen()
+        assert chosen is not None
+        row = d.lines[6]
+        d.feed.arrive(other_ids(chunks_of(demo_requests(4)), 5))
+        await d.settle()
+        again = d.app.requests.chosen()
+        assert again is not None
+        assert again.trace_id == chosen.trace_id
+        assert d.lines[6][:100] == row[:100]
+        assert re.search(r"↑ [\d,]+ new", d.title)
+        await d.press("g")
+        assert "new  row" not in d.title
+        assert d.app.requests.table.cursor == 0
+
+
+async def test_sorting_keeps_following_the_top(drive: Open) -> None:
+    async with drive() as d:
+        await d.press("G", "D")
+        assert d.app.requests.table.cursor == 0
+
+
+async def test_open_a_trace_go_back_and_forward(drive: Open) -> None:
+    async with drive() as d:
+        await d.press("down", "down", "enter")
+        assert d.place == "trace"
+        trace_id = d.app.screen.trace_id  # type: ignore[attr-defined]
+        await d.press("escape")
+        assert d.place == "requests"
+        assert d.app.requests.table.cursor == 2
+        await d.press("right_square_bracket")
+        assert d.place == "trace"
+        await d.press("left_square_bracket")
+        assert d.place == "requests"
+        await d.press("tab")
+        assert d.place == "receiver"
+        await d.press("tab")
+        assert d.place == "requests"
+        await d.press("left_square_bracket")
+        assert d.place == "receiver"
+        await d.press("left_square_bracket")
+        assert d.place == "requests"
+        await d.press("right_square_bracket", "right_square_bracket")
+        assert d.place == "requests"
+        await d.command(f"open {trace_id[:12]}")
+        assert d.place == "trace"
+        assert d.app.screen.trace_id == trace_id  # type: ignore[attr-defined]
+
+
+async def test_the_receiver_over_a_trace_leaves_the_trace_as_it_was(drive: Open) -> None:
+    async with drive() as d:
+        await d.press("enter")
+        trace = d.app.screen
+        await d.press("tab")
+        assert d.place == "receiver"
+        await d.press("left_square_bracket")
+        assert d.app.screen is trace
+
+
+async def test_q_leaves_on_the_first_screen_without_a_question(drive: Open) -> None:
+    async with drive() as d:
+        await d.press("tab", "q")
+        assert d.place == "requests"
+        await d.press("q")
+        assert d.app.return_code == 0
+        assert not d.app.is_running
+
+
+@pytest.mark.parametrize("key", ["ctrl+c", "ctrl+q"])
+async def test_quit_from_anywhere(drive: Open, key: str) -> None:
+    async with drive() as d:
+        await d.press("enter", key)
+        assert not d.app.is_running
+
+
+async def test_escape_never_leaves_the_program(drive: Open) -> None:
+    async with drive() as d:
+        await d.press("escape", "escape")
+        assert d.app.is_running
+
+
+async def test_copy_the_trace_id_and_other_things(drive: Open) -> None:
+    async with drive() as d:
+        row = d.app.requests.chosen()
+        assert row is not None
+        await d.press("c")
+        assert d.app.clipboard == row.trace_id
+        assert any("clipboard" in toast for toast in d.toasts)
+        await d.command("copy line")
+        assert row.trace_id in d.app.clipboard
+        await d.command("copy colour")
+        assert "Copy one of" in d.toasts[-1]
+
+
+async def test_raw_and_detail(drive: Open) -> None:
+    async with drive() as d:
+        await d.press("y")
+        assert d.place == "raw"
+        await d.press("escape", "d")
+        assert d.place == "trace"
+
+
+async def test_the_command_line_completes_and_describes(drive: Open) -> None:
+    async with drive() as d:
+        await d.press("colon")
+        await d.type("the")
+        await d.press("tab")
+        line = d.app.screen.query_one("Prompt").line  # type: ignore[attr-defined]
+        assert line.value == "theme"
+        assert "theme NAME: other colours" in d.lines[-1]
+        await d.press("space", "tab")
+        assert line.value == "theme dark"
+        await d.press("tab")
+        assert line.value == "theme light"
+        await d.press("enter")
+        assert d.app.theme == "light"
+
+
+async def test_every_action_is_reachable_by_name(drive: Open) -> None:
+    async with drive() as d:
+        actions = {(active.binding.id or "").partition(".")[2] for active in d.app.live_bindings()} - {""}
+        known = set(d.app.commands.complete(""))
+        assert actions <= known | set(d.app.commands._names())
+        await d.command("sort-duration")
+        assert "slowest first" in d.title
+        await d.command("window-3")
+        assert "last 15 min" in d.title
+        await d.command("down")
+        assert d.app.requests.table.cursor == 1
+
+
+async def test_commands_for_views_filters_and_switches(drive: Open) -> None:
+    async with drive() as d:
+        await d.command("receiver")
+        assert d.place == "receiver"
+        await d.command("filter verb=list pods")
+        assert d.place == "requests"
+        assert "verb=list pods" in d.title
+        await d.command("filter")
+        await d.command("window 15m")
+        assert "last 15 min" in d.title
+        await d.command("window all")
+        await d.command("sort duration reverse")
+        assert "fastest first" in d.title
+        await d.command("errors on")
+        await d.command("errors on")
+        assert "errors only" in d.title
+        await d.command("errors off")
+        await d.command("noise on")
+        assert d.count == d.feed.snapshot.traces
+        await d.command("freeze on")
+        assert d.feed.snapshot.frozen
+        await d.command("follow")
+        assert not d.feed.snapshot.frozen
+        await d.command("utc off")
+        assert not d.app.utc
+        await d.command("help")
+        assert d.place == "help"
+        await d.command("back")
+        await d.command("q")
+        assert not d.app.is_running
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("nonsense", "There is no command 'nonsense'"),
+        ("sotr", "did you mean"),
+        ("window 7m", "A window is one of 1m, 5m"),
+        ("sort colour", "An order is one of start"),
+        ("errors maybe", "It can be on or off"),
+        ("open", "Which trace?"),
+        ("open zzz", "No trace here starts with 'zzz'"),
+        ("theme none", "There is no theme 'none'"),
+        ("filter colour=red", "is no field"),
+        ("quit now", "takes nothing after it"),
+    ],
+)
+async def test_what_a_command_cannot_do_is_a_sentence(drive: Open, line: str, says: str) -> None:
+    async with drive() as d:
+        await d.command(line)
+        assert says in d.toasts[-1]
+        assert d.app.is_running
+
+
+async def test_keys_are_remapped_and_help_and_footer_say_so(drive: Open) -> None:
+    async with drive(keymap={"requests.errors": "f5", "app.help": "f1"}) as d:
+        every = d.count
+        await d.press("ctrl+z")
+        assert d.count == every
+        await d.press("f5")
+        assert d.count < every
+        assert "f5 errors" in d.lines[-1]
+        assert "f1 help" in d.lines[-1]
+        await d.press("f1")
+        assert d.place == "help"
+        assert re.search(r"f5\s+only what failed", d.screen)
+        assert "^Z" not in d.screen
+
+
+async def test_help_lists_what_works_here(drive: Open) -> None:
+    async with drive((150, 120)) as d:
+        await d.press("question_mark")
+        for text in ("open the trace", "to the bottom", "command line", "requests.sort-code", "theme NAME"):
+            assert text in d.screen
+        await d.press("q", "tab", "question_mark")
+        assert "copy what to paste" in d.screen
+        assert "requests.sort-code" not in d.screen
+
+
+async def test_what_a_span_says_never_reaches_the_terminal_raw(drive: Open) -> None:
+    chunks = chunks_of(demo_requests(4))
+    for chunk in chunks:
+        chunk.strings[1:] = [f"[red]\x1b[31m\u202e{text}\n" for text in chunk.strings[1:]]
+    database = Database.memory()
+    database.append(chunks)
+    async with drive(feed=StillFeed(database)) as d:
+        await d.press("h")
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", d.screen)
+        assert "[red]" in d.screen
+        await d.press("enter")
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", d.screen)
+        await d.press("escape", "tab")
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", d.screen)
+
+
+async def test_ascii_where_the_terminal_has_no_better(drive: Open) -> None:
+    async with drive(glyphs=ASCII) as d:
+        await d.press("D", "ctrl+z", "down")
+        assert d.screen.isascii()
+        await d.press("question_mark")
+        assert d.screen.isascii()
+        await d.press("escape", "tab")
+        assert d.screen.isascii()
+        await d.press("escape", "colon")
+        assert d.screen.isascii()
+        await d.press("escape", "enter")
+        await d.pilot.pause()
+        assert d.screen.isascii()
+
+
+async def test_a_problem_is_a_banner_on_every_screen(drive: Open) -> None:
+    async with drive((80, 24)) as d:
+        sentence = (
+            "The disk is full: senders are told to wait, nothing acknowledged is lost; free some space on /var/lib."
+        )
+        d.feed.problem = sentence
+        d.feed.turn()
+        await d.settle()
+        assert "✗ The disk is full" in d.lines[1]
+        assert "/var/lib." in d.lines[2]
+        assert len(d.lines) == 24
+        await d.press("tab")
+        assert "✗ The disk is full" in d.screen
+        await d.press("q")
+        d.feed.problem = ""
+        d.feed.turn()
+        await d.settle()
+        assert "disk" not in d.screen
+        assert d.title.startswith("─ Requests")
+
+
+async def test_an_empty_live_list_says_what_to_do(drive: Open) -> None:
+    async with drive(feed=StillFeed(Database.memory(), live=True)) as d:
+        assert "No span has arrived yet; ⇥ shows what is listening" in d.screen
+        await d.press("enter", "d", "y", "c", "down", "G", "space")
+        assert d.app.is_running
+
+
+async def test_a_trace_that_is_still_arriving_says_so_until_it_is_quiet(drive: Open) -> None:
+    feed = StillFeed(live=True)
+    feed.clock = RECEIVED + 30 * SECOND
+    async with drive(feed=feed) as d:
+        feed.clock = feed.snapshot.last_arrival + SECOND
+        await d.settle()
+        assert "still arriving" in d.lines[-2]
+        feed.clock += 60 * SECOND
+        await d.settle()
+        assert "still arriving" not in d.screen
+
+
+async def test_the_view_at_first_shows_all_but_noise_newest_first() -> None:
+    assert replace(AT_FIRST, sort="start", reverse=False, window_ns=None, errors_only=False) == AT_FIRST
+    assert AT_FIRST.hide_noise
+    assert RequestsScreen.PLACE == "requests"
+
+
+async def test_the_palette_of_textual_is_not_there(drive: Open) -> None:
+    async with drive() as d:
+        await d.press("ctrl+p")
+        assert d.place == "requests"
+        assert len(d.app.screen_stack) == 1
