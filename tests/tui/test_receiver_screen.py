@@ -1,0 +1,185 @@
+"""The Receiver screen: what the receiver says, and the recipe when nothing comes."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from receiver.store.database import Database
+from tests.tui.still_feed import RECEIVED, SECOND, StillFeed
+from tests.tui.test_requests import Open, drive  # noqa: F401 - a fixture
+from tui.screens.receiver import endpoint_of, recipe, recipe_text
+
+STATUS: dict[str, Any] = {
+    "pid": 4711,
+    "version": "0.1.0",
+    "started": RECEIVED,
+    "db": "/var/lib/spans.db",
+    "child": True,
+    "listeners": [
+        {"name": "local", "address": "127.0.0.1:4317", "tls": False, "error": None},
+        {"name": "local6", "address": "[::1]:4317", "tls": False, "error": "Port 4317 is taken by otelcol (pid 99)."},
+        {"name": "lab", "address": "10.0.0.5:4318", "tls": True, "error": None},
+    ],
+    "accepted": 65_810,
+    "rejected": 0,
+    "refused": 0,
+    "malformed": 0,
+    "evicted_spans": 0,
+    "evicted_traces": 0,
+    "requests": 412,
+    "bytes_in": 20 << 20,
+    "live_bytes": 38 << 20,
+    "cap_bytes": 512 << 20,
+    "disk_full": False,
+    "message": "",
+    "senders": [
+        {
+            "peer": "127.0.0.1:51882",
+            "service": "apiserver",
+            "instance": "apiserver-x4",
+            "source": "local",
+            "spans": 61_000,
+            "last": RECEIVED + 20 * SECOND,
+            "agent": "OTel OTLP Exporter Go/1.40.0",
+        },
+        {
+            "peer": "127.0.0.1:51900",
+            "service": "",
+            "instance": "",
+            "source": "local",
+            "spans": 4,
+            "last": RECEIVED - 500 * SECOND,
+            "agent": "\x1b]0;evil\x07",
+        },
+    ],
+    "attached": 1,
+}
+
+
+def live(status: dict[str, Any] | None = STATUS, database: Database | None = None, quiet: int = 1) -> StillFeed:
+    feed = StillFeed(database, live=True)
+    feed.status = status
+    feed.start()
+    feed.turn()
+    feed.clock = max(feed.snapshot.last_arrival, (status or {}).get("started", RECEIVED)) + quiet * SECOND
+    feed.start = lambda: None  # type: ignore[method-assign]
+    return feed
+
+
+async def test_listeners_senders_totals(drive: Open) -> None:  # noqa: F811
+    async with drive(feed=live()) as d:
+        await d.press("tab")
+        assert "listening 127.0.0.1:4317, 10.0.0.5:4318" in d.title
+        assert "received 65,810   refused 0   lost 0" in d.title
+        assert re.search(r"local6 +\[::1\]:4317 +✗ Port 4317 is taken by otelcol \(pid 99\)\.", d.screen)
+        assert re.search(r"lab +10\.0\.0\.5:4318 +TLS", d.screen)
+        assert re.search(r"127\.0\.0\.1:51882 +apiserver +61,000 ", d.screen)
+        assert "(no service" in d.screen
+        assert "OTel OTLP Exporter Go/1.40.0" in d.screen
+        assert "\x1b" not in d.screen
+        assert "65,810 spans in 412 exports, 20 MiB" in d.screen
+        assert "38 MiB of 512 MiB" in d.screen
+        assert "turn tracing on" in d.screen
+        assert "TracingConfiguration" not in d.screen
+
+
+async def test_what_was_refused_or_lost_is_marked(drive: Open) -> None:  # noqa: F811
+    async with drive(feed=live({**STATUS, "refused": 3, "rejected": 5, "malformed": 2})) as d:
+        assert "! 3 refused" in d.lines[0]
+        assert "! 7 lost" in d.lines[0]
+        await d.press("tab")
+        assert "! 3 exports; senders try those again" in d.screen
+        assert "! 5 spans rejected, 2 exports that were not OTLP" in d.screen
+
+
+@pytest.mark.parametrize("size", [(150, 50), (80, 24)])
+async def test_nothing_for_a_minute_shows_what_to_paste(drive: Open, size: tuple[int, int]) -> None:  # noqa: F811
+    feed = live(database=Database.memory(), quiet=59)
+    async with drive(size, feed=feed) as d:
+        await d.press("tab")
+        assert "TracingConfiguration" not in d.screen
+        feed.clock += 70 * SECOND
+        await d.settle()
+        assert "Nothing has arrived for 2 min" in d.screen
+        assert "apiVersion: apiserver.config.k8s.io/v1beta1" in d.screen
+        assert "endpoint: localhost:4317" in d.screen
+        await d.press("c")
+        assert "TracingConfiguration" in d.app.clipboard
+        await d.press("t")
+        assert "TracingConfiguration" not in d.screen
+
+
+async def test_the_recipe_can_be_asked_for_while_spans_arrive(drive: Open) -> None:  # noqa: F811
+    async with drive(feed=live()) as d:
+        await d.press("tab", "t")
+        assert "TracingConfiguration" in d.screen
+        assert "Nothing has arrived" not in d.screen
+        await d.command("recipe")
+        assert "TracingConfiguration" not in d.screen
+
+
+async def test_without_a_receiver(drive: Open) -> None:  # noqa: F811
+    async with drive(feed=live(None)) as d:
+        assert "no receiver" in d.lines[0]
+        await d.press("tab")
+        assert "! not running" in d.title
+
+
+async def test_a_recording_says_who_is_in_it(drive: Open) -> None:  # noqa: F811
+    async with drive() as d:
+        await d.press("tab")
+        assert "a recording: nothing is received" in d.title
+        assert re.search(r" apiserver +apiserver-\w+ +[\d,]+", d.screen)
+        assert re.search(r" etcd ", d.screen)
+
+
+@pytest.mark.parametrize(
+    ("listeners", "endpoint"),
+    [
+        ([], "localhost:4317"),
+        ([{"address": "127.0.0.1:44317"}], "localhost:44317"),
+        ([{"address": "[::1]:4317", "error": "taken"}, {"address": "10.0.0.5:4318"}], "10.0.0.5:4318"),
+        ([{"address": "0.0.0.0:4317"}], "localhost:4317"),
+        ([{"address": "unix:/run/x.sock"}], "localhost:4317"),
+        ("nonsense", "localhost:4317"),
+    ],
+)
+def test_the_endpoint_is_that_of_a_listener(listeners: Any, endpoint: str) -> None:
+    assert endpoint_of({"listeners": listeners}) == endpoint
+
+
+def test_what_is_pasted_is_what_kubernetes_reads() -> None:
+    """The rules of kubernetes' own validation (k8s.io/component-base/tracing/api/v1)."""
+    pasted = [text for kind, text in recipe("localhost:4317") if kind == "paste"]
+    config = yaml.safe_load("\n".join(pasted[:4]))
+    assert config["apiVersion"] == "apiserver.config.k8s.io/v1beta1"
+    assert config["kind"] == "TracingConfiguration"
+    assert "//" not in config["endpoint"]
+    assert 0 < config["samplingRatePerMillion"] <= 1_000_000
+    mount = yaml.safe_load(next(text for text in pasted if "mountPath" in text))[0]
+    volume = yaml.safe_load(next(text for text in pasted if "hostPath" in text))[0]
+    flag = next(text for text in pasted if "--tracing-config-file=" in text)
+    assert mount["name"] == volume["name"]
+    assert flag.partition("=")[2].startswith(mount["mountPath"] + "/")
+    assert volume["hostPath"]["path"] == mount["mountPath"]
+    assert mount["mountPath"] != "/etc/kubernetes/manifests"
+
+
+def test_the_recipe_warns_of_what_breaks_clusters() -> None:
+    text = " ".join(text for _, text in recipe("localhost:4317"))
+    assert "No backup in the manifests directory" in text
+    assert "without the mount the API server does not start" in text
+    assert "v1 from Kubernetes 1.34 on" in text
+    assert "--enable-distributed-tracing=true    # etcd 3.6 and later" in text
+    assert "--experimental-enable-distributed-tracing=true" in text
+    assert "about 40 s" in text
+
+
+def test_the_copied_recipe_is_comments_and_yaml() -> None:
+    lines = recipe_text("localhost:4317").splitlines()
+    assert all(line.startswith("# ") for line in lines if "kubelet runs" in line or "kubeadm" in line)
+    assert "endpoint: localhost:4317" in lines
