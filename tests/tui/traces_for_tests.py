@@ -1,23 +1,20 @@
-"""Traces made by hand or from a recording, and a feed that holds them: what the screens see, without a database."""
+"""Traces written down by hand: as trees, and as the export requests that bring them."""
 
 from __future__ import annotations
 
-import gzip
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from receiver.store.chunk import COMPONENT_NAMES
-from receiver.traces.model import Body, Component, Event, Kind, Link, Request, Settled, Span, Trace, Value
-from receiver.traces.semantics import component_of
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+
+from receiver.traces.model import Body, Component, Event, Kind, Settled, Span, Trace, Value
 from receiver.traces.timing import self_times
 from receiver.traces.tree import build
 
 T0 = 1_763_812_392_402_000_000
 MS = 1_000_000
-RECORDINGS = Path("/work/shared/recordings")
 
 
 def body(attributes: dict[str, Value] | None = None, **fields: Any) -> Body:
@@ -28,7 +25,7 @@ def body(attributes: dict[str, Value] | None = None, **fields: Any) -> Body:
         "links": (),
         "status_message": "",
         "resource": {"service.name": "apiserver", "service.instance.id": "apiserver-x4"},
-        "scope_name": "k8s.io/component-base/tracing",
+        "scope_name": "",
         "scope_version": "",
         "dropped": (0, 0, 0),
     }
@@ -69,9 +66,67 @@ class Made:
         self.bodies[span_id] = of or body()
         return span_id
 
+    def export(self, first: int = 0, last: int | None = None) -> bytes:
+        """Some of the spans, in the order in which they were written down, as one export request."""
+        request = ExportTraceServiceRequest()
+        for span in self.spans[first:last]:
+            self._put(request, span, self.bodies[span.span_id])
+        return request.SerializeToString()
+
+    def _put(self, request: ExportTraceServiceRequest, span: Span, content: Body) -> None:
+        resource = request.resource_spans.add()
+        for key, value in {**content.resource, "service.name": span.service}.items():
+            _set(resource.resource.attributes.add(), key, value)
+        scope = resource.scope_spans.add()
+        scope.scope.name = content.scope_name
+        sent = scope.spans.add(
+            trace_id=bytes.fromhex(span.trace_id),
+            span_id=bytes.fromhex(span.span_id),
+            parent_span_id=bytes.fromhex(span.parent_id),
+            name=span.name,
+            kind=span.kind.value,  # type: ignore[arg-type]
+            start_time_unix_nano=span.start,
+            end_time_unix_nano=span.end,
+        )
+        sent.status.code = span.status  # type: ignore[assignment]
+        sent.status.message = content.status_message
+        for key, value in content.attributes.items():
+            _set(sent.attributes.add(), key, value)
+        for event in content.events:
+            there = sent.events.add(time_unix_nano=event.time, name=event.name)
+            for key, value in event.attributes.items():
+                _set(there.attributes.add(), key, value)
+        for link in content.links:
+            sent.links.add(trace_id=bytes.fromhex(link.trace_id), span_id=bytes.fromhex(link.span_id))
+        sent.dropped_attributes_count, sent.dropped_events_count, sent.dropped_links_count = content.dropped
+
     def trace(self, settled: Settled = Settled.SETTLED, left_out: int = 0) -> Trace:
         """The tree of what there is."""
         return tree(self.spans, settled=settled, left_out=left_out)
+
+
+def _set(pair: Any, key: str, value: Value) -> None:
+    pair.key = key
+    pair.value.CopyFrom(_any(value))
+
+
+def _any(value: Value) -> AnyValue:
+    if isinstance(value, str):
+        return AnyValue(string_value=value)
+    if isinstance(value, bool):
+        return AnyValue(bool_value=value)
+    if isinstance(value, int):
+        return AnyValue(int_value=value)
+    if isinstance(value, bytes):
+        return AnyValue(bytes_value=value)
+    made = AnyValue()
+    if isinstance(value, Mapping):
+        made.kvlist_value.SetInParent()
+        for key, item in value.items():
+            _set(made.kvlist_value.values.add(), key, item)
+    elif isinstance(value, Sequence):
+        made.array_value.values.extend([_any(item) for item in value])
+    return made
 
 
 def tree(spans: Sequence[Span], *, settled: Settled = Settled.SETTLED, left_out: int = 0) -> Trace:
@@ -87,7 +142,16 @@ def slow_pod() -> Made:
     """`kubectl create` of a pod: a slow mutating webhook, a validating one that ran into its timeout, etcd."""
     made = Made()
     auth = made("", "authentication", 0, 2529.877)
-    post = made(auth, "POST /api/v1/namespaces/{:namespace}/pods", 0.179, 2529.686, kind=Kind.SERVER, request=True)
+    post = made(
+        auth, "POST /api/v1/namespaces/{:namespace}/pods", 0.179, 2529.686, kind=Kind.SERVER, request=True,
+        of=body(
+            {"http.request.method": "POST", "http.response.status_code": 201,
+             "http.target": "/api/v1/namespaces/default/pods?fieldManager=kubectl-create",
+             "user_agent.original": "kubectl/v1.32.4 (linux/amd64) kubernetes/4cb5f07",
+             "audit-id": "e1b1ced3-bf05-45ba-82e1-69846ad85b4a"},
+            scope_name="go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp",
+        ),
+    )  # fmt: skip
     above = post
     for at, name in enumerate(("audit", "constrainedimpersonation", "priorityandfairness", "authorization")):
         above = made(above, name, 0.19 + at * 0.03, 2529.6 - at * 0.04)
@@ -130,92 +194,3 @@ def slow_pod() -> Made:
     made(txn, "etcdserverpb.KV/Txn", 2528.0, 0.957, kind=Kind.SERVER, service="etcd", component=Component.ETCD)
     made(create, "SerializeObject", 2529.645, 0.099, of=body({"mediaType": "application/json"}))
     return made
-
-
-def request_of(verb: str, resource: str, namespace: str, name: str, code: int) -> Request:
-    """A request with the names that a header shows."""
-    return Request(
-        verb, "", "v1", resource, "", namespace, name, "kubectl/v1.32.4 (linux/amd64) kubernetes/4cb5f07", code,
-        "e1b1ced3-bf05-45ba-82e1-69846ad85b4a", f"/api/v1/namespaces/{namespace}/{resource}",
-    )  # fmt: skip
-
-
-class FakeBodies:
-    """Bodies by span id."""
-
-    def __init__(self, bodies: dict[str, Body]) -> None:
-        self.by_id = bodies
-        self.asked: list[str] = []
-
-    def body(self, span: Span) -> Body | None:
-        self.asked.append(span.span_id)
-        return self.by_id.get(span.span_id)
-
-    def bodies(self, spans: Sequence[Span]) -> list[Body | None]:
-        return [self.body(span) for span in spans]
-
-    def raw(self, spans: Sequence[Span]) -> dict[str, Any]:
-        return {"resourceSpans": [{"scopeSpans": [{"spans": [{"spanId": s.span_id, "name": s.name} for s in spans]}]}]}
-
-
-# --- from a recording --------------------------------------------------------------------------------
-def recorded(file: str) -> dict[str, Made]:
-    """The traces of a recording in the shared folder, by trace id."""
-    path = RECORDINGS / file
-    made: dict[str, Made] = {}
-    with gzip.open(path, "rt") if file.endswith(".gz") else path.open() as lines:
-        for line in lines:
-            for resource in json.loads(line)["resourceSpans"]:
-                attributes = _attributes(resource.get("resource", {}).get("attributes", ()))
-                service = str(attributes.get("service.name", ""))
-                for scope in resource["scopeSpans"]:
-                    scope_name = scope.get("scope", {}).get("name", "")
-                    for each in scope["spans"]:
-                        trace = made.setdefault(each["traceId"], Made(each["traceId"]))
-                        _add(trace, each, attributes, service, scope_name)
-    return made
-
-
-def _add(trace: Made, each: dict[str, Any], resource: dict[str, Value], service: str, scope: str) -> None:
-    kind = Kind(each.get("kind", 0))
-    component = COMPONENT_NAMES[component_of(service, scope, kind.value, each["name"])]
-    span = Span(
-        each["traceId"], each["spanId"], each.get("parentSpanId", ""), each["name"], kind,
-        int(each["startTimeUnixNano"]), int(each["endTimeUnixNano"]), each.get("status", {}).get("code", 0), service,
-        str(resource.get("service.instance.id", "")), Component(component), "local", 1, len(trace.spans),
-        kind is Kind.SERVER and component == "apiserver",
-    )  # fmt: skip
-    trace.spans.append(span)
-    trace.bodies[span.span_id] = Body(
-        attributes=_attributes(each.get("attributes", ())),
-        events=tuple(
-            Event(int(e["timeUnixNano"]), e["name"], _attributes(e.get("attributes", ())))
-            for e in each.get("events", ())
-        ),
-        links=tuple(
-            Link(x["traceId"], x["spanId"], _attributes(x.get("attributes", ()))) for x in each.get("links", ())
-        ),
-        status_message=each.get("status", {}).get("message", ""),
-        resource=resource,
-        scope_name=scope,
-        scope_version="",
-        dropped=(0, 0, 0),
-    )
-
-
-def _attributes(pairs: Iterable[dict[str, Any]]) -> dict[str, Value]:
-    return {pair["key"]: _value(pair["value"]) for pair in pairs}
-
-
-def _value(value: dict[str, Any]) -> Value:
-    ((kind, plain),) = value.items()
-    if kind == "intValue":
-        return int(plain)
-    if kind == "arrayValue":
-        return [_value(each) for each in plain.get("values", ())]
-    return plain  # type: ignore[no-any-return]
-
-
-def grown(made: Made, spans: int) -> Made:
-    """The first spans of a trace: what it was before the rest came."""
-    return replace(made, spans=made.spans[:spans])

@@ -23,7 +23,7 @@ from tui.widgets.line import LineWidget, strip
 MOST_SPANS: Final = 2_000
 """Spans of a trace that are shown raw; `k8s-trace-tui show --raw` prints all."""
 _PAN: Final = 16
-_INLINE: Final = 76
+_INLINE: Final = 100
 """Characters up to which an object stays on one line."""
 
 

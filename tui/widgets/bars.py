@@ -170,11 +170,11 @@ def ruler(begin: int, end: int, width: int) -> list[tuple[int, str]]:
         width: its cells.
     """
     span = max(1, end - begin)
-    apart = 8
+    apart = 6
     # Labels far from the start of a long trace are long: look again when they are.
     for _ in range(2):
         step = step_for(span, width, apart)
-        apart = max(apart, len(label(end - end % step or step, step, end)) + 4)
+        apart = max(apart, len(label(end - end % step or step, step, end)) + 3)
     step = step_for(span, width, apart)
     ticks: list[tuple[int, str]] = []
     free = 0

@@ -111,8 +111,10 @@ class Outline:
             low, high = self.start[child], self.end[child]
             if not low or high <= reached:
                 continue
+            if low >= end:
+                break
             if low > reached:
-                intervals.append((reached, min(low, end)))
+                intervals.append((reached, low))
             reached = high
             if reached >= end:
                 break
