@@ -46,6 +46,7 @@ def trace_document(summary: TraceSummary) -> dict[str, Any]:
         "instance": summary.instance,
         "headline": summary.headline,
         "request": summary.request.to_json() if summary.request else None,
+        "created": summary.created or None,
     }
 
 

@@ -33,13 +33,13 @@ def client_of(user_agent: str) -> str:
 
 
 def place_of(row: TraceSummary) -> tuple[str, str]:
-    """(namespace with its slash, name): what a request is about."""
+    """(namespace with its slash, name): what a request is about; of a create the object that it made."""
     request = row.request
     if request is None:
         return "", ""
     if request.namespace and request.resource != "namespaces":
-        return f"{request.namespace}/", request.name
-    return "", request.name
+        return f"{request.namespace}/", request.name or row.created
+    return "", request.name or row.created
 
 
 def explanation(row: TraceSummary, *, whole: bool = False) -> list[tuple[str, str]]:
@@ -47,13 +47,15 @@ def explanation(row: TraceSummary, *, whole: bool = False) -> list[tuple[str, st
 
     Args:
         row: the trace.
-        whole: names of webhooks as they are, not only up to their first dot.
+        whole: names of webhooks as they are, not only up to their first dot; errors with all that was wrapped around
+            them, not only the cause at their end.
     """
     parts: list[tuple[str, str]] = []
     code = row.request.code if row.request else None
     failed = verdict_mark(row) == "failed"
     if row.failure:
-        parts.append((row.failure, "error" if failed else "warning"))
+        cause = row.failure if whole else row.failure.rpartition(": ")[2] or row.failure
+        parts.append((cause, "error" if failed else "warning"))
     elif code is not None and code >= 400:
         parts.append((_ANSWERS.get(code, f"answered {code}"), "error" if failed else "base"))
     elif row.errors:

@@ -457,7 +457,7 @@ def _attributes(role: int, pairs: Sequence[bytes]) -> Found:
 _PAIRS_KEPT: Final = 4_096
 _PAIR_BYTES: Final = 160
 _UNSEEN: Final = ("", "")
-_UNIQUE: Final = frozenset(("audit-id", "http.target"))
+_UNIQUE: Final = frozenset(("audit-id", "http.target", "key"))
 _pairs: Final[dict[int, dict[bytes, tuple[str, str] | None]]] = {role: {} for role in WANTED}
 
 

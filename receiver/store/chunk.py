@@ -74,6 +74,7 @@ ROLE_VERB: Final = 2  # `Get`, `List`, `Create`, ...: verb and names from its at
 # `Call ... webhook`: verb = operation, resource = kind of hook, name = webhook, detail = configuration
 ROLE_WEBHOOK: Final = 3
 ROLE_CALL: Final = 4  # an apiserver's HTTP client span: verb = method, name = host, detail = status message
+ROLE_STORED: Final = 5  # `Create etcd3`: name = of the object made, which the URL of a create does not tell
 AUDIT_UUID: Final = 0x01
 FACT_STRINGS: Final = ("verb", "group", "version", "resource", "subresource", "namespace", "name", "agent", "detail")
 

@@ -21,6 +21,7 @@ from receiver.store.chunk import (
     FACT_STRINGS,
     FLAG_REQUEST,
     ROLE_SERVER,
+    ROLE_STORED,
     ROLE_VERB,
     ROLE_WEBHOOK,
     Chunk,
@@ -70,6 +71,7 @@ _TRACE_COLUMNS: Final = {
     "server_fact": "i4",
     "verb_fact": "i4",
     "webhook_fact": "i4",
+    "stored_fact": "i4",
 }
 _FACT_COLUMNS: Final = {
     "fact_row": "i4",
@@ -425,7 +427,15 @@ class Index:
             view("id_hi")[base:], view("id_lo")[base:] = batch.hi[at], batch.lo[at]
             view("first_received")[base:] = view("last_received")[base:] = batch.received[at]
             view("source")[base:] = batch.source[at]
-            for column in ("last_row", "head_row", "last_fact", "server_fact", "verb_fact", "webhook_fact"):
+            for column in (
+                "last_row",
+                "head_row",
+                "last_fact",
+                "server_fact",
+                "verb_fact",
+                "webhook_fact",
+                "stored_fact",
+            ):
                 view(column)[base:] = -1
             for column in ("span_count", "error_count", "request_count", "head_rank", "head_start", "head_duration"):
                 view(column)[base:] = 0
@@ -475,6 +485,8 @@ class Index:
         self.server_fact[slot[head]] = fact[head]
         verb = (role == ROLE_VERB) & (self.verb_fact[slot] < 0)
         self.verb_fact[slot[verb]] = fact[verb]
+        stored = (role == ROLE_STORED) & (self.stored_fact[slot] < 0)
+        self.stored_fact[slot[stored]] = fact[stored]
         webhook = role == ROLE_WEBHOOK
         self.webhook_fact[slot[webhook]] = fact[webhook]
 

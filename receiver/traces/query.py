@@ -227,6 +227,7 @@ class _Traces:
         self.server = index.server_fact
         self.requests = self.server >= 0
         self.verb_fact = np.where(self.requests, index.verb_fact, -1)
+        self.stored = np.where(self.requests, index.stored_fact, -1)
         # as in semantics.merge_request: without a URL the verb span names the request
         named = self.requests & (self._fact("detail", self.server) == 0) & (self.verb_fact >= 0)
         self.naming = np.where(named, self.verb_fact, self.server)
@@ -253,6 +254,8 @@ class _Traces:
             found = self._fact(column, self.naming)
             if column == "verb":
                 found = np.where(found == 0, self._fact(column, self.server), found)
+            elif column == "name":  # a create's URL has none
+                found = np.where(found == 0, self._fact(column, self.stored), found)
             elif column == "agent":
                 found = self._fact(column, self.server)
                 found = np.where(found == 0, self._fact(column, self.verb_fact), found)

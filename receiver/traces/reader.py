@@ -256,6 +256,8 @@ def summaries(index: Index, slots: Sequence[int] | Array, now: int, *, live: boo
         requests = _requests(index, at)
         hooks = _webhooks(index, at)
         head = index.head_row[at]
+        stored, names = index.stored_fact[at], index.fact("name")
+        created = [index.names[int(names[fact])] if fact >= 0 else "" for fact in stored.tolist()]
         columns = [
             [f"{hi:016x}{lo:016x}" for hi, lo in zip(index.id_hi[at].tolist(), index.id_lo[at].tolist(), strict=True)],
             index.head_start[at].tolist(),
@@ -276,7 +278,7 @@ def summaries(index: Index, slots: Sequence[int] | Array, now: int, *, live: boo
         made.append(
             TraceSummary(
                 trace_id, start, duration, spans, errors, services[i], state, missing[i], source, instance, name,
-                requests[i], called, failure,
+                requests[i], called, failure, created[i],
             )
         )  # fmt: skip
     return made

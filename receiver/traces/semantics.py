@@ -26,6 +26,7 @@ from receiver.store.chunk import (
     OTHER,
     ROLE_CALL,
     ROLE_SERVER,
+    ROLE_STORED,
     ROLE_VERB,
     ROLE_WEBHOOK,
     RUNTIME,
@@ -77,6 +78,8 @@ ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "operation": ("operation",),
     "definition": ("custom-resource-definition",),
     "desired_version": ("desired-api-version",),
+    # storage spans since 1.26
+    "key": ("key",),
 }
 """For each concept the attribute keys that carry it, the newest first."""
 
@@ -163,6 +166,7 @@ def component_of(service: str, scope: str, kind: int, name: str) -> int:
 _INTERNAL_ROLES: Final = {
     **dict.fromkeys(("Get", "List", "WatchList", "Create", "Update", "Patch", "Delete"), ROLE_VERB),
     **dict.fromkeys(("Call mutating webhook", "Call validating webhook", "Call conversion webhook"), ROLE_WEBHOOK),
+    "Create etcd3": ROLE_STORED,
 }
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE")
 _CLIENT_ROLES: Final = {
@@ -202,6 +206,7 @@ _ROLE_CONCEPTS: Final = {
     ),
     ROLE_WEBHOOK: ("webhook", "configuration", "operation", "definition", "desired_version"),
     ROLE_CALL: ("method", "code", "host", "port", "url"),
+    ROLE_STORED: ("key",),
 }
 WANTED: Final[dict[int, frozenset[str]]] = {
     role: frozenset(key for concept in concepts for key in ALIASES[concept])
@@ -287,6 +292,8 @@ def facts_of(role: int, name: str, found: Found, status_message: str) -> Facts:
             name=_text(found, "webhook") or configuration,
             detail=configuration,
         )
+    if role == ROLE_STORED:
+        return Facts(name=_text(found, "key").rpartition("/")[2][:MAX_STRING])
     return Facts(
         verb=(_text(found, "method") or name.rpartition(" ")[2])[:16].upper(),
         name=_host(found),

@@ -186,6 +186,7 @@ def test_a_trace_line_has_the_fields_of_the_contract() -> None:
         "source": "local",
         "instance": "a-1",
         "headline": "GET /livez",
+        "created": None,
         "request": {
             "verb": "get",
             "group": None,

@@ -18,10 +18,11 @@ from receiver.store import files
 from receiver.store.chunk import APISERVER, FACT, FLAG_REQUEST, SPAN, Chunk, Resource
 from receiver.store.index import Index
 from receiver.traces.model import Oddity, Settled, Trace, TraceSummary
+from receiver.traces.query import Query, View, select
 from receiver.traces.reader import SETTLE_NS, load, summaries
 from receiver.traces.tree import walk
 from tests.receiver.traces import shapes
-from tests.receiver.traces.shapes import AGENT, AUDIT, T0, Recorder, chunks_of, index_of
+from tests.receiver.traces.shapes import AGENT, AUDIT, PODS, SERVER, T0, Recorder, chunks_of, index_of
 
 LATER = T0 + 60_000_000_000
 
@@ -304,3 +305,19 @@ def test_a_recording_in_any_order_and_twice_is_the_same_traces(recordings: Path,
     first, second = seen(requests), seen(shuffled)
     # of two failed calls the first to arrive is named
     assert [replace(s, failure="") for s in first] == [replace(s, failure="") for s in second]
+
+
+def test_a_create_names_the_object_that_it_stored() -> None:
+    """The URL of a create has no name; the storage span's key has it, and filters find it."""
+    recorder = Recorder()
+    target = {"http.request.method": "POST", "http.target": PODS, "http.response.status_code": 201}
+    server = recorder.span(f"POST {PODS}", SERVER, values=target)
+    recorder.span("Create etcd3", parent=server, values={"key": "/pods/default/slow-one"})
+    index = recorder.index()
+    row = summaries(index, [0], T0)[0]
+    assert row.created == "slow-one"
+    assert row.request is not None
+    assert row.request.name == ""
+    for text, hits in (("slow-one", 1), ("name=slow-one", 1), ("default/slow", 1), ("name=other", 0)):
+        view = View(Query.parse(text), None, False, False, "start", False)
+        assert len(select(index, view, T0).slots) == hits
