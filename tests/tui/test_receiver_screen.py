@@ -161,7 +161,8 @@ def test_what_is_pasted_is_what_kubernetes_reads() -> None:
     assert "//" not in config["endpoint"]
     assert 0 < config["samplingRatePerMillion"] <= 1_000_000
     mount = yaml.safe_load(next(text for text in pasted if "mountPath" in text))[0]
-    volume = yaml.safe_load(next(text for text in pasted if "hostPath" in text))[0]
+    at = pasted.index("# spec.volumes")
+    volume = yaml.safe_load("\n".join(pasted[at : at + 3]))[0]
     flag = next(text for text in pasted if "--tracing-config-file=" in text)
     assert mount["name"] == volume["name"]
     assert flag.partition("=")[2].startswith(mount["mountPath"] + "/")
@@ -172,9 +173,9 @@ def test_what_is_pasted_is_what_kubernetes_reads() -> None:
 def test_the_recipe_warns_of_what_breaks_clusters() -> None:
     text = " ".join(text for _, text in recipe("localhost:4317"))
     assert "No backup in the manifests directory" in text
-    assert "without the mount the API server does not start" in text
+    assert "without it the server does not start" in text
     assert "v1 from Kubernetes 1.34 on" in text
-    assert "--enable-distributed-tracing=true    # etcd 3.6 and later" in text
+    assert "--enable-distributed-tracing=true  # etcd 3.6 and later" in text
     assert "--experimental-enable-distributed-tracing=true" in text
     assert "about 40 s" in text
 

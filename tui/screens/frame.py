@@ -15,7 +15,7 @@ from textual.widget import Widget
 from tui.feed import Feed, Snapshot
 from tui.glyphs import Glyphs
 from tui.keys import bindings
-from tui.terminal_text import printable
+from tui.terminal_text import count, printable
 from tui.theming import Palette
 from tui.widgets.keyline import KeyLine, live_keys
 from tui.widgets.line import OneLine, Part, Rule, blank_lines
@@ -99,6 +99,13 @@ class FrameScreen(Screen[None]):
     def hint_parts(self, left: Sequence[Part], right: Sequence[Part] = ()) -> None:
         """Put something on the line above the keys."""
         self.query_one("#hint", OneLine).show(left, right)
+
+    def more_lines(self, below: int) -> list[Part]:
+        """For the right end of the hint: how much there is to scroll to."""
+        if not below:
+            return []
+        key = self.trace_app.key_of("list.page-down")
+        return [(f"{count(below)} more line{'s' if below > 1 else ''} ({key}) ", self.palette.dim)]
 
     # -- the frame's own life ---------------------------------------------------------------------------
     def on_mount(self) -> None:

@@ -14,7 +14,7 @@ from tui.screens.frame import FrameScreen
 from tui.terminal_text import fit
 from tui.widgets.keyline import Live, live_keys
 from tui.widgets.line import Part
-from tui.widgets.table import VirtualTable
+from tui.widgets.table import Sheet, VirtualTable
 
 _AREAS = {
     "requests": "Requests",
@@ -69,23 +69,32 @@ class HelpScreen(FrameScreen):
 
     def body(self) -> Iterable[Widget]:
         """The list of keys."""
-        yield VirtualTable(head=False)
+        yield Sheet()
 
     def on_mount(self) -> None:
         """Textual's event."""
         super().on_mount()
-        self.query_one(VirtualTable).focus()
+        self.query_one(Sheet).focus()
 
     def update(self, snapshot: Snapshot) -> None:
         """Nothing here changes by itself."""
         self.title_parts([("Help", self.palette.title), ("  keys that work here, and commands", self.palette.dim)])
-        table = self.query_one(VirtualTable)
+        table = self.query_one(Sheet)
         table.source = Lines(self._lines())
         table.sync()
+        self._hint()
+
+    def on_virtual_table_moved(self, event: VirtualTable.Moved) -> None:
+        """The list's message."""
+        event.stop()
+        self._hint()
+
+    def _hint(self) -> None:
+        self.hint_parts([], self.more_lines(self.query_one(Sheet).below))
 
     def repaint(self) -> None:
         """Other colours."""
-        self.query_one(VirtualTable).repaint()
+        self.query_one(Sheet).repaint()
 
     def _lines(self) -> list[list[Part]]:
         p = self.palette

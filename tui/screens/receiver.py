@@ -14,7 +14,8 @@ from tui.screens.frame import FrameScreen
 from tui.screens.help import Lines
 from tui.terminal_text import clock, count, duration, fit, printable, size
 from tui.widgets.line import Part
-from tui.widgets.table import VirtualTable
+from tui.widgets.status import wrap_words
+from tui.widgets.table import Sheet, VirtualTable
 
 QUIET_NS: Final = 60_000_000_000
 """After this long without a span the recipe is shown."""
@@ -45,28 +46,34 @@ def recipe(endpoint: str) -> list[tuple[str, str]]:
     116758); kubelet starts every file in the manifests directory; etcd 3.6 dropped `experimental-` from its flags.
     """
     return [
-        ("text", "kubeadm, on every control-plane node, one node at a time: the API server is away for about 40 s."),
-        ("file", "1  /etc/kubernetes/tracing/config.yaml   make it first, readable for all"),
-        ("paste", "apiVersion: apiserver.config.k8s.io/v1beta1    # v1 from Kubernetes 1.34 on"),
+        ("text", "kubeadm, on every control-plane node, one after the other: its API server is away for about 40 s."),
+        ("file", "1  /etc/kubernetes/tracing/config.yaml"),
+        ("text", "Make it first."),
+        ("paste", "apiVersion: apiserver.config.k8s.io/v1beta1  # v1 from Kubernetes 1.34 on"),
         ("paste", "kind: TracingConfiguration"),
         ("paste", f"endpoint: {endpoint}"),
-        ("paste", "samplingRatePerMillion: 10000    # 1 %; 1000000 is every request"),
-        ("file", "2  /etc/kubernetes/manifests/kube-apiserver.yaml   edit a copy elsewhere, then mv it here"),
+        ("paste", "samplingRatePerMillion: 10000  # 1 %; 1000000 is every request"),
+        ("file", "2  /etc/kubernetes/manifests/kube-apiserver.yaml"),
+        ("text", "Edit a copy in another directory, then mv it here."),
+        ("warn", "No backup in the manifests directory: kubelet runs every file there, whatever its name ends with."),
         ("paste", "# spec.containers[0].command"),
         ("paste", "- --tracing-config-file=/etc/kubernetes/tracing/config.yaml"),
-        ("paste", "# spec.containers[0].volumeMounts: without the mount the API server does not start"),
+        ("paste", "# spec.containers[0].volumeMounts; without it the server does not start"),
         ("paste", "- {name: tracing, mountPath: /etc/kubernetes/tracing, readOnly: true}"),
         ("paste", "# spec.volumes"),
-        ("paste", "- {name: tracing, hostPath: {path: /etc/kubernetes/tracing, type: Directory}}"),
-        ("warn", "No backup in the manifests directory: kubelet runs every file there, whatever its name ends with."),
-        ("file", "3  /etc/kubernetes/manifests/etcd.yaml   for what happens inside etcd; spec.containers[0].command"),
-        ("paste", "- --enable-distributed-tracing=true    # etcd 3.6 and later"),
+        ("paste", "- name: tracing"),
+        ("paste", "  hostPath: {path: /etc/kubernetes/tracing, type: Directory}"),
+        ("file", "3  /etc/kubernetes/manifests/etcd.yaml"),
+        ("text", "For what happens inside etcd; edited in the same way."),
+        ("paste", "# spec.containers[0].command"),
+        ("paste", "- --enable-distributed-tracing=true  # etcd 3.6 and later"),
         ("paste", f"- --distributed-tracing-address={endpoint}"),
-        ("paste", "- --distributed-tracing-instance-id=NODE    # this node's name"),
-        ("text", "etcd 3.5: the same with experimental- in front: --experimental-enable-distributed-tracing=true;"),
-        ("text", "before 3.5.5 it traces every request, whatever the API server samples."),
-        ("text", "Kubernetes 1.22 to 1.26: v1alpha1, and --feature-gates=APIServerTracing=true beside the flag."),
-        ("text", "k3s, RKE2: kube-apiserver-arg: [tracing-config-file=PATH] in /etc/rancher/*/config.yaml, restart."),
+        ("paste", "- --distributed-tracing-instance-id=NODE  # this node's name"),
+        ("text", "etcd 3.5: the same three, as in --experimental-enable-distributed-tracing=true."),
+        ("text", "Before 3.5.5 it traces every request, whatever the API server samples."),
+        ("file", "Elsewhere"),
+        ("text", "Kubernetes 1.22 to 1.26: apiVersion ending in v1alpha1, and --feature-gates=APIServerTracing=true."),
+        ("text", "k3s, RKE2: kube-apiserver-arg: [tracing-config-file=PATH] in their config.yaml, then restart."),
         ("text", "Not on the node? ssh -R 127.0.0.1:4317:127.0.0.1:4317 NODE brings its spans here."),
     ]  # fmt: skip
 
@@ -92,18 +99,18 @@ class ReceiverScreen(FrameScreen):
 
     def body(self) -> Iterable[Widget]:
         """Lines to scroll through."""
-        yield VirtualTable(head=False)
+        yield Sheet()
 
     def on_mount(self) -> None:
         """Textual's event."""
         super().on_mount()
-        self.query_one(VirtualTable).focus()
+        self.query_one(Sheet).focus()
 
     def repaint(self) -> None:
         """Other colours, another time zone."""
         self._made = None
         self._version += 1
-        self.query_one(VirtualTable).repaint()
+        self.query_one(Sheet).repaint()
 
     def quiet(self, snapshot: Snapshot) -> int:
         """Nanoseconds since a span came, or since there is a receiver to send to."""
@@ -122,10 +129,20 @@ class ReceiverScreen(FrameScreen):
         helps = self.feed.live and (self._recipe if self._recipe is not None else quiet >= QUIET_NS)
         self._title(snapshot)
         lines = self._lines(snapshot, quiet, helps)
-        table = self.query_one(VirtualTable)
+        table = self.query_one(Sheet)
         table.source = Lines(lines, self._version)
         table.sync()
-        self.hint_parts([(f" {printable(str(self.feed.path or 'in memory'))}", self.palette.dim)])
+        self._hint()
+
+    def on_virtual_table_moved(self, event: VirtualTable.Moved) -> None:
+        """The list's message."""
+        event.stop()
+        self._hint()
+
+    def _hint(self) -> None:
+        path = self.feed.path
+        left: list[Part] = [(f" {printable(str(path))}", self.palette.dim)] if path is not None else []
+        self.hint_parts(left, self.more_lines(self.query_one(Sheet).below))
 
     def _title(self, snapshot: Snapshot) -> None:
         p, status = self.palette, snapshot.status
@@ -177,9 +194,13 @@ class ReceiverScreen(FrameScreen):
             said = " To turn tracing on:"
         lines: list[Line] = [[(said, p.warning if quiet >= QUIET_NS else p.title)]]
         for kind, text in recipe(endpoint_of(snapshot.status)):
+            if kind == "paste":
+                lines.append([(f"      {printable(text)}", styles[kind])])
+                continue
             mark = f"{self.glyphs.suspicious} " if kind == "warn" else ""
-            indent = "      " if kind == "paste" else " "
-            lines.append([(f"{indent}{mark}{printable(text)}", styles[kind])])
+            indent = 1 if kind == "file" else 4
+            wrapped = wrap_words(printable(mark + text), max(20, self.size.width - indent - 1), 6)
+            lines += [[(" " * indent + part.strip(), styles[kind])] for part in wrapped]
         lines.append([(f" {self.trace_app.key_of('receiver.copy')}", p.key), (" copies all of it", p.dim)])
         return [*lines, []]
 
@@ -204,7 +225,8 @@ class ReceiverScreen(FrameScreen):
         narrow = self.size.width < 72
         senders = sorted(_list(status, "senders"), key=lambda one: (str(one.get("service")), sender_key(one)))
         peer = 22 if wide else 16
-        head = f" {fit('SENDER', peer)}  {fit('SERVICE', 14)}"
+        service = 18 if wide else 14
+        head = f" {fit('SENDER', peer)}  {fit('SERVICE', service)}"
         if not narrow:
             head += f"  {fit('SPANS', 11, True)}  {fit('SPANS/S', 7, True)}"
         head += f"  {fit('LAST', 9, True)}"
@@ -218,7 +240,7 @@ class ReceiverScreen(FrameScreen):
             age = max(0, self.feed.now() - last)
             line: Line = [
                 (f" {fit(str(sender.get('peer', '')), peer)}  ", p.base),
-                (fit(str(sender.get("service", "")) or "(no service.name)", 14), p.base),
+                (fit(str(sender.get("service", "")) or "(no service.name)", service), p.base),
             ]
             if not narrow:
                 line.append((f"  {fit(count(_number(sender, 'spans')), 11, True)}", p.base))

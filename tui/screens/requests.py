@@ -63,7 +63,7 @@ def layout(width: int) -> Layout:
     left = max(0, width - used - 1)
     if what:
         left -= gap
-        name = min(max(22, left * 11 // 20), 60)
+        name = min(max(22, left // 2), 60)
         what = max(0, left - name)
     else:
         name = left

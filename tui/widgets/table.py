@@ -77,7 +77,7 @@ class VirtualTable(LineWidget, can_focus=True):
     def __init__(self, source: LineSource | None = None, *, head: bool = True, **keywords: Any) -> None:
         """`head` False: the source has no header line."""
         super().__init__(**keywords)
-        self.source: LineSource = source or Empty()
+        self.source: LineSource = Empty() if source is None else source
         self.cursor = 0
         self.top = 0
         """Index of the first row on the screen."""
@@ -212,7 +212,7 @@ class VirtualTable(LineWidget, can_focus=True):
             if self._strips.get(key) is None:
                 missing.append((one, key))
         for (one, key), parts in zip(missing, self.source.lines([one for one, _ in missing], width), strict=True):
-            if one == self.cursor:
+            if key == (self.source.key(one), True):
                 on_cursor = self.palette.on_cursor
                 self._strips[key] = strip(
                     [(text, on_cursor(style)) for text, style in parts], width, self.palette.cursor
@@ -263,3 +263,40 @@ class VirtualTable(LineWidget, can_focus=True):
         index = self.top + event.y - self._head
         if event.y >= self._head and index < len(self.source):
             self.move_to(index)
+
+
+class Sheet(VirtualTable):
+    """Lines to read: they scroll, and there is no cursor."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(head=False, **keywords)
+        self.following = False
+
+    @property
+    def below(self) -> int:
+        """Lines under those on the screen."""
+        return max(0, len(self.source) - self.top - self.body)
+
+    def _line_key(self, index: int, rows: int) -> Hashable:
+        return (self.source.key(index), False) if index < rows else None
+
+    def sync(self) -> int:
+        """Take up what changed; the place stays."""
+        rows = len(self.source)
+        self._clamp(rows)
+        return self._paint_changes(rows)
+
+    def _clamp(self, rows: int) -> None:
+        self.top = self.cursor = max(0, min(self.top, rows - max(1, self.body)))
+
+    def move_to(self, index: int) -> None:
+        """Put a line at the top, as far as there are lines below."""
+        self.top = index
+        self.sync()
+
+    def action_page(self, step: int) -> None:
+        """Scroll by pages."""
+        self.move_to(self.top + step * max(1, self.body - 1))
+
+    def on_click(self, event: events.Click) -> None:
+        """There is nothing to point at."""
