@@ -237,7 +237,7 @@ def test_oddities_get_words_when_they_matter() -> None:
     ("name", "width", "short"),
     [
         ("POST /api/v1/namespaces/{:namespace}/pods", 60, "POST /api/v1/namespaces/{:namespace}/pods"),
-        ("POST /api/v1/namespaces/{:namespace}/pods", 38, "POST …/namespaces/{:namespace}/pods"),
+        ("POST /api/v1/namespaces/{:namespace}/pods", 35, "POST …/namespaces/{:namespace}/pods"),
         ("POST /api/v1/namespaces/{:namespace}/pods", 12, "POST …/pods"),
         ("etcdserverpb.KV/Txn", 10, "KV/Txn"),
         ("runtime.v1.RuntimeService/PodSandboxStatus", 24, "…/PodSandboxStatus"),

@@ -169,6 +169,14 @@ class TraceScreen(FrameScreen):
         if ground.classes != wanted:
             ground.set_classes(wanted)
 
+    def put_cursor(self, span_id: str) -> None:
+        """The cursor on this span, now or as soon as it is there."""
+        found = self.lines.line_of.get(span_id) if self.lines is not None else None
+        if found is None:
+            self._span_id = span_id
+        else:
+            self.waterfall.go_to(found)
+
     # -- reading the trace ----------------------------------------------------------------------------
     def tick(self) -> None:
         """Called by the app ten times a second while this screen is on top."""
@@ -507,7 +515,7 @@ class TraceScreen(FrameScreen):
             self._follow(body.links[0])
         else:
             options = [
-                Option(str(at + 1), f"trace {trace_id}", f"span {span_id}{self._whether_held(trace_id)}")
+                Option(str(at + 1), f"trace {trace_id}", f"{self._whether_held(trace_id)}span {span_id}")
                 for at, (trace_id, span_id) in enumerate(links[:9])
             ]
 
@@ -518,7 +526,7 @@ class TraceScreen(FrameScreen):
             self.app.push_screen(ChoiceScreen(f"{count(len(links))} links", options), chosen)
 
     def _whether_held(self, trace_id: str) -> str:
-        return "" if self.feed.version(trace_id) >= 0 else "  (not in the store)"
+        return "" if self.feed.version(trace_id) >= 0 else "not in the store, "
 
     def _follow(self, link: Link) -> None:
         if link.trace_id == self.trace_id:
@@ -534,6 +542,9 @@ class TraceScreen(FrameScreen):
             )
         else:
             self.trace_app.go("trace", link.trace_id, span_id=link.span_id)
+            screen = self.app.screen
+            if isinstance(screen, TraceScreen) and screen.trace_id == link.trace_id:
+                screen.put_cursor(link.span_id)  # it may have been open under this one
 
     # -- looks ----------------------------------------------------------------------------------------
     def repaint(self) -> None:
