@@ -191,6 +191,8 @@ _WORDS = {
     "pagedown": ("pgdn", "pgdn"),
     "colon": (":", ":"),
     "slash": ("/", "/"),
+    "comma": (",", ","),
+    "full_stop": (".", "."),
     "question_mark": ("?", "?"),
     "plus": ("+", "+"),
     "minus": ("-", "-"),

@@ -62,6 +62,10 @@ class Latest(Generic[Result]):
             pump.call_later(self._finish, self._failed, str(error))
         except MemoryError:
             pump.call_later(self._finish, self._failed, "There is not enough memory to show this.")
+        except Exception:
+            # A bug. The screen goes on, and what it was goes to the worker's error.
+            pump.call_later(self._finish, self._failed, f"This could not be shown: a fault in {self._name}.")
+            raise
         else:
             pump.call_later(self._finish, self._done, result)
 

@@ -58,7 +58,7 @@ def test_where_it_came_from_and_what_it_is() -> None:
     )  # fmt: skip
     description = told(made, "x")
     assert rows(description, "") == [
-        ("took", "20.0 ms, own time 20.0 ms"),
+        ("took", "20.0 ms"),
         ("started", "+10.0 ms, at 2025-11-22 11:53:12.412"),
         ("status", "✗ no route"),
     ]

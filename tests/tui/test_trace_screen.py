@@ -637,3 +637,19 @@ async def test_without_colours_marks_say_it_all(monkeypatch: pytest.MonkeyPatch)
         assert "✗ HTTP POST" in driver.text()
         assert "▒▒›" in driver.text()
         driver.cursor_line()
+
+
+async def test_a_fault_while_reading_does_not_stop_the_next_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(slow_pod(), detail=True) as driver:
+        one = driver.feed.bodies.body
+
+        def fault(span: Any) -> Any:
+            raise ValueError("not expected")
+
+        monkeypatch.setattr(driver.feed.bodies, "body", fault)
+        await driver.press("j")
+        assert driver.said == ["This could not be shown: a fault in detail."]
+        monkeypatch.setattr(driver.feed.bodies, "body", one)
+        await driver.press("j")
+        await driver.settle()
+        assert "api-version" in driver.text() or "resource" in driver.text()

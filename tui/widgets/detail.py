@@ -131,7 +131,7 @@ def _facts(lines: Outline, line: int, body: Body | None, glyphs: Glyphs, utc: bo
     node = lines.nodes[line]
     span = node.span
     took = duration(span.duration)
-    if span.duration:
+    if node.children:
         took += f", own time {duration(node.self_ns)}"
     yield Row("took", took)
     at = date_and_clock(span.start, utc)
