@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before grpc is imported
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is: nothing here multiplies matrices
@@ -40,7 +40,7 @@ from receiver.control import (
     log_path,
 )
 from receiver.ingest.address import Address, ListenError, NotHere, split_name
-from receiver.ingest.server import Ingest, Listener, Tally
+from receiver.ingest.server import Ingest, Tally
 from receiver.ingest.tls import TlsError, server_credentials
 from receiver.store.database import Database, StoreError
 from receiver.store.place import choose_database, make_private
@@ -196,7 +196,7 @@ def run(args: argparse.Namespace) -> int:
         path, said = choose_database(args.db)
         if said:
             _complain(said)
-        path = path.absolute()
+        path = Path(os.path.realpath(path))
         if not path.parent.is_dir():
             make_private(path.parent)
         with _signals(stop), _quietly(path):
@@ -252,7 +252,7 @@ class Receiver:
         self._database = Database.create(path)
         self._control = ControlServer(control_path(path), self._handle)
         self._retention = Retention(self._database, options.policy, held=self._control.holds)
-        self._writer = Writer(self._database, committed=self._retention.committed)
+        self._writer = Writer(self._database, committed=self._retention.committed, moved=stop.set)
         self._tally = Tally()
         self._ingest = Ingest(self._writer, self._tally, credentials=credentials, insecure=options.insecure)
 
@@ -269,11 +269,13 @@ class Receiver:
             self._control.start()
             for one in self._ingest.listeners:
                 if one.error is None:
-                    _say(one)
+                    _say(one.name, one.address)
             # What exists by now lives as long as the process: the collector need not look at it again.
             gc.collect()
             gc.freeze()
             self._wait()
+            if self._writer.moved_away:
+                raise Failure(f"{self._writer.problem} Start the receiver again.")
         finally:
             self._ingest.stop(_GRACE_SECONDS)
             self._retention.stop()
@@ -289,11 +291,12 @@ class Receiver:
             try:
                 self._ingest.listen(name, address)
             except ListenError as error:
-                by_default = not self._options.listeners and isinstance(error, NotHere)
-                if not self._options.child and not by_default:
+                if isinstance(error, NotHere) and not self._options.listeners:
+                    continue  # a machine without IPv6
+                if not self._options.child:
                     raise
                 self._ingest.note(name, address, str(error))
-        if not self._options.child and all(one.error for one in self._ingest.listeners):
+        if not self._ingest.listeners:
             raise Failure("This machine has no loopback address: name an address with --listen.")
 
     def _wait(self) -> None:
@@ -326,13 +329,15 @@ class Receiver:
 
     def _status(self) -> dict[str, Any]:
         tally, retention = self._tally, self._retention
+        listeners = self._ingest.listeners
+        errors = (one.error for one in listeners)
         return {
             "pid": os.getpid(),
             "version": _version(),
             "started": self._started,
             "db": str(self._path),
             "child": self._options.child,
-            "listeners": [one.to_json() for one in self._ingest.listeners],
+            "listeners": [one.to_json() for one in listeners],
             "accepted": tally.accepted,
             "rejected": tally.rejected,
             "refused": tally.refused,
@@ -344,7 +349,7 @@ class Receiver:
             "live_bytes": retention.live_bytes,
             "cap_bytes": retention.cap,
             "disk_full": self._writer.disk_full,
-            "message": self._writer.problem or retention.problem,
+            "message": self._writer.problem or next(filter(None, errors), "") or retention.problem,
             "senders": [sender.to_json() for sender in tally.senders()],
             "attached": self._control.attached,
         }
@@ -367,7 +372,7 @@ def _attend(client: ControlClient, options: Options, stop: threading.Event) -> N
         _complain(f"The receiver that runs (pid {status['pid']}) decides about TLS: the --tls options have no effect.")
     for one in status["listeners"]:
         if one["error"] is None:
-            print("listening", one["name"], one["address"], flush=True)
+            _say(one["name"], one["address"])
     added = []
     try:
         for name, address in options.listeners:
@@ -375,7 +380,7 @@ def _attend(client: ControlClient, options: Options, stop: threading.Event) -> N
                 continue
             one = client.request("listen", name=name, address=address)["listener"]
             added.append(one)
-            print("listening", one["name"], one["address"], flush=True)
+            _say(one["name"], one["address"])
         while not stop.wait(0.5):
             client.request("status")
     except ControlError:
@@ -388,13 +393,15 @@ def _attend(client: ControlClient, options: Options, stop: threading.Event) -> N
 
 
 # --- surroundings ----------------------------------------------------------------------------------
-def _say(listener: Listener) -> None:
-    print("listening", listener.name, listener.address, flush=True)
+def _say(name: str, address: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # whoever read it is gone: no reason to stop receiving
+        print("listening", name, address, flush=True)
 
 
 def _complain(sentence: str) -> None:
+    stream = sys.stderr.terminal if isinstance(sys.stderr, _LogStream) else sys.stderr
     with contextlib.suppress(OSError, ValueError):
-        print(f"k8s-trace-tui: {sentence}", file=sys.__stderr__, flush=True)
+        print(f"k8s-trace-tui: {sentence}", file=stream, flush=True)
 
 
 def _version() -> str:
@@ -445,6 +452,9 @@ def _signals(stop: threading.Event) -> Iterator[None]:
 class _LogStream(io.TextIOBase):
     """Stands in for standard error: libraries print tracebacks there."""
 
+    def __init__(self, terminal: TextIO) -> None:
+        self.terminal = terminal
+
     def write(self, text: str) -> int:
         if text.strip():
             _log.error("%s", text.rstrip())
@@ -468,7 +478,7 @@ def _quietly(path: Path) -> Iterator[None]:
         "thread failed", exc_info=(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)
     )
     try:
-        with contextlib.redirect_stderr(_LogStream()):
+        with contextlib.redirect_stderr(_LogStream(sys.stderr)):
             yield
     finally:
         threading.excepthook = hook

@@ -36,22 +36,27 @@ class ControlError(Exception):
 
 def lock_path(db: Path) -> Path:
     """The file whose lock says who receives into `db`."""
-    return db.with_name(db.name + ".lock")
+    return _beside(db, ".lock")
 
 
 def log_path(db: Path) -> Path:
     """Where the receiver of `db` writes what a terminal should not see."""
-    return db.with_name(db.name + ".log")
+    return _beside(db, ".log")
+
+
+def _beside(db: Path, suffix: str) -> Path:
+    # Beside the real file: two links to one database must not have two receivers.
+    path = Path(os.path.realpath(db))
+    return path.with_name(path.name + suffix)
 
 
 def control_path(db: Path) -> Path:
     """The control socket of the receiver of `db`: beside it, or where a path is too long for a socket, in a directory
     of this user's (0700) under the runtime or temporary directory."""
-    path = Path(os.path.realpath(db))
-    beside = path.with_name(path.name + ".sock")
+    beside = _beside(db, ".sock")
     if len(os.fsencode(beside)) <= _PATH_BYTES:
         return beside
-    short = hashlib.sha256(os.fsencode(path)).hexdigest()[:16] + ".sock"
+    short = hashlib.sha256(os.fsencode(beside)).hexdigest()[:16] + ".sock"
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     for base in (runtime, tempfile.gettempdir(), "/tmp"):
         if not base or not os.path.isdir(base):

@@ -12,6 +12,7 @@ Attributes are read only of spans that say something about a request.
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -56,6 +57,11 @@ Array = npt.NDArray[Any]
 
 MAX_GROUPS: Final = 65_535
 """Resource and scope groups of one request; a Collector's batch of 8,192 spans has at most that many."""
+MAX_SPANS: Final = 131_072
+"""Spans of one request; a batch span processor sends 512."""
+MAX_PARTS: Final = 1_000_000
+"""Attributes, events and links of one request's spans together; OpenTelemetry's own limit is 128 of each a span."""
+_LARGE: Final = 1 << 20
 _SHAPES_KEPT: Final = 4_096
 _SENDERS_KEPT: Final = 256
 _SERVER: Final = 2  # OTLP span kind
@@ -102,6 +108,12 @@ _AttributesRequest: Final = request_type(
 )
 """A request whose spans have attributes as bytes and a status message: each pair is a `bytes` and no object of its
 own."""
+_PartsRequest: Final = request_type(
+    "k8s_trace_tui.parts",
+    "Span",
+    {"Span": (("attributes", 9, BYTES, True), ("events", 11, BYTES, True), ("links", 13, BYTES, True))},
+)
+"""A request that tells how much is in each span."""
 
 
 # --- senders and shapes of spans -------------------------------------------------------------------
@@ -202,8 +214,22 @@ def decode(body: bytes, *, source: str, peer: str, received: int) -> Decoded:
         received: ns since the epoch by this machine's clock.
 
     Raises:
-        Malformed: not even the groups of the request can be told apart, or there are more than `MAX_GROUPS`.
+        Malformed: not even the groups of the request can be told apart, or there are more groups or spans than
+            `MAX_GROUPS` and `MAX_SPANS`.
     """
+    if len(body) > _LARGE:
+        with _one_large:
+            return _decode(body, source, peer, received)
+    return _decode(body, source, peer, received)
+
+
+_one_large: Final = threading.Lock()
+"""Two bytes on the wire can become a message of 100 bytes in memory: one large request at a time."""
+
+
+def _decode(body: bytes, source: str, peer: str, received: int) -> Decoded:
+    if len(body) > _LARGE:
+        _check_counts(body)
     lost, reason = 0, ""
     try:
         ExportTraceServiceRequest.FromString(body)  # not kept: its memory is wanted again at once
@@ -211,8 +237,6 @@ def decode(body: bytes, *, source: str, peer: str, received: int) -> Decoded:
         body, lost = _salvage(body)
         reason = "spans that cannot be parsed"
     index = _IndexRequest.FromString(body)
-    if len(index.resources) > MAX_GROUPS or sum(len(r.scopes) for r in index.resources) > MAX_GROUPS:
-        raise Malformed(f"The request has more than {MAX_GROUPS:,} groups of spans.")
     index.DiscardUnknownFields()
     spans, shapes, groups, kept = _columns(BytesRequest.FromString(index.SerializeToString()))
     del index
@@ -234,6 +258,39 @@ def decode(body: bytes, *, source: str, peer: str, received: int) -> Decoded:
             spans = spans[kept]
         chunk = Chunk(0, source, peer, received, list(strings), list(resources)[:0xFFFF], spans, facts, compress(body))
     return Decoded(chunk, lost + bad, f"Rejected {lost + bad:,} {reason}." if reason else "")
+
+
+def _check_counts(body: bytes) -> None:
+    """Refuse a flood of tiny spans or groups before anything makes an object of each.
+
+    Raises:
+        Malformed: there are too many, or it is no request at all.
+    """
+    try:
+        request = BytesRequest.FromString(body)
+    except DecodeError as error:
+        raise _unreadable() from error
+    groups, spans = len(request.resources), 0
+    for resource in request.resources if groups <= MAX_GROUPS else ():
+        groups += len(resource.scopes)
+        if groups > MAX_GROUPS:
+            break
+        spans += sum(len(scope.spans) for scope in resource.scopes)
+    if groups > MAX_GROUPS or spans > MAX_SPANS:
+        raise Malformed(
+            f"The request has more than {MAX_SPANS:,} spans or {MAX_GROUPS:,} groups of spans: send less at once."
+        )
+    del request
+    parts = 0
+    for resource in _PartsRequest.FromString(body).resources:
+        for scope in resource.scopes:
+            parts += sum(len(span.attributes) + len(span.events) + len(span.links) for span in scope.spans)
+    if parts > MAX_PARTS:
+        raise Malformed(f"The spans have more than {MAX_PARTS:,} attributes, events and links: send less at once.")
+
+
+def _unreadable() -> Malformed:
+    return Malformed("The request is not an OTLP ExportTraceServiceRequest: its bytes cannot be parsed.")
 
 
 @dataclass(slots=True)
@@ -505,13 +562,11 @@ def _salvage(body: bytes) -> tuple[bytes, int]:
     """
     try:
         request = BytesRequest.FromString(body)
-        if len(request.resources) > MAX_GROUPS or sum(len(r.scopes) for r in request.resources) > MAX_GROUPS:
-            raise DecodeError
         lost = keep_spans(request, _parses)
         body = request.SerializeToString()
         ExportTraceServiceRequest.FromString(body)
     except DecodeError as error:
-        raise Malformed("The request is not an OTLP ExportTraceServiceRequest: its bytes cannot be parsed.") from error
+        raise _unreadable() from error
     if lost and not any(scope.spans for resource in request.resources for scope in resource.scopes):
         raise Malformed("The request is not an OTLP ExportTraceServiceRequest: none of its spans can be parsed.")
     return body, lost

@@ -63,6 +63,17 @@ class Pending:
         self._done.release()
 
 
+def _identity(database: Database) -> tuple[int, int] | None:
+    """Which file is at the database's path; None for one in memory, (0, 0) where there is none."""
+    if database.path is None:
+        return None
+    try:
+        found = os.stat(database.path)
+    except OSError:
+        return (0, 0)
+    return found.st_dev, found.st_ino
+
+
 def size_of(chunk: Chunk) -> int:
     """About how many bytes a chunk takes in memory and on disk."""
     return len(chunk.body) + int(chunk.spans.nbytes) + int(chunk.facts.nbytes) + 512
@@ -79,14 +90,19 @@ class Writer(threading.Thread):
         database: Database,
         *,
         committed: Callable[[Sequence[Chunk]], None] | None = None,
+        moved: Callable[[], None] | None = None,
         queue_bytes: int = QUEUE_BYTES,
     ) -> None:
-        """`committed` is called by the writing thread with each stored group, ids filled in."""
+        """Two calls by the writing thread: `committed` with each stored group, ids filled in; `moved` when the
+        database's file is no longer where it was, after which nothing is stored any more."""
         super().__init__(name="writer", daemon=True)
         self.problem = ""
         self.disk_full = False
+        self.moved_away = False
         self._database = database
         self._committed = committed
+        self._moved = moved
+        self._file = _identity(database)
         self._limit = queue_bytes
         self._queue: deque[Pending] = deque()
         self._bytes = 0
@@ -156,6 +172,13 @@ class Writer(threading.Thread):
                 self.problem, self.disk_full = "", False
 
     def _store(self, chunks: list[Chunk]) -> str | None:
+        if self._file is not None and _identity(self._database) != self._file:
+            # SQLite would go on writing into a file without a name, and all of it would be gone in the end.
+            self.problem = f"The database {self._database.path} was moved or removed while it was in use."
+            self.moved_away = True
+            if self._moved is not None:
+                self._moved()
+            return self.problem
         try:
             ids = self._database.append(chunks)
         except DiskFull as error:

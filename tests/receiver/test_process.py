@@ -188,6 +188,20 @@ def test_a_full_disk_refuses_and_recovers(tmp_path: Path, receiver: StartReceive
         subprocess.run(["umount", "-l", str(disk)], check=False)
 
 
+def test_a_database_that_is_taken_away_ends_the_receiver(receiver: StartReceiver, load: Callable[..., Load]) -> None:
+    live = receiver()
+    senders = load(live.address)
+    senders.wait_for(lambda: len(senders.acknowledged) >= 10)
+    elsewhere = live.db.with_name("moved.db")
+    live.db.rename(elsewhere)
+    Path(f"{live.db}-wal").rename(f"{elsewhere}-wal")
+    assert live.process.wait(20) == 1
+    assert live.process.stderr is not None
+    assert "moved or removed" in live.process.stderr.read()
+    Path(f"{live.db}-shm").unlink(missing_ok=True)
+    assert senders.stop() <= stored(elsewhere)
+
+
 # --- who receives ----------------------------------------------------------------------------------
 def test_a_second_start_attaches(receiver: StartReceiver, tmp_path: Path) -> None:
     first = receiver(listen=["a=127.0.0.1:0"])
@@ -270,6 +284,20 @@ def test_a_child_ends_when_the_last_one_that_was_attached_is_gone(
         two.close()  # as a TUI that crashes
         thread.join(15)
         assert code == [0]
+
+
+def test_two_links_to_one_database_have_one_receiver(receiver: StartReceiver, tmp_path: Path) -> None:
+    live = receiver()
+    link = tmp_path / "elsewhere" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(live.db)
+    second = start_bare("--db", str(link))
+    assert second.stdout is not None
+    assert second.stdout.readline().split() == ["listening", "local", live.address]
+    second.terminate()
+    assert second.wait(15) == 0
+    second.stdout.close()
+    second.stderr.close()  # type: ignore[union-attr]
 
 
 def test_what_a_connection_holds_ends_with_it(tmp_path: Path) -> None:
