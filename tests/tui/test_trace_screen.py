@@ -653,3 +653,18 @@ async def test_a_fault_while_reading_does_not_stop_the_next_reading(monkeypatch:
         await driver.press("j")
         await driver.settle()
         assert "api-version" in driver.text() or "resource" in driver.text()
+
+
+async def test_with_a_mouse() -> None:
+    async with opened(slow_pod()) as driver:
+        fall = driver.screen.waterfall
+        await driver.pilot.click(fall, offset=(30, 5))
+        await driver.settle()
+        assert "label-injector" in driver.cursor_line()
+        shown = len(fall._shown)
+        await driver.pilot.pause(0.6)
+        await driver.pilot.click(fall, offset=(30, 5))
+        await driver.settle()
+        assert len(fall._shown) == shown - 3
+        await driver.pilot.click(fall, offset=(30, 0))
+        assert "label-injector" in driver.cursor_line(), "the ruler is no line"

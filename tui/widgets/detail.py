@@ -314,6 +314,16 @@ class DetailPane(LineWidget):
         self._set()
         self.refresh()
 
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Where a mouse is allowed: half a page down."""
+        event.stop()
+        self.scroll_lines(1)
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Half a page up."""
+        event.stop()
+        self.scroll_lines(-1)
+
     def scroll_lines(self, step: int) -> None:
         """Half a page down (1) or up (-1)."""
         top = max(0, min(self.top + step * max(1, self.body // 2), self.lines - self.body))

@@ -287,6 +287,26 @@ class Waterfall(LineWidget, can_focus=True):
         """To the first (-1) or last (1) line."""
         self._go(0 if end < 0 else len(self._shown) - 1)
 
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Where a mouse is allowed: three lines down."""
+        event.stop()
+        self._go(self.cursor + 3)
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Three lines up."""
+        event.stop()
+        self._go(self.cursor - 3)
+
+    def on_click(self, event: events.Click) -> None:
+        """To the span under the pointer; on the one that has the cursor: fold or unfold it."""
+        row = self.top + event.y - 1
+        if event.y < 1 or row >= len(self._shown):
+            return
+        if row == self.cursor:
+            self.fold()
+        else:
+            self._go(row)
+
     def next_failure(self, step: int) -> bool:
         """To the next (1) or previous (-1) failed span; False when none failed."""
         found = None if self.outline is None else following_failure(self.outline, self.line, step)
