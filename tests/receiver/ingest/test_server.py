@@ -250,6 +250,44 @@ def test_a_sender_that_never_finishes_does_not_keep_others_out(
         stuck.cancel()
 
 
+def test_senders_that_never_read_their_answers_do_not_keep_others_out(bench: Callable[..., Bench]) -> None:
+    inside = bench(limits=Limits(requests=4))
+    address = inside.ingest.listen("", "127.0.0.1:0").address
+    host, _, port = address.rpartition(":")
+    with contextlib.ExitStack() as open_ones:
+        for number in range(10):
+            deaf = open_ones.enter_context(socket.create_connection((host, int(port)), 10))
+            deaf.sendall(_never_reading(range(1, 16, 2), request(first=1 + number)))
+        until = time.monotonic() + 15
+        while inside.tally.requests + inside.tally.refused < 80 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert inside.tally.requests + inside.tally.refused == 80
+        export(address, request(first=1000))
+
+
+def _never_reading(streams: range, body: bytes) -> bytes:
+    """HTTP/2 (RFC 9113) by hand: exports from a client that gives the server no window to answer into."""
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
+
+    headers = b"".join(
+        b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value
+        for name, value in (
+            (b":method", b"POST"),
+            (b":scheme", b"http"),
+            (b":path", METHOD.encode()),
+            (b":authority", b"x"),
+            (b"content-type", b"application/grpc"),
+            (b"te", b"trailers"),
+        )
+    )
+    no_window = b"\0\x04" + bytes(4)  # SETTINGS_INITIAL_WINDOW_SIZE 0
+    message = b"\0" + len(body).to_bytes(4, "big") + body
+    calls = b"".join(frame(1, 4, stream, headers) + frame(0, 1, stream, message) for stream in streams)
+    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, no_window) + calls
+
+
 def test_one_listener_goes_while_another_serves(bench: Callable[..., Bench]) -> None:
     inside = bench()
     stays = inside.ingest.listen("a", "127.0.0.1:0")
