@@ -210,12 +210,15 @@ def _order(traces: _Traces, slots: Array, sort: str, reverse: bool) -> Array:
     newest = -np.where(start > 0, np.minimum(start, arrived), arrived)
     if sort == "start":
         return np.argsort(-newest if reverse else newest, kind="stable")
+    order: Array
     if sort in _NUMBERS:
         number = _NUMBERS[sort](traces)[slots]
-        return np.lexsort((newest, number if reverse else -number))
+        order = np.lexsort((newest, number if reverse else -number))
+        return order
     ranks = [traces.strings.ranks(traces.request(column)[slots]) for column in _TEXTS[sort]]
     keys = [-rank if reverse else rank for rank in reversed(ranks)]
-    return np.lexsort((newest, *keys, ~traces.requests[slots]))  # what is no request comes last
+    order = np.lexsort((newest, *keys, ~traces.requests[slots]))  # what is no request comes last
+    return order
 
 
 class _Traces:
