@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,6 +62,12 @@ def few_colours(env: Mapping[str, str]) -> bool:
     if env.get("COLORTERM", "").strip().lower() in ("truecolor", "24bit"):
         return False
     return not env.get("TERM", "").lower().endswith(("256color", "kitty", "direct"))
+
+
+def _load_ahead() -> None:
+    """Import what the first opened trace needs."""
+    import tui.screens.raw
+    import tui.screens.trace  # noqa: F401
 
 
 class TraceApp(App[int]):
@@ -207,15 +214,15 @@ class TraceApp(App[int]):
         use_ascii(self.glyphs.ascii)
         self.set_class(self.glyphs.ascii, "-ascii")
         self.theme_changed_signal.subscribe(self, self._on_theme)
-        self.feed.start()
         self.set_interval(TICK, self._tick)
         for problem in self._problems:
             self.say(problem, wrong=True)
 
     def on_ready(self) -> None:
-        """Textual's event: what lives from here on lives long; a full collection would find nothing in it."""
-        gc.collect()
-        gc.freeze()
+        """Textual's event, after the first frame: now there is time to read, and to load what the first key needs."""
+        self.feed.start()
+        gc.freeze()  # what lives now lives long: collections need not walk through it
+        threading.Thread(target=_load_ahead, name="load-ahead", daemon=True).start()
 
     def on_unmount(self) -> None:
         """Textual's event."""

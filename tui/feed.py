@@ -18,11 +18,11 @@ import numpy as np
 
 from receiver.store.database import Database, DatabaseMissing, StoreError
 from receiver.store.index import RANK_REQUEST, Index
-from receiver.traces.bodies import Bodies
 from receiver.traces.query import Query, Selection, View, select
 from receiver.traces.reader import load, summaries
 
 if TYPE_CHECKING:
+    from receiver.traces.bodies import Bodies
     from receiver.traces.model import Trace, TraceSummary
 
 SLICE: Final = 48
@@ -213,6 +213,8 @@ class Feed:
         Raises:
             StoreError: the file cannot be read.
         """
+        from receiver.traces.bodies import Bodies  # with protobuf: 40 ms that the first frame does not wait for
+
         with self._lock:
             if self._bodies is None:
                 if isinstance(self._source, Database):

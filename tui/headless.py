@@ -23,9 +23,10 @@ from receiver.store import files
 from receiver.store.database import Database, DatabaseMissing, StoreError
 from receiver.store.index import Index
 from receiver.store.place import choose_database, default_place
+from receiver.traces.bodies import Bodies
 from receiver.traces.model import Span, Trace
 from receiver.traces.query import Query, View, select
-from receiver.traces.reader import Bodies, load, summaries
+from receiver.traces.reader import load, summaries
 from tui import __version__
 from tui.config import Settings, default_file, theme_directory
 from tui.documents import dumps, trace_document, trace_lines, walk

@@ -24,13 +24,10 @@ from receiver.store.chunk import (
     ROLE_WEBHOOK,
 )
 from receiver.store.index import Index
-from receiver.traces.bodies import Bodies
 from receiver.traces.model import Component, Kind, Request, Settled, Span, Trace, TraceSummary
 from receiver.traces.semantics import Facts, merge_request
 from receiver.traces.timing import self_times
 from receiver.traces.tree import build
-
-__all__ = ["SETTLE_NS", "SPAN_CAP", "Bodies", "load", "summaries"]
 
 Array = npt.NDArray[Any]
 

@@ -56,6 +56,7 @@ class StillFeed(Feed):
         self._database = database
         self._index = Index()
         self._generation = self._load(database)
+        self.turn()
 
     def stop(self) -> None:
         """Nothing runs."""

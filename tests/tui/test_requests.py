@@ -86,6 +86,8 @@ def drive() -> Open:
         app = TraceApp(feed, Settings(utc=True, **settings), title="demo", glyphs=glyphs)
         async with app.run_test(size=size, notifications=True) as pilot:
             driven = Driven(app, pilot, feed)
+            while feed.snapshot.loading is not None:  # the app starts to read after its first frame
+                await pilot.pause(0.01)
             await driven.settle()
             yield driven
 

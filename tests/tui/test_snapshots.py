@@ -65,7 +65,8 @@ def turned(keys: Iterable[str] = ()) -> Callable[[Any], Any]:
     """Press keys once the feed has read, and let the screens take it up."""
 
     async def before(pilot: Any) -> None:
-        pilot.app.feed.turn()
+        while pilot.app.feed._database is None:  # the app starts to read after its first frame
+            await pilot.pause(0.01)
         pilot.app._tick()
         for key in keys:
             await pilot.press(key)

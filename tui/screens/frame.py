@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import ActiveBinding
 from textual.geometry import Region
@@ -177,8 +178,15 @@ class FrameScreen(Screen[None]):
         self.query_one(KeyLine).instead(())
         before = self._focus_before
         if before is not None and before.is_attached:
-            before.focus()
+            self.set_focus(before)
         self.update_keys()
+
+    def on_key(self, event: events.Key) -> None:
+        """Textual's event: keys that were typed faster than the prompt opened went to the list, and come by here."""
+        if self.prompt.is_open and event.is_printable and event.character:
+            self.prompt.line.insert_text_at_cursor(event.character)
+            event.stop()
+            event.prevent_default()
 
     def on_prompt_changed(self, event: Prompt.Changed) -> None:
         """The prompt's message."""

@@ -286,7 +286,7 @@ class RequestsScreen(FrameScreen):
         """Textual's event."""
         super().on_mount()
         self.feed.set_view(self._view)
-        self.table.focus()
+        self.set_focus(self.table)
 
     def words(self) -> dict[str, str]:
         """Escape is for the filter here, q leaves."""

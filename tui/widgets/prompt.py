@@ -130,7 +130,7 @@ class Prompt(Horizontal):
         self.query_one(OneLine).show([(f" {mark} ", palette_of(self.app).key)])
         self.display = True
         self._set(text)
-        line.focus()
+        self.screen.set_focus(line)  # at once: `focus()` comes later than keys that were typed ahead
 
     def close(self) -> None:
         """Hide."""
