@@ -154,7 +154,7 @@ class Selection:
 
 
 def select(index: Index, view: View, now: int) -> Selection:
-    """The traces of a view.
+    """The traces of a view. For the thread that extends the index: it takes no lock, so readers never wait for it.
 
     Noise is what a control plane does all the time (facts: kubernetes-tracing 8): requests for leases, probes and
     metrics, lone `authentication` roots and lone calls to etcd. What holds a failed span is never noise.
@@ -167,23 +167,22 @@ def select(index: Index, view: View, now: int) -> Selection:
     """
     if view.sort not in SORTS:
         raise QueryError(f"{view.sort[:40]} is no order: use one of {', '.join(SORTS)}.")
-    with index.lock:
-        total = index.traces
-        traces = _Traces(index)
-        chosen = np.ones(total, bool)
-        for term in view.query.terms:
-            chosen &= traces.matches(term)
-        if view.window_ns is not None:
-            chosen &= index.last_received >= now - view.window_ns
-        if view.errors_only:
-            chosen &= (index.error_count > 0) | (traces.code >= 400)
-        hidden = 0
-        if view.hide_noise:
-            noise = chosen & traces.noise()
-            hidden = int(np.count_nonzero(noise))
-            chosen &= ~noise
-        slots = np.flatnonzero(chosen)
-        slots = slots[_order(traces, slots, view.sort, view.reverse)]
+    total = index.traces
+    traces = _Traces(index)
+    chosen = np.ones(total, bool)
+    for term in view.query.terms:
+        chosen &= traces.matches(term)
+    if view.window_ns is not None:
+        chosen &= index.last_received >= now - view.window_ns
+    if view.errors_only:
+        chosen &= (index.error_count > 0) | (traces.code >= 400)
+    hidden = 0
+    if view.hide_noise:
+        noise = chosen & traces.noise()
+        hidden = int(np.count_nonzero(noise))
+        chosen &= ~noise
+    slots = np.flatnonzero(chosen)
+    slots = slots[_order(traces, slots, view.sort, view.reverse)]
     return Selection(slots.astype(np.int32), hidden, total)
 
 
@@ -222,7 +221,7 @@ def _order(traces: _Traces, slots: Array, sort: str, reverse: bool) -> Array:
 
 
 class _Traces:
-    """Columns by trace that are put together from the facts of its request. Valid under the index's lock."""
+    """Columns by trace that are put together from the facts of its request. Valid until the index is extended."""
 
     def __init__(self, index: Index) -> None:
         self.index: Index = index
@@ -487,7 +486,7 @@ _strings_lock: Final = threading.Lock()
 
 
 def _strings_of(index: Index) -> _Strings:
-    """The answers kept for an index, up to date. Used under the index's lock."""
+    """The answers kept for an index, up to date. For the thread that extends it."""
     with _strings_lock:
         strings = _strings.setdefault(index, _Strings())
     strings.update(index.names)
