@@ -349,7 +349,7 @@ def _columns(request: Any) -> tuple[Array, _Shapes, list[_Group], Array | None]:
     plain &= (kind >= 0x3000) & (kind <= 0x3000 + _MAX_KIND) & (code <= _MAX_STATUS)
     plain &= (at("u1", after + 2) == 0x39) & (at("u1", after + 11) == 0x41)
     # A status that seems to be there may be the next span's beginning: only the length decides.
-    plain &= after + np.minimum(size, ends - after) == ends
+    plain &= after + size == ends
     np.minimum(after, ends, out=after)
 
     spans = np.zeros(count, SPAN)

@@ -147,14 +147,12 @@ def test_a_trace_id_that_is_used_for_hours_is_not_carried_without_bound(monkeypa
     store = Store()
     for step in range(1, 400):
         store.put([(1, 10 * step + i) for i in range(9)] + [(step + 1, 10 * step + 9)])
-        store.retention.tick()
-    store.settle()
+        if store.retention.tick():
+            assert store.retention.live_bytes < 0.95 * CAP  # each eviction frees its share, so they stay rare
+            assert 40 < len(store.there()[1]) < 1000
     mine = store.there()[1]
-    assert store.retention.live_bytes <= CAP
-    assert len(mine) < 1000
+    assert mine == {span for span in store.sent[1] if span >= min(mine)}  # the newest stay
     assert store.retention.evicted_spans > 2000
-    newest = max(mine)
-    assert newest == max(store.sent[1])
     assert store.retention.evicted_spans == sum(map(len, store.sent.values())) - sum(map(len, store.there().values()))
 
 
