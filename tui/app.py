@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+from textual import events
 from textual.app import App
 from textual.binding import ActiveBinding, Binding, BindingType
 from textual.filter import Monochrome, NoColor
@@ -199,6 +200,12 @@ class TraceApp(App[int]):
         """The key of a binding as it is written, after remapping."""
         keys = self._keymap.get(id, BY_ID[id].keys)
         return key_name(keys.split(",")[0], not self.glyphs.ascii)
+
+    def on_key(self, event: events.Key) -> None:
+        """Textual's event: a key that no widget took, before the bindings are looked at."""
+        screen = self.screen
+        if isinstance(screen, FrameScreen) and screen.take_typed_ahead(event):
+            event.prevent_default()
 
     def run_binding(self, active: ActiveBinding) -> None:
         """Do what a key would."""

@@ -181,12 +181,13 @@ class FrameScreen(Screen[None]):
             self.set_focus(before)
         self.update_keys()
 
-    def on_key(self, event: events.Key) -> None:
-        """Textual's event: keys that were typed faster than the prompt opened went to the list, and come by here."""
-        if self.prompt.is_open and event.is_printable and event.character:
-            self.prompt.line.insert_text_at_cursor(event.character)
-            event.stop()
-            event.prevent_default()
+    def take_typed_ahead(self, event: events.Key) -> bool:
+        """A key that was typed before the prompt was open, as a paste or a slow line has it, went to the list and has
+        come by with nobody wanting it: it is the prompt's."""
+        if not self.prompt.is_open or not event.is_printable or event.character is None:
+            return False
+        self.prompt.line.insert_text_at_cursor(event.character)
+        return True
 
     def on_prompt_changed(self, event: Prompt.Changed) -> None:
         """The prompt's message."""
