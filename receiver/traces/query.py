@@ -46,6 +46,8 @@ MIN_ID_DIGITS: Final = 6
 _ALIASES: Final = {"namespace": "ns"}
 _ID: Final = re.compile(r"[0-9a-f]{1,32}")
 _CLIENT: Final = 3  # OTLP span kind
+_STREAMS: Final = ("etcdserverpb.Watch/Watch", "etcdserverpb.Lease/LeaseKeepAlive")
+"""Streams between apiserver and etcd that end with the process: alone, whichever side sent them, they say nothing."""
 _PROBES: Final = ("/livez", "/readyz", "/healthz", "/metrics")
 
 
@@ -157,7 +159,7 @@ def select(index: Index, view: View, now: int) -> Selection:
     """The traces of a view. For the thread that extends the index: it takes no lock, so readers never wait for it.
 
     Noise is what a control plane does all the time (facts: kubernetes-tracing 8): requests for leases, probes and
-    metrics, lone `authentication` roots and lone calls to etcd. What holds a failed span is never noise.
+    metrics, lone `authentication` roots, lone calls to etcd and its streams. What holds a failed span is never noise.
 
     Args:
         now: ns since the epoch by the clock that gave `received`; for a recording, of its newest span.
@@ -282,6 +284,8 @@ class _Traces:
         calls = (index.kind_status[index.head_row] & 0x0F) == _CLIENT
         calls &= (index.flags[index.head_row] & COMPONENT_MASK) == APISERVER
         found |= roots & calls & strings.starting("etcdserverpb.")[names]
+        streams = strings.equal(_STREAMS[0].casefold()) | strings.equal(_STREAMS[1].casefold())
+        found |= ~self.requests & (index.span_count == 1) & streams[names]
         found &= index.error_count == 0
         return found
 

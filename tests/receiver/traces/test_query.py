@@ -136,7 +136,8 @@ def make(rec: Recorder, chance: random.Random, trace: str) -> None:
         parent = b"\7" * 8 if chance.random() < 0.3 else None
         failed = int(chance.random() < 0.3) * 2
         service, kind = chance.choice((("apiserver", CLIENT), ("etcd", SERVER), ("etcd", CLIENT)))
-        rec.span("etcdserverpb.KV/Range", kind, parent, scope=GRPC, service=service, status=failed, **options)
+        name = chance.choice(("etcdserverpb.KV/Range", "etcdserverpb.Watch/Watch"))
+        rec.span(name, kind, parent, scope=GRPC, service=service, status=failed, **options)
         return
     target = chance.choice(PATHS)
     values: dict[str, Any] = {
@@ -251,6 +252,8 @@ class Sample:
             head = request.path.split("/")[1:2]
             return bool(head) and head[0] in ("livez", "readyz", "healthz", "metrics")
         head_row = int(self.index.head_row[slot])
+        if row.spans == 1 and row.headline in ("etcdserverpb.Watch/Watch", "etcdserverpb.Lease/LeaseKeepAlive"):
+            return True
         if self.index.parent[head_row] != 0:
             return False
         if row.headline == "authentication":
