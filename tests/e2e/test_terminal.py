@@ -104,6 +104,17 @@ def test_every_line_stays_within_the_screen_when_it_is_resized(terminal: Open, r
     left_as_it_was(screen)
 
 
+def test_what_is_typed_ahead_goes_where_it_was_meant(terminal: Open, recording: Path) -> None:
+    """One packet of a slow line, and before the list is there: the words are the filter's, not keys of the list."""
+    screen = terminal(recording)
+    screen.wait_for("Requests")
+    screen.type("/create label-injector")
+    screen.keys("Enter")
+    screen.wait_for(re.compile(r"Requests  create label-injector  \[[1-9]"))
+    screen.keys("q")
+    left_as_it_was(screen)
+
+
 @pytest.mark.parametrize("way", ["C-c", "SIGTERM", "q"])
 def test_every_way_out_leaves_the_terminal_as_it_was(terminal: Open, recording: Path, way: str) -> None:
     screen = terminal(recording)

@@ -110,6 +110,9 @@ def test_help_knows_the_orders_that_the_query_knows() -> None:
         (["demo", "--seed", "x"], "--seed"),
         (["--listen", "nowhere"], "not an address"),
         (["--lis", "127.0.0.1:1"], "--lis"),
+        (["receive", "--bogus"], "--bogus"),
+        (["receive", "--max-size", "much"], "not a size"),
+        (["receive", "--tls-cert", "x.pem"], "belong together"),
     ],
 )
 def test_bad_usage_is_exit_2_and_a_sentence(command: Command, argv: list[str], says: str) -> None:
