@@ -22,8 +22,8 @@ WINDOWS: Final[dict[str, int | None]] = {
     "1m": 60,
     "5m": 5 * 60,
     "15m": 15 * 60,
-    "1h": 3600,
-    "6h": 6 * 3600,
+    "30m": 30 * 60,
+    "1h": 60 * 60,
     "all": None,
 }
 """Time windows in seconds, in the order of the keys 1 to 6."""
