@@ -181,6 +181,7 @@ class Node:
     children: list[Node] = field(default_factory=list)
     oddities: frozenset[Oddity] = frozenset()
     self_ns: int = 0
+    critical_ns: int = 0  # of the critical path: see `timing.critical_path`
 
 
 @dataclass(slots=True)

@@ -45,7 +45,7 @@ _BULK: Final = 2_000  # traces from which one pass over all spans is cheaper tha
 
 
 # --- rows of traces -------------------------------------------------------------------------------
-def _chained(last: Array, prev: Array, steps: int) -> tuple[Array, Array]:
+def chained(last: Array, prev: Array, steps: int) -> tuple[Array, Array]:
     """(items, positions): from each of `last` (-1: nothing) back along `prev`, at most `steps` items of each.
 
     All chains are walked at once, so the cost is that of the longest."""
@@ -63,10 +63,10 @@ def _chained(last: Array, prev: Array, steps: int) -> tuple[Array, Array]:
     return np.concatenate(items), np.concatenate(positions)
 
 
-def _rows(index: Index, slots: Array) -> tuple[Array, Array]:
+def spans_of(index: Index, slots: Array) -> tuple[Array, Array]:
     """(rows, position in `slots` of each): the spans of these traces, by trace and in order of arrival."""
     walked = (index.span_count[slots] <= _WALK) & (len(slots) <= _BULK)
-    rows, positions = _chained(np.where(walked, index.last_row[slots], -1), index.prev, _WALK)
+    rows, positions = chained(np.where(walked, index.last_row[slots], -1), index.prev, _WALK)
     scanned = np.flatnonzero(~walked)
     if len(scanned):
         place = np.full(index.traces, -1, np.int32)
@@ -154,7 +154,7 @@ def _looked_through(index: Index, slots: Array, now: int, live: bool) -> tuple[l
             _, services[i], missing[i] = held
             open_[i] = False
     asked = np.flatnonzero(open_)
-    rows, positions = _rows(index, slots[asked])
+    rows, positions = spans_of(index, slots[asked])
     found = _services(index, rows, positions, len(asked))
     lacking = _missing(index, rows, positions, len(asked)).tolist()
     for i, those, count in zip(asked.tolist(), found, lacking, strict=True):
@@ -201,7 +201,7 @@ def _webhooks(index: Index, slots: Array) -> dict[int, tuple[tuple[str, ...], st
     """By position in `slots`, of the traces that called webhooks: their names in start order, and what the first
     failed call said ("" if none failed)."""
     calling = index.webhook_fact[slots] >= 0
-    facts, positions = _chained(np.where(calling, index.last_fact[slots], -1), index.fact("fact_prev"), MAX_FACTS)
+    facts, positions = chained(np.where(calling, index.last_fact[slots], -1), index.fact("fact_prev"), MAX_FACTS)
     rows = index.fact("fact_row")[facts]
     role, failed = index.fact("role")[facts], index.kind_status[rows] >> 4 == 2
     names = index.names
@@ -302,7 +302,7 @@ def load(index: Index, trace_id: str, now: int, cap: int = SPAN_CAP, *, live: bo
         if slot is None:
             return None
         one = np.array([slot], np.int64)
-        rows, positions = _rows(index, one)
+        rows, positions = spans_of(index, one)
         missing = int(_missing(index, rows, positions, 1)[0])
         left_out = max(0, len(rows) - cap)
         head = int(index.head_row[slot])
