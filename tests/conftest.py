@@ -7,12 +7,18 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.live_receiver import LiveReceiver, start_receiver
+
+# A shell starts what it puts into the background with SIGINT ignored, and every program started from here would
+# inherit that: Ctrl-C, which tests send, would do nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RECORDINGS_VARIABLE = "K8S_TRACE_TUI_RECORDINGS"
