@@ -508,7 +508,11 @@ def test_following_prints_what_is_there_then_what_comes_and_ends_by_ctrl_c(
     path = tmp_path / "live.db"
     command("import", "--db", path, half)
     before = {trace["trace_id"] for trace in lines_of(command("traces", "--json", "--db", path)[1])}
-    process = started("traces", "--json", "--follow", "--db", path, start_new_session=True)
+    # a background job of a shell has SIGINT ignored, and so would its children
+    process = started(
+        "traces", "--json", "--follow", "--db", path,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     assert process.stdout is not None
     assert process.stderr is not None
     first = [json.loads(process.stdout.readline()) for _ in before]
