@@ -16,6 +16,7 @@ from textual.app import App
 from textual.binding import ActiveBinding, Binding, BindingType
 from textual.filter import Monochrome, NoColor
 from textual.screen import Screen
+from textual.widgets import Input
 
 from tui import clipboard
 from tui.commands import CommandError, Commands
@@ -201,12 +202,6 @@ class TraceApp(App[int]):
         keys = self._keymap.get(id, BY_ID[id].keys)
         return key_name(keys.split(",")[0], not self.glyphs.ascii)
 
-    def on_key(self, event: events.Key) -> None:
-        """Textual's event: a key that no widget took, before the bindings are looked at."""
-        screen = self.screen
-        if isinstance(screen, FrameScreen) and screen.take_typed_ahead(event):
-            event.prevent_default()
-
     def run_binding(self, active: ActiveBinding) -> None:
         """Do what a key would."""
         self.call_later(self.run_action, active.binding.action, active.node)
@@ -362,6 +357,18 @@ class TraceApp(App[int]):
         del self._history[self._at + 1 :]
         self._history.append(place)
         self._at = len(self._history) - 1
+
+    async def on_event(self, event: events.Event) -> None:
+        """Textual's: do what keys are bound to here and now, in the order in which they were pressed.
+
+        Textual hands a key to the widget that has the focus and lets it bubble up to here; keys that were pressed
+        right behind one that closes a screen are gone with its widgets.
+        """
+        if isinstance(event, events.Key) and not event.is_forwarded:
+            at_a_line = isinstance(self.focused, Input) or not isinstance(self.screen, FrameScreen)
+            if not at_a_line and await self._check_bindings(event.key):
+                return
+        await super().on_event(event)
 
     async def action_quit(self) -> None:
         """Out, from anywhere."""

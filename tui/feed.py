@@ -29,7 +29,8 @@ SLICE: Final = 48
 """Chunks taken in at once: some 25,000 spans, so that nothing waits long for the index."""
 TAIL: Final = 64
 """Newest chunks that are shown while the older ones are still being read."""
-BUSY_PAUSE: Final = 0.1
+BUSY_PAUSE: Final = 0.2
+"""Seconds between two looks at the file while spans arrive; each repaints the list, so more often costs a slow link."""
 QUIET_PAUSE: Final = 0.25
 RATE_WINDOW: Final = 10.0
 """Seconds that rates are taken over: exporters send every 5 s, so a shorter window would swing."""

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from textual import events
 from textual.drivers._writer_thread import MAX_QUEUED_WRITES, WriterThread
 
 from tests.tui.still_feed import StillFeed
@@ -161,3 +162,20 @@ async def test_nothing_moves_by_itself(drive: Open) -> None:  # noqa: F811
         assert d.app.animation_level == "none"
         await d.press("slash")
         assert not d.app.screen.query_one("Prompt").line.cursor_blink  # type: ignore[attr-defined]
+
+
+async def test_keys_pressed_at_once_are_done_in_their_order(drive: Open) -> None:  # noqa: F811
+    """None may be lost with the widgets of a screen that an earlier one closes, nor go to the list below."""
+    async with drive() as d:
+        for turn in range(5):
+            for key in ("question_mark", "escape", "tab", "q", "down", "enter", "q", "colon"):
+                d.app.post_message(events.Key(key, ":" if key == "colon" else None))
+            for letter in "utc":
+                d.app.post_message(events.Key(letter, letter))
+            d.app.post_message(events.Key("enter", "\r"))
+            await d.settle()
+            await d.settle()
+            assert d.app.is_running
+            assert d.place == "requests"
+            assert d.app.utc is (turn % 2 == 1)
+            assert d.app.requests.table.cursor == turn + 1

@@ -189,6 +189,15 @@ async def test_history_of_the_prompt(drive: Open) -> None:
         assert d.app.screen.query_one("Prompt").line.value == "x"  # type: ignore[attr-defined]
 
 
+async def test_tab_completes_fields_and_values_of_the_rows_seen(drive: Open) -> None:
+    async with drive() as d:
+        await d.press("slash", "v", "tab")
+        line = d.app.screen.query_one("Prompt").line  # type: ignore[attr-defined]
+        assert line.value == "verb="
+        await d.press("l", "tab")
+        assert line.value == "verb=list"
+
+
 async def test_errors_only_and_back(drive: Open) -> None:
     async with drive() as d:
         every = d.count

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from textual import events
 from textual.app import ComposeResult
 from textual.binding import ActiveBinding
 from textual.geometry import Region
@@ -180,14 +179,6 @@ class FrameScreen(Screen[None]):
         if before is not None and before.is_attached:
             self.set_focus(before)
         self.update_keys()
-
-    def take_typed_ahead(self, event: events.Key) -> bool:
-        """A key that was typed before the prompt was open, as a paste or a slow line has it, went to the list and has
-        come by with nobody wanting it: it is the prompt's."""
-        if not self.prompt.is_open or not event.is_printable or event.character is None:
-            return False
-        self.prompt.line.insert_text_at_cursor(event.character)
-        return True
 
     def on_prompt_changed(self, event: Prompt.Changed) -> None:
         """The prompt's message."""

@@ -79,7 +79,7 @@ _TITLES: Final = {
     "code": ("CODE", "code"),
     "duration": ("DURATION", "duration"),
     "spans": ("SPANS", "spans"),
-    "what": ("WHAT IS KNOWN", "errors"),
+    "what": ("WHAT HAPPENED", "errors"),
 }
 
 
@@ -169,7 +169,8 @@ class RequestLines:
                 client = f"{self._glyphs.ellipsis}/{client.partition('/')[2]}"  # which controller says more than whose
             parts.append((fit(client, columns.client) + gap, p.dim))
         parts += self._code(row, columns.code, gap)
-        slow = row.duration_ns >= 1_000_000_000
+        # A watch is long because it was asked to be.
+        slow = row.duration_ns >= 1_000_000_000 and not (row.request and row.request.verb == "watch")
         took = fit(duration(row.duration_ns), columns.duration, right=True)
         parts.append((took + (gap if columns.spans or columns.what else ""), p.title if slow else p.base))
         if columns.spans:
@@ -268,6 +269,7 @@ class RequestsScreen(FrameScreen):
         super().__init__()
         self._filter = ""
         self._filter_before = ""
+        self._seen: list[TraceSummary] = []
         self._view: View = AT_FIRST
         self._window = "all"
         self._shown: Snapshot | None = None
@@ -568,6 +570,9 @@ class RequestsScreen(FrameScreen):
     def action_filter(self) -> None:
         """Write a filter."""
         self._filter_before = self._filter
+        source = self.table.source
+        if isinstance(source, RequestLines):
+            self._seen = source.summaries(list(self.table.on_screen))  # now: while it is written, most rows go
         self.open_prompt("/", self._filter, self._complete_filter)
 
     def clear_filter(self) -> bool:
@@ -600,8 +605,13 @@ class RequestsScreen(FrameScreen):
         self._try(lambda: self.set_filter(self._filter_before))
 
     def _complete_filter(self, text: str) -> list[str]:
+        """Fields, and for a field the values of the rows that were on the screen."""
         before, gap, last = text.rpartition(" ")
-        return [f"{before}{gap}{field}=" for field in FIELDS if last and field.startswith(last)]
+        field, sign, start = last.partition("=")
+        if not sign:
+            return [f"{before}{gap}{field}=" for field in FIELDS if last and field.startswith(last)]
+        values = sorted({value for row in self._seen for value in _values(row, field) if value.startswith(start)})
+        return [f"{before}{gap}{field}={value}" for value in values if value and " " not in value]
 
     def _try(self, action: Callable[[], None]) -> None:
         try:
@@ -613,3 +623,23 @@ class RequestsScreen(FrameScreen):
 def _window_words(name: str) -> str:
     number, unit = name[:-1], name[-1]
     return f"{number} {'min' if unit == 'm' else 'h'}"
+
+
+def _values(row: TraceSummary, field: str) -> tuple[str, ...]:
+    """What a row has for a field of the filter."""
+    if field in ("service", "source", "instance"):
+        return {"service": row.services, "source": (row.source,), "instance": (row.instance,)}[field]
+    request = row.request
+    if request is None:
+        return ()
+    values = {
+        "verb": request.verb,
+        "resource": request.resource,
+        "ns": request.namespace,
+        "namespace": request.namespace,
+        "name": request.name,
+        "group": request.group,
+        "code": str(request.code or ""),
+        "ua": client_of(request.user_agent).partition("/")[0],
+    }
+    return (printable(values[field]),) if field in values else ()
