@@ -1,0 +1,64 @@
+"""Components, hops and their gaps."""
+
+from __future__ import annotations
+
+from receiver.traces.hops import places
+from receiver.traces.model import Component, Trace
+from receiver.traces.reader import load
+from receiver.traces.tree import walk
+from tests.receiver.traces import shapes
+from tests.receiver.traces.shapes import CLIENT, GRPC, HTTP, MS, SERVER, T0, Recorder
+
+
+def tree(rec: Recorder) -> Trace:
+    trace = load(rec.index(), rec.trace_id(), T0, live=False)
+    assert trace is not None
+    return trace
+
+
+def test_the_two_sides_of_a_call_and_what_neither_explains() -> None:
+    rec = Recorder()
+    shapes.release_1_34(rec, privileged=True)
+    trace = tree(rec)
+    found = places(trace)
+    hops = {node.span.name: hop for node in walk(trace) if (hop := found[node.span.span_id].hop)}
+    etcd = hops["etcdserverpb.KV/Txn"]
+    assert (etcd.gap, etcd.there, etcd.back, etcd.crosses) == (MS, MS // 2, MS // 2, True)
+    webhook = hops["HTTP POST"]  # its server side outlives it by 2 ms
+    assert (webhook.gap, webhook.there, webhook.back) == (MS, MS, -2 * MS)
+
+
+def test_what_belongs_to_a_webhook_bears_its_name() -> None:
+    rec = Recorder()
+    shapes.release_1_26(rec)
+    trace = tree(rec)
+    call = next(node for node in walk(trace) if node.span.name == "Call mutating webhook")
+    found = places(trace, {call.span.span_id: ("label-injector.example.com", "label-injector")})
+    named = {node.span.name for node in walk(trace) if found[node.span.span_id].webhook}
+    assert named == {"Call mutating webhook", "HTTP POST", "POST /mutate", "decide"}
+    inside = next(node for node in walk(trace) if node.span.name == "decide")
+    place = found[inside.span.span_id]
+    assert (place.component, place.label, place.configuration) == (Component.WEBHOOK, "injector", "label-injector")
+
+
+def test_an_aggregated_api_server_is_told_from_the_one_that_calls_it() -> None:
+    rec = Recorder()
+    server = rec.span("GET", SERVER, scope=HTTP, ms=50)
+    away = rec.span("HTTP GET", CLIENT, server, scope=HTTP, at=1, ms=40)
+    there = rec.span("GET", SERVER, away, instance="aggregated", scope=HTTP, at=5, ms=30)
+    rec.span("etcdserverpb.KV/Range", CLIENT, there, instance="aggregated", scope=GRPC, at=6, ms=3)
+    trace = tree(rec)
+    found = places(trace)
+    labels = [found[node.span.span_id].label for node in walk(trace)]
+    assert labels == ["apiserver", "apiserver", "aggregated apiserver", "aggregated apiserver"]
+
+
+def test_a_call_to_itself_crosses_nothing() -> None:
+    rec = Recorder()
+    call = rec.span("HTTP GET", CLIENT, scope=HTTP, ms=10)
+    rec.span("GET", SERVER, call, scope=HTTP, at=1, ms=8)
+    trace = tree(rec)
+    place = places(trace)[trace.roots[0].span.span_id]
+    assert place.hop is not None
+    assert not place.hop.crosses
+    assert not any(place.aggregated for place in places(trace).values())
