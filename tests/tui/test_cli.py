@@ -14,15 +14,19 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from receiver.traces.query import SORTS
-from tests.demo_recording import write_demo
+from tests.conftest import StartReceiver
+from tests.demo_recording import demo_requests, write_demo
+from tests.doubles.replay import send
 from tui import __version__, cli
 
 
@@ -306,6 +310,28 @@ def test_a_span_that_nests_deeper_than_protobuf_reads_is_left_out(command: Comma
     assert error.startswith(f"k8s-trace-tui: {path}")
     assert "Traceback" not in error
     assert code in (0, 1)
+
+
+def test_an_import_beside_a_receiver_at_work(command: Command, receiver: StartReceiver, recording: Path) -> None:
+    """Two writers on one file: nothing of either is lost, and nobody has to wait for the other to end."""
+    live = receiver()
+    sent = [ExportTraceServiceRequest.FromString(body) for body in demo_requests(seconds=20, seed=2)]
+    sender = threading.Thread(target=send, args=(live.address, sent))
+    sender.start()
+    code, out, error = command("import", "--db", live.db, recording)
+    sender.join(60)
+    assert not sender.is_alive()
+    assert (code, error) == (0, "")
+    traces = lines_of(command("traces", "--json", "--db", live.db)[1])
+    by_source = {
+        source: sum(t["spans"] for t in traces if t["source"] == source) for source in ("demo.jsonl.gz", "local")
+    }
+    spans = {
+        (s.trace_id, s.span_id) for r in sent for rs in r.resource_spans for ss in rs.scope_spans for s in ss.spans
+    }
+    assert by_source["local"] == len(spans)
+    assert f"{by_source['demo.jsonl.gz']:,} spans" in out
+    assert "process " in command("info", "--db", live.db)[1]
 
 
 # --- files that are not what they should be --------------------------------------------------------
