@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from receiver.store.chunk import ROLE_WEBHOOK
+from receiver.store.index import Index
 from receiver.traces.model import Component, Kind, Node, Trace
 from receiver.traces.tree import is_webhook_call, walk
 
@@ -51,7 +53,7 @@ def places(trace: Trace, webhooks: Mapping[str, tuple[str, str]] | None = None) 
     """The place of every span by its id (facts: kubernetes-tracing 7.4).
 
     Args:
-        webhooks: (webhook, configuration) by id of the `Call ... webhook` span, as far as they are known.
+        webhooks: of `webhooks_of`, or {} where they are not known.
 
     An API server is an aggregated one when another API server called it: its span is the server side of a CLIENT span
     of another instance. Of spans with one id the last in the tree counts. Linear in the spans.
@@ -78,6 +80,21 @@ def places(trace: Trace, webhooks: Mapping[str, tuple[str, str]] | None = None) 
             span.component, label or span.component.value, own, webhook, configuration, hop_of(node)
         )
     return found
+
+
+def webhooks_of(index: Index, trace_id: str) -> dict[str, tuple[str, str]]:
+    """(webhook, configuration) of each `Call ... webhook` span of a trace, by its id, from the index alone."""
+    with index.lock:
+        slot = index.slot_of(trace_id)
+        if slot is None or index.webhook_fact[slot] < 0:
+            return {}
+        role, row, names = index.fact("role"), index.fact("fact_row"), index.names
+        name, detail = index.fact("name"), index.fact("detail")
+        return {
+            f"{int(index.span[row[fact]]):016x}": (names[int(name[fact])], names[int(detail[fact])])
+            for fact in index.facts_of(slot)
+            if role[fact] == ROLE_WEBHOOK
+        }
 
 
 def _calls_aggregated(client: Node, server: Node) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from receiver.traces.hops import places
+from receiver.traces.hops import places, webhooks_of
 from receiver.traces.model import Component, Trace
 from receiver.traces.reader import load
 from receiver.traces.tree import walk
@@ -32,8 +32,8 @@ def test_what_belongs_to_a_webhook_bears_its_name() -> None:
     rec = Recorder()
     shapes.release_1_26(rec)
     trace = tree(rec)
-    call = next(node for node in walk(trace) if node.span.name == "Call mutating webhook")
-    found = places(trace, {call.span.span_id: ("label-injector.example.com", "label-injector")})
+    assert webhooks_of(rec.index(), "00" * 16) == {}
+    found = places(trace, webhooks_of(rec.index(), rec.trace_id()))
     named = {node.span.name for node in walk(trace) if found[node.span.span_id].webhook}
     assert named == {"Call mutating webhook", "HTTP POST", "POST /mutate", "decide"}
     inside = next(node for node in walk(trace) if node.span.name == "decide")
