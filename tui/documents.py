@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, Protocol
 
+from receiver.traces import verdict
 from receiver.traces.model import Body, Event, Link, Node, Oddity, Settled, Span, Trace, TraceSummary, Value
+from receiver.traces.phases import Phases
 
 STATUS: Final = ("unset", "ok", "error")
 _BODIES_AT_ONCE: Final = 1_000
@@ -22,7 +24,7 @@ _BODIES_AT_ONCE: Final = 1_000
 class BodySource(Protocol):
     """Where the attributes of spans come from; `receiver.traces.reader.Bodies` is one."""
 
-    def bodies(self, spans: list[Span]) -> list[Body | None]:
+    def bodies(self, spans: Sequence[Span]) -> list[Body | None]:
         """The body of each span, None for one that was evicted."""
 
 
@@ -31,12 +33,16 @@ def dumps(document: Any) -> str:
     return json.dumps(document, separators=(",", ":"), allow_nan=False).replace("\x7f", "\\u007f")
 
 
-def trace_document(summary: TraceSummary) -> dict[str, Any]:
-    """A line of `traces --json`. Times in nanoseconds; `request` is null where no API server took part."""
+def trace_document(summary: TraceSummary, phases: Phases | None = None) -> dict[str, Any]:
+    """A line of `traces --json`. Times in nanoseconds; `request` and `phases` are null where no API server took part.
+
+    `phases` sum to `duration_ns`, which is the headline's own time but in Kubernetes 1.33, which ends that span early.
+    """
+    known = phases if summary.request is not None else None
     return {
         "trace_id": summary.trace_id,
         "start": summary.start,
-        "duration_ns": summary.duration_ns,
+        "duration_ns": known.duration if known else summary.duration_ns,
         "spans": summary.spans,
         "errors": summary.errors,
         "services": list(summary.services),
@@ -47,6 +53,7 @@ def trace_document(summary: TraceSummary) -> dict[str, Any]:
         "headline": summary.headline,
         "request": summary.request.to_json() if summary.request else None,
         "created": summary.created or None,
+        "phases": known.to_json() if known else None,
     }
 
 
@@ -57,6 +64,7 @@ def trace_lines(trace: Trace, bodies: BodySource) -> Iterator[str]:
     """
     head = {
         "trace_id": trace.trace_id,
+        "verdict": verdict.judge(trace, bodies).text,  # fills `critical_ns` of the nodes, too
         "start": trace.start,
         "end": trace.end,
         "spans": trace.spans,
@@ -102,6 +110,7 @@ def span_document(node: Node, body: Body | None) -> dict[str, Any]:
         "start": span.start,
         "duration_ns": span.duration,
         "self_ns": node.self_ns,
+        "critical_ns": node.critical_ns,
         "status": STATUS[span.status] if 0 <= span.status < len(STATUS) else str(span.status),
         "status_message": body.status_message if body else None,
         "attributes": _values(body.attributes) if body else None,

@@ -25,8 +25,10 @@ from receiver.store.index import Index
 from receiver.store.place import choose_database, default_place
 from receiver.traces.bodies import Bodies
 from receiver.traces.model import Span, Trace
+from receiver.traces.phases import breakdown
 from receiver.traces.query import Query, View, select
 from receiver.traces.reader import load, summaries
+from receiver.traces.verdict import judge
 from tui import __version__
 from tui.config import Settings, default_file, theme_directory
 from tui.documents import dumps, trace_document, trace_lines, walk
@@ -98,8 +100,14 @@ def _print_traces(index: Index, slots: Sequence[int], now: int, as_json: bool, h
     if heading and not as_json and sys.stdout.isatty():
         print(lines.heading())
     for at in range(0, len(slots), _AT_ONCE):
-        for summary in summaries(index, slots[at : at + _AT_ONCE], now):
-            print(dumps(trace_document(summary)) if as_json else lines.line(summary))
+        some = slots[at : at + _AT_ONCE]
+        rows = summaries(index, some, now)
+        if as_json:
+            for summary, phases in zip(rows, breakdown(index, some).phases(index), strict=True):
+                print(dumps(trace_document(summary, phases)))
+        else:
+            for summary in rows:
+                print(lines.line(summary))
 
 
 def follow(database: Database, query: Query, *, as_json: bool, limit: int | None) -> int:
@@ -200,7 +208,7 @@ def show(database: Database, wanted: Iterable[str], *, as_json: bool, raw: bool)
         else:
             if not first:
                 print()
-            for line in tree_lines(trace, summaries(index, [slot], now)[0], page):
+            for line in tree_lines(trace, summaries(index, [slot], now)[0], page, judge(trace, bodies).sentences):
                 print(line)
         first = False
         sys.stdout.flush()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TextIO
@@ -112,8 +113,9 @@ class TraceList:
 
 
 # --- a tree ----------------------------------------------------------------------------------------
-def tree_lines(trace: Trace, summary: TraceSummary, paper: Paper) -> Iterator[str]:
-    """A trace as a tree: a line or two about it, then one a span with its service, duration and own time."""
+def tree_lines(trace: Trace, summary: TraceSummary, paper: Paper, verdict: Sequence[str] = ()) -> Iterator[str]:
+    """A trace as a tree: a line or two about it, the verdict's sentences, then one line a span with its service,
+    duration and own time."""
     paint, glyphs = paper.paint, paper.glyphs
     yield paint(_title(summary), BOLD)
     facts = [f"trace {trace.trace_id}", f"{count(trace.spans)} spans"]
@@ -123,6 +125,8 @@ def tree_lines(trace: Trace, summary: TraceSummary, paper: Paper) -> Iterator[st
         facts.append(printable(", ".join(summary.services)))
     facts.append(state_text(summary) or "settled")
     yield "  ".join(facts)
+    for sentence in verdict:
+        yield from textwrap.wrap(printable(sentence, 1024), paper.width or 120)
 
     bar = _BAR if paper.width is not None and paper.width >= 110 else 0
     service = 22 if paper.width is None or paper.width >= 130 else 14

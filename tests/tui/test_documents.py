@@ -129,6 +129,7 @@ def test_a_node_has_the_fields_of_the_contract() -> None:
         "start": 10,
         "duration_ns": 20,
         "self_ns": 7,
+        "critical_ns": 20,
         "status": "error",
         "status_message": "why",
         "attributes": {
@@ -187,6 +188,7 @@ def test_a_trace_line_has_the_fields_of_the_contract() -> None:
         "instance": "a-1",
         "headline": "GET /livez",
         "created": None,
+        "phases": None,
         "request": {
             "verb": "get",
             "group": None,
