@@ -55,6 +55,12 @@ class Pairs:
         found[self.request] = self.authentication
         return found
 
+    def before_requests(self, traces: int) -> Array:
+        """By slot how many ns its authentication began earlier, 0 where it is not paired: for `verdict.judge`."""
+        found: Array = np.zeros(traces, np.int64)
+        found[self.request] = self.before
+        return found
+
     def of_authentications(self, traces: int) -> Array:
         """By slot of a lone `authentication` the slot of its request, -1 for none."""
         found: Array = np.full(traces, -1, np.int64)

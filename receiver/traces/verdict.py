@@ -29,6 +29,8 @@ LARGE_LIST: Final = 500
 LARGE_BODY: Final = 1 << 20
 MAX_TEXT: Final = 160
 """Characters of a name or message from a span that are repeated."""
+MAX_NODES: Final = 64
+"""Spans of one name that are looked into; a trace may hold any number."""
 _FAILED: Final = 2
 
 
@@ -87,13 +89,20 @@ class Case:
         self.before = waited
         """Nanoseconds of `authentication` before the request's own span, 0 where it is not known."""
         self.nodes = list(_own_nodes(self.head))
+        self._by_name: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            self._by_name.setdefault(node.span.name, []).append(node)
+        self.hook_calls = {
+            id(call) for kind in _HOOK_KINDS for hook in self._by_name.get(kind, ()) for call in _calls(hook)
+        }
         self._source = source
         self._bodies: dict[str, Body | None] = {}
         self._parts = {step.node.span.span_id: step for step in path.steps}
 
     def named(self, *names: str) -> list[Node]:
-        """Nodes of the request itself (not of a request inside a webhook) with one of these names."""
-        return [node for node in self.nodes if node.span.name in names]
+        """Nodes of the request itself (not of a request inside a webhook) with one of these names: the first ones of
+        each, for their bodies may be read."""
+        return [node for name in names for node in self._by_name.get(name, ())[:MAX_NODES]]
 
     def body(self, node: Node) -> Body | None:
         """The body of a node, decoded once."""
@@ -541,7 +550,7 @@ def aggregated(case: Case) -> Iterable[Finding]:
     ns = case.phases.ns[Phase.AGGREGATION]
     calls = [
         node for node in case.nodes if node.span.kind is Kind.CLIENT and node.span.name.startswith("HTTP ")
-        and node.span.component is Component.APISERVER and not _below_hook(case, node)
+        and node.span.component is Component.APISERVER and id(node) not in case.hook_calls
     ]  # fmt: skip
     group = f"{request.group}/{request.version}" if request is not None and request.group else "that API"
     if case.code in (502, 503, 504) and request is not None and request.group and not case.named(*_VERBS):
@@ -558,11 +567,6 @@ def aggregated(case: Case) -> Iterable[Finding]:
             f"The aggregated API {group} took {case.took(ns)}.", "aggregated API slow", ns, False,
             calls[0].span.span_id,
         )  # fmt: skip
-
-
-def _below_hook(case: Case, node: Node) -> bool:
-    hooks = case.named(*_HOOK_KINDS)
-    return any(node in _calls(hook) for hook in hooks)
 
 
 @_rule
@@ -582,11 +586,12 @@ def gave_up(case: Case) -> Iterable[Finding]:
     own timeout `context deadline exceeded`; 499 and 504 say so (10)."""
     if case.watch:
         return
-    for node in case.nodes:
+    failed = [node for node in case.nodes if node.span.status == _FAILED]
+    for node in failed[:MAX_NODES]:
         span = node.span
-        if span.kind is not Kind.CLIENT or span.component is not Component.APISERVER or _below_hook(case, node):
+        if span.kind is not Kind.CLIENT or span.component is not Component.APISERVER or id(node) in case.hook_calls:
             continue
-        said = case.message(node).lower() if span.status == _FAILED else ""
+        said = case.message(node).lower()
         awaited = f"after {_time(case.duration)}, while {_cut(span.name.rpartition('/')[2], 40)} was waited for."
         if "canceled" in said or "cancelled" in said:
             text = f"The client gave up {awaited}"

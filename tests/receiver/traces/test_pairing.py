@@ -36,6 +36,7 @@ def test_a_request_of_1_34_is_paired() -> None:
         rec.trace_id("request"), rec.trace_id("lone"), "", "",
     ]  # fmt: skip
     assert found.before.tolist() == [200_000]
+    assert found.before_requests(index.traces)[slots[1]] == 200_000
 
 
 def test_two_that_could_both_be_it_are_not_paired() -> None:
