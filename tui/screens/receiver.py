@@ -106,6 +106,11 @@ class ReceiverScreen(FrameScreen):
         super().on_mount()
         self.query_one(Sheet).focus()
 
+    def words(self) -> dict[str, str]:
+        """A recording needs no recipe."""
+        none = {} if self.feed.live else {"receiver.recipe": "", "receiver.copy": ""}
+        return {**super().words(), **none}
+
     def repaint(self) -> None:
         """Other colours, another time zone."""
         self._made = None

@@ -273,7 +273,6 @@ class RequestsScreen(FrameScreen):
         self._view: View = AT_FIRST
         self._window = "all"
         self._shown: Snapshot | None = None
-        self._looks: object = None
 
     def body(self) -> Iterable[Widget]:
         """The table."""
@@ -328,6 +327,8 @@ class RequestsScreen(FrameScreen):
         if self._filter:
             parts.append((f"  {printable(self._filter, 60 if not narrow else 24)}", p.base))
         parts.append((f"  [{count(len(selection.slots))} of {count(selection.total)}]", p.base))
+        if snapshot.frozen:  # before what a narrow screen may cut
+            parts.append((f"  frozen, {count(snapshot.meanwhile)} came meanwhile", p.warning))
         if self._window != "all":
             parts.append((f"  {'' if narrow else 'last '}{_window_words(self._window)}", p.base))
         if view.errors_only:
@@ -337,9 +338,7 @@ class RequestsScreen(FrameScreen):
             parts.append((f"  {rising if view.reverse else falling}", p.dim))
         right: list[Part] = []
         table = self.table
-        if snapshot.frozen:
-            right.append((f"frozen, {count(snapshot.meanwhile)} came meanwhile", p.warning))
-        elif not table.following:
+        if not table.following:
             newer = table.newer
             if newer:
                 right.append((f"{g.up} {count(newer)} new  ", p.warning))
@@ -353,8 +352,9 @@ class RequestsScreen(FrameScreen):
         hidden = snapshot.selection.hidden_noise
         if hidden:
             right.append((f"{count(hidden)} hidden as noise ({self.trace_app.key_of('requests.noise')} shows) ", p.dim))
+        table.say_instead("" if rows else self._nothing(snapshot))
         if not rows or not isinstance(table.source, RequestLines):
-            self.hint_parts([(f" {self._nothing(snapshot)}", p.dim)], right)
+            self.hint_parts([], right)
             return
         self.hint_parts(self._about(table.source.summaries([table.cursor])[0]), right)
 
@@ -392,7 +392,7 @@ class RequestsScreen(FrameScreen):
             return f"Nothing failed here; {key('requests.errors')} shows all."
         if self._window != "all":
             return f"Nothing in the last {_window_words(self._window)}; {key('requests.window-6')} shows all."
-        return "Nothing to show."
+        return f"Nothing but noise here; {key('requests.noise')} shows it."
 
     # -- what is chosen ---------------------------------------------------------------------------------
     def _look(self, view: View) -> None:

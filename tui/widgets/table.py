@@ -15,6 +15,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from tui.keys import bindings
+from tui.terminal_text import printable
 from tui.widgets.line import LineWidget, Part, strip
 
 _NOT_PAINTED = object()
@@ -89,6 +90,7 @@ class VirtualTable(LineWidget, can_focus=True):
         self._painted: list[object] = []
         self._told: object = None
         self._left_behind: Hashable = None
+        self._instead = ""
 
     # -- data -------------------------------------------------------------------------------------------
     @property
@@ -112,6 +114,12 @@ class VirtualTable(LineWidget, can_focus=True):
         """Other rows: after a sort or a filter. The cursor stays with its row if that is still there."""
         self.source = source
         self.sync()
+
+    def say_instead(self, sentence: str) -> None:
+        """What stands where the rows would be, while there are none."""
+        if sentence != self._instead:
+            self._instead = sentence
+            self.refresh()
 
     def sync(self) -> int:
         """Take up what changed in the source; called ten times a second. Paints only lines that differ.
@@ -197,6 +205,8 @@ class VirtualTable(LineWidget, can_focus=True):
         if y < len(self._painted):
             self._painted[y] = key
         if key is None:
+            if not rows and self._instead and y == self._head + 1:
+                return strip([(f" {printable(self._instead)}", self.palette.base)], width, self.palette.base)
             return Strip.blank(width, self.palette.base)
         found = self._strips.get(key)
         if found is None:
