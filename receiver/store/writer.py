@@ -149,8 +149,9 @@ class Writer(threading.Thread):
         while True:
             with self._wake:
                 while not self._queue and not self._stopping:
-                    self._wake.wait(_PROBE_SECONDS if self.disk_full else None)
-                    self._probe()
+                    self._wake.wait(_PROBE_SECONDS)
+                    if not self._queue:
+                        self._probe()
                 if not self._queue:
                     return
                 group = [self._queue.popleft() for _ in range(min(GROUP, len(self._queue)))]
@@ -161,9 +162,10 @@ class Writer(threading.Thread):
                 pending._finish(error)
 
     def _probe(self) -> None:
-        """Without senders no commit would ever tell that there is space again."""
+        """Without senders no commit would ever tell that there is space again, or that the file is gone."""
+        self._gone()
         path = self._database.path
-        if self.disk_full and not self._queue and path is not None:
+        if self.disk_full and path is not None:
             try:
                 disk = os.statvfs(path.parent)
             except OSError:
@@ -171,13 +173,18 @@ class Writer(threading.Thread):
             if disk.f_bavail * disk.f_frsize >= _SPACE:
                 self.problem, self.disk_full = "", False
 
+    def _gone(self) -> bool:
+        if self._file is None or _identity(self._database) == self._file:
+            return False
+        # SQLite would go on writing into a file without a name, and all of it would be gone in the end.
+        self.problem = f"The database {self._database.path} was moved or removed while it was in use."
+        self.moved_away = True
+        if self._moved is not None:
+            self._moved()
+        return True
+
     def _store(self, chunks: list[Chunk]) -> str | None:
-        if self._file is not None and _identity(self._database) != self._file:
-            # SQLite would go on writing into a file without a name, and all of it would be gone in the end.
-            self.problem = f"The database {self._database.path} was moved or removed while it was in use."
-            self.moved_away = True
-            if self._moved is not None:
-                self._moved()
+        if self._gone():
             return self.problem
         try:
             ids = self._database.append(chunks)
