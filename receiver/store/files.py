@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import stat
 import sys
 import tempfile
 import zlib
@@ -22,8 +23,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from receiver.store.database import StoreError
 from receiver.store.otlp_json import Unreadable, as_json, read_request
 
-MAX_LINE: Final = 64 << 20
-"""Longer lines are skipped; the largest request that a receiver takes is 16 MiB, twice that as JSON."""
+MAX_LINE: Final = 128 << 20
+"""Longer lines are skipped; the largest request that a receiver takes is 16 MiB, of which JSON makes six bytes a
+character at worst (`\\u0001`)."""
 _RATIO: Final = 200
 _RATIO_FROM: Final = 256 << 20
 """A gzip file that unpacks to more than this and to more than `_RATIO` times its size is a bomb: real recordings
@@ -64,11 +66,12 @@ def _lines(path: Path, bad: Callable[[str], None], max_line: int) -> Iterator[tu
     try:
         with path.open("rb") as raw:
             packed = raw.peek(2)[:2] == _GZIP_MAGIC
-            stream: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if packed else raw
+            counted = _Counted(raw)
+            stream: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=counted) if packed else raw
             number, unpacked, whole = 1, 0, True
             while line := stream.readline(max_line):
                 unpacked += len(line)
-                if packed and unpacked > _RATIO_FROM and unpacked > _RATIO * raw.tell():
+                if packed and unpacked > _RATIO_FROM and unpacked > _RATIO * counted.bytes:
                     bad(f"{path}, line {number}: unpacks to more than {_RATIO} times its size; the rest is not read.")
                     return
                 ends = line.endswith(b"\n")
@@ -84,10 +87,28 @@ def _lines(path: Path, bad: Callable[[str], None], max_line: int) -> Iterator[tu
         raise FileProblem(f"{path} cannot be read ({problem.strerror or problem}): name another file.") from problem
 
 
+class _Counted:
+    """Counts what is read, because a pipe cannot tell where it is."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self.bytes = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._raw.read(size)
+        self.bytes += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._raw.seek(offset, whence)
+
+
 def write(path: Path | None, requests: Iterable[bytes]) -> int:
     """Write serialised requests to a file (gzip by its name), or to standard output.
 
-    A file appears whole or not at all, for the owner's eyes only (0600): it holds names of secrets.
+    A file appears whole or not at all, for the owner's eyes only (0600): it holds names of secrets. A link stays and
+    what it leads to is replaced. What is no file (a pipe, a device) stays what it is and is written to. A terminal gets
+    ASCII, so that no value of a span can do anything to it.
 
     Returns:
         Requests written.
@@ -96,25 +117,37 @@ def write(path: Path | None, requests: Iterable[bytes]) -> int:
         FileProblem: the file cannot be written (no space, no right); nothing is left behind.
     """
     if path is None:
-        return _write_lines(sys.stdout.buffer, requests)
+        return _write_lines(sys.stdout.buffer, requests, sys.stdout.isatty())
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)  # made 0600
+        if _is_special(path):
+            with open(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY), "wb") as raw:
+                return _write_packed(raw, requests, path, raw.isatty())
+        target = Path(os.path.realpath(path))
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:100]}.", dir=target.parent)  # made 0600
     except OSError as problem:
-        raise FileProblem(f"{path} cannot be written ({problem.strerror}): name another with -o.") from problem
+        raise _unwritable(path, problem) from problem
     try:
         with os.fdopen(descriptor, "wb") as raw:
-            if path.suffix == ".gz":
-                with gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=6, mtime=0) as packed:
-                    count = _write_lines(packed, requests)
-            else:
-                count = _write_lines(raw, requests)
-        os.replace(temporary, path)
+            count = _write_packed(raw, requests, path, False)
+        os.replace(temporary, target)
         return count
     except OSError as problem:
-        raise FileProblem(f"{path} cannot be written ({problem.strerror}): name another with -o.") from problem
+        raise _unwritable(path, problem) from problem
     finally:
         with suppress(OSError):  # gone when all went well
             os.unlink(temporary)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a path leads to something that is there and is not a regular file."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _unwritable(path: Path, problem: OSError) -> FileProblem:
+    return FileProblem(f"{path} cannot be written ({problem.strerror or problem}): name another with -o.")
 
 
 def only(body: bytes, traces: Collection[bytes] | None) -> tuple[bytes, int]:
@@ -142,10 +175,20 @@ def only(body: bytes, traces: Collection[bytes] | None) -> tuple[bytes, int]:
     return request.SerializeToString(), kept
 
 
-def _write_lines(stream: IO[bytes] | gzip.GzipFile, requests: Iterable[bytes]) -> int:
+def _write_packed(raw: IO[bytes], requests: Iterable[bytes], path: Path, ascii_only: bool) -> int:
+    if path.suffix != ".gz":
+        return _write_lines(raw, requests, ascii_only)
+    with gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=6, mtime=0) as packed:
+        return _write_lines(packed, requests, False)
+
+
+def _write_lines(stream: IO[bytes] | gzip.GzipFile, requests: Iterable[bytes], ascii_only: bool) -> int:
     count = 0
     for body in requests:
         document = as_json(ExportTraceServiceRequest.FromString(body))
-        stream.write(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+        text = json.dumps(document, ensure_ascii=ascii_only, separators=(",", ":"))
+        if ascii_only:
+            text = text.replace("\x7f", "\\u007f")
+        stream.write(text.encode() + b"\n")
         count += 1
     return count

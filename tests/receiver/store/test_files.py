@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import pty
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,3 +108,62 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(StoreError, match="cannot be written"):
         files.write(tmp_path / "no" / "x.jsonl", [])
+
+
+def test_what_is_no_file_is_written_to_and_stays_what_it_is(tmp_path: Path) -> None:
+    """Else root's `-o` to a device would make a file of it."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(fifo.read_bytes()), daemon=True)
+    reader.start()
+    assert files.write(fifo, [ExportTraceServiceRequest().SerializeToString()]) == 1
+    assert stat.S_ISFIFO(fifo.lstat().st_mode)
+    reader.join(10)
+    assert read == [b"{}\n"]
+    with pytest.raises(StoreError, match=r"cannot be written \(Is a directory\)"):
+        files.write(tmp_path, [])
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path, there: bool) -> None:
+    real, link = tmp_path / "data" / "real.jsonl", tmp_path / "link.jsonl"
+    real.parent.mkdir()
+    if there:
+        real.write_text("old")
+    link.symlink_to(Path("data") / "real.jsonl")
+    assert files.write(link, [ExportTraceServiceRequest().SerializeToString()]) == 1
+    assert link.is_symlink()
+    assert real.read_text() == "{}\n"
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["data", "link.jsonl", "real.jsonl"]
+
+
+def test_a_terminal_gets_ascii(tmp_path: Path, said: list[str]) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(line("\u202e\x9b31m\x7f"), encoding="utf-8")
+    master, slave = pty.openpty()
+    try:
+        files.write(Path(os.ttyname(slave)), files.read(path, said.append))
+        shown = os.read(master, 4096)
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert b"\\u202e\\u009b31m\\u007f" in shown
+    assert shown.strip().decode().isprintable()
+
+
+def test_a_gzip_stream_that_cannot_tell_where_it_is(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_RATIO_FROM", 1)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    packed = gzip.compress(line("one").encode())
+    writer = threading.Thread(target=fifo.write_bytes, args=(packed,), daemon=True)
+    writer.start()
+    assert names(fifo, said) == ["one"]
+    assert not said
+
+
+def test_the_longest_line_that_a_request_makes_is_read() -> None:
+    assert files.MAX_LINE > 6 * (16 << 20)
