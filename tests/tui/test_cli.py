@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import importlib
 import io
 import json
-import os
 import shutil
 import signal
 import sqlite3
@@ -365,35 +363,23 @@ def test_somebody_elses_database(command: Command, tmp_path: Path) -> None:
     assert "not a k8s-trace-tui database" in error
 
 
-@pytest.fixture
-def as_somebody_else() -> Callable[..., tuple[int, str]]:
-    """Runs a command as a user who owns nothing here; (exit code, what it said). Needs root, else it is us.
+def as_somebody_else(*argv: str | Path) -> tuple[int, str]:
+    """Runs a command as a user who owns nothing here (needs root, else it is us); exit code, and what it said.
 
-    In a fork, because an interpreter in root's home could not be started by that user.
+    Everything is loaded before, because that user could not start an interpreter in root's home.
     """
-
-    def run(*argv: str | Path) -> tuple[int, str]:
-        importlib.import_module("tui.headless")
-        told = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        child = os.fork()
-        if child == 0:
-            code = 99
-            try:
-                if os.geteuid() == 0:
-                    os.setgroups([])
-                    os.setgid(65534)
-                    os.setuid(65534)
-                sys.stdout = sys.stderr = told
-                code = cli.main([str(one) for one in argv])
-                told.flush()
-            finally:
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
-        told.seek(0)
-        with told:
-            return os.waitstatus_to_exitcode(status), told.read()
-
-    return run
+    program = (
+        "import os, sys\n"
+        "import encodings.idna, rich.cells, tui.cli, tui.config, tui.headless, yaml\n"
+        "if os.geteuid() == 0:\n"
+        "    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "sys.exit(tui.cli.main(sys.argv[1:]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, argv)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout
 
 
 @pytest.fixture
@@ -409,7 +395,7 @@ def theirs(db: Path) -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-def test_another_users_closed_database(as_somebody_else: Callable[..., tuple[int, str]], theirs: Path) -> None:
+def test_another_users_closed_database(theirs: Path) -> None:
     """WAL refuses it in a directory that may not be written to, unless it is opened as immutable."""
     code, told = as_somebody_else("traces", "--json", "--db", theirs, "--limit", "2")
     assert code == 0, told
@@ -419,7 +405,7 @@ def test_another_users_closed_database(as_somebody_else: Callable[..., tuple[int
     assert one_sentence(told), told
 
 
-def test_a_database_that_may_not_be_read(as_somebody_else: Callable[..., tuple[int, str]], theirs: Path) -> None:
+def test_a_database_that_may_not_be_read(theirs: Path) -> None:
     theirs.chmod(0)
     code, told = as_somebody_else("traces", "--db", theirs)
     assert code == 1
