@@ -62,6 +62,10 @@ MAX_SPANS: Final = 131_072
 MAX_PARTS: Final = 1_000_000
 """Attributes, events and links of one request's spans together; OpenTelemetry's own limit is 128 of each a span."""
 _LARGE: Final = 1 << 20
+_MANY: Final = 2 * min(MAX_GROUPS, MAX_SPANS)
+"""Bytes from which on a request may hold more than it may: an empty group or span takes two."""
+_SHORTEST: Final = 28
+"""Bytes of a trace id and a span id with tag and length: no valid span is shorter."""
 _SHAPES_KEPT: Final = 4_096
 _SENDERS_KEPT: Final = 256
 _SERVER: Final = 2  # OTLP span kind
@@ -228,7 +232,7 @@ _one_large: Final = threading.Lock()
 
 
 def _decode(body: bytes, source: str, peer: str, received: int) -> Decoded:
-    if len(body) > _LARGE:
+    if len(body) > _MANY:
         _check_counts(body)
     lost, reason = 0, ""
     try:
@@ -281,6 +285,8 @@ def _check_counts(body: bytes) -> None:
             f"The request has more than {MAX_SPANS:,} spans or {MAX_GROUPS:,} groups of spans: send less at once."
         )
     del request
+    if len(body) <= 2 * MAX_PARTS:  # an empty part takes two bytes
+        return
     parts = 0
     for resource in _PartsRequest.FromString(body).resources:
         for scope in resource.scopes:
@@ -362,7 +368,9 @@ def _columns(request: Any) -> tuple[Array, _Shapes, list[_Group], Array | None]:
 
     kept = ((spans["trace_hi"] | spans["trace_lo"]) != 0) & (spans["span"] != 0)
     # A span's name and kind stand side by side: together they are the key of its shape.
-    odd = {row: _odd(spans, row, blobs[row]) for row in np.flatnonzero(~plain).tolist()}
+    short = ends - starts < _SHORTEST  # a message object each would make a flood of empty spans dear
+    odd = {row: _odd(spans, row, blobs[row]) for row in np.flatnonzero(~(plain | short)).tolist()}
+    odd.update(dict.fromkeys(np.flatnonzero(short).tolist(), _NO_SPAN))
     kept[list(odd)] = [whole for whole, _ in odd.values()]
     froms, tos = (named + 2).tolist(), (after + 2).tolist()
     table: list[_Shape] = []
@@ -385,6 +393,7 @@ def _columns(request: Any) -> tuple[Array, _Shapes, list[_Group], Array | None]:
 _MARGIN: Final = 320  # no place worked out from a span lies further behind its end
 _MAX_KIND: Final = 5
 _MAX_STATUS: Final = 2
+_NO_SPAN: Final = (False, b"\x30\x00")  # as `_odd` tells it: not kept, without a name
 
 
 def _odd(spans: Array, row: int, raw: bytes) -> tuple[bool, bytes]:

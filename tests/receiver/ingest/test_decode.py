@@ -15,7 +15,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
 
-from receiver.ingest.decode import MAX_GROUPS, Decoded, Malformed, decode
+from receiver.ingest import decode as decode_module
+from receiver.ingest.decode import MAX_GROUPS, MAX_SPANS, Decoded, Malformed, decode
 from receiver.store.chunk import (
     APISERVER,
     AUDIT_UUID,
@@ -244,9 +245,9 @@ def test_unknown_enum_numbers_and_every_length_around_the_fast_path() -> None:
         span(900, kind=4711),
         span(904, kind=7),
         span(901, kind=-1),
-        span(902, status=Status(code=99)),
+        span(902, status=Status(code=99)),  # type: ignore[arg-type]
         span(903, status=Status()),
-    ]  # type: ignore[arg-type]
+    ]
     told += [
         span(950, start_time_unix_nano=0),
         span(951, start_time_unix_nano=0, end_time_unix_nano=0),
@@ -373,6 +374,27 @@ def test_a_flood_of_tiny_spans_or_groups_is_refused() -> None:
     for body in (b"\x0a\x00" * half, scopes, spans, filled, links):
         with pytest.raises(Malformed):
             take(body)
+
+
+def test_a_flood_of_empty_spans_makes_no_object_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    def flood(count: int) -> bytes:
+        return _field(1, _field(2, b"\x12\x00" * count)) + request(span(1)).SerializeToString()
+
+    with pytest.raises(Malformed, match="more than"):
+        take(flood(MAX_SPANS))  # 256 KiB, 300 bytes of gzip
+    slow: list[int] = []
+    one_by_one = decode_module._odd
+    monkeypatch.setattr(decode_module, "_odd", lambda *all: slow.append(1) or one_by_one(*all))  # type: ignore[func-returns-value]
+    decoded = take(flood(MAX_SPANS - 1))
+    assert decoded.rejected == MAX_SPANS - 1
+    assert decoded.chunk is not None
+    assert decoded.chunk.spans["span"].tolist() == [1]
+    assert not slow
+
+
+def test_a_span_just_too_short_for_its_ids_is_rejected_and_the_shortest_is_kept() -> None:
+    ids = {"trace_id": b"t" * 16, "span_id": b"s" * 8}
+    check(request(span(1), Span(trace_id=b"t" * 16, span_id=b"s" * 7), Span(**ids), span(2)))  # type: ignore[arg-type]
 
 
 def _field(number: int, payload: bytes) -> bytes:
