@@ -33,9 +33,10 @@ def dumps(document: Any) -> str:
     return json.dumps(document, separators=(",", ":"), allow_nan=False).replace("\x7f", "\\u007f")
 
 
-def trace_document(summary: TraceSummary, phases: Phases | None = None) -> dict[str, Any]:
+def trace_document(summary: TraceSummary, phases: Phases | None = None, paired_with: str = "") -> dict[str, Any]:
     """A line of `traces --json`. Times in nanoseconds; `request` and `phases` are null where no API server took part.
 
+    `paired_with` is the lone `authentication` trace of a request, or the request of such a trace (Kubernetes 1.33 on).
     `phases` sum to `duration_ns`, which is the headline's own time but in Kubernetes 1.33, which ends that span early.
     """
     known = phases if summary.request is not None else None
@@ -54,6 +55,7 @@ def trace_document(summary: TraceSummary, phases: Phases | None = None) -> dict[
         "request": summary.request.to_json() if summary.request else None,
         "created": summary.created or None,
         "phases": known.to_json() if known else None,
+        "paired_with": paired_with or None,
     }
 
 

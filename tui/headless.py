@@ -23,6 +23,7 @@ from receiver.store import files
 from receiver.store.database import Database, DatabaseMissing, StoreError
 from receiver.store.index import Index
 from receiver.store.place import choose_database, default_place
+from receiver.traces import pairing
 from receiver.traces.bodies import Bodies
 from receiver.traces.model import Span, Trace
 from receiver.traces.phases import breakdown
@@ -99,12 +100,14 @@ def _print_traces(index: Index, slots: Sequence[int], now: int, as_json: bool, h
     lines = TraceList(paper(sys.stdout))
     if heading and not as_json and sys.stdout.isatty():
         print(lines.heading())
+    paired = pairing.pairs(index)
     for at in range(0, len(slots), _AT_ONCE):
         some = slots[at : at + _AT_ONCE]
         rows = summaries(index, some, now)
         if as_json:
-            for summary, phases in zip(rows, breakdown(index, some).phases(index), strict=True):
-                print(dumps(trace_document(summary, phases)))
+            columns = (breakdown(index, some).phases(index), pairing.paired_with(index, paired, some))
+            for summary, phases, other in zip(rows, *columns, strict=True):
+                print(dumps(trace_document(summary, phases, other)))
         else:
             for summary in rows:
                 print(lines.line(summary))

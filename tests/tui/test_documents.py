@@ -189,6 +189,7 @@ def test_a_trace_line_has_the_fields_of_the_contract() -> None:
         "headline": "GET /livez",
         "created": None,
         "phases": None,
+        "paired_with": None,
         "request": {
             "verb": "get",
             "group": None,

@@ -109,6 +109,8 @@ async def opened(
 # --- what is seen ------------------------------------------------------------------------------------
 EIGHTY = """\
  create pods default/slow-one   201   2.53 s   kubectl   19 spans       settled
+ Validating webhook name-policy.example.com did not answer within its 1 s
+ timeout; failurePolicy Ignore let the request through. Mutating webhook …
 ─ Spans ───────────────────────────────────────── 0 ────── 1 s ───── 2 s ───────
  ▾ authentication                   api    2.53 s ├───────────────────────┤
 ▌  ▾ POST …/{:namespace}/pods       api    2.53 s ├───────────────────────┤
@@ -229,7 +231,7 @@ async def test_folding_one_and_its_levels() -> None:
 async def test_the_cursor_reaches_every_line_and_no_further() -> None:
     async with opened(slow_pod(), size=(80, 12)) as driver:
         fall = driver.screen.waterfall
-        for key, row in (("G", 15), ("j", 15), ("pageup", 7), ("g", 0), ("k", 0), ("pagedown", 8)):
+        for key, row in (("G", 15), ("j", 15), ("pageup", 8), ("g", 0), ("k", 0), ("pagedown", 7)):
             await driver.press(key)
             assert fall.cursor == row
             assert fall.top <= fall.cursor < fall.top + fall.body

@@ -17,6 +17,7 @@ from textual.binding import BindingType
 from textual.widget import Widget
 
 from receiver.store.database import StoreError
+from receiver.traces import verdict
 from receiver.traces.model import Body, Link, Node, Request, Settled, Span, Trace
 from tui.feed import Snapshot
 from tui.keys import bindings
@@ -30,6 +31,7 @@ from tui.widgets.line import Ground, OneLine, Part
 from tui.widgets.outline import Note, Outline, note, outline
 from tui.widgets.prompt import Prompt
 from tui.widgets.status import Banner
+from tui.widgets.verdict import VerdictLines
 from tui.widgets.waterfall import Waterfall
 from tui.wording import client_of
 
@@ -47,6 +49,8 @@ _WIDE: Final = 200
 """Columns from which it is beside the tree anyway."""
 _ROOMY: Final = 30
 """Lines from which the detail pane has room below, and is there from the start."""
+_TINY: Final = 20
+"""Lines below which the verdict gets one line only."""
 _LATE: Final = 0.12
 """Seconds after which the pane shows the span without its body, while that is still being read."""
 _MOST_SERVICES: Final = 6
@@ -74,6 +78,7 @@ class TraceScreen(FrameScreen):
     TraceScreen #trace.-beside Waterfall { width: 3fr; }
     TraceScreen #trace.-detail DetailPane { display: block; }
     TraceScreen #hint { display: none; }
+    TraceScreen.-tiny VerdictLines { height: 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = bindings("trace")
 
@@ -98,6 +103,7 @@ class TraceScreen(FrameScreen):
         self._created = ""
         self._slow_detail = 0
         self._loads: Latest[Loaded] = Latest(self, "load", self._loaded, self._could_not)
+        self._verdicts: Latest[verdict.Verdict] = Latest(self, "verdict", self._judged, self._could_not)
         self._notes: Latest[dict[str, Note]] = Latest(self, "notes", self._noted, self._could_not)
         self._details: Latest[tuple[str, Description]] = Latest(self, "detail", self._told, self._could_not)
 
@@ -106,6 +112,7 @@ class TraceScreen(FrameScreen):
         """Textual's."""
         yield OneLine(id="head")
         yield Banner()
+        yield VerdictLines(id="verdict")
         # With its classes from the start: each one set later costs a pass of CSS before the first frame.
         with Ground(id="trace", classes=" ".join(self._shares())):
             yield from self.body()
@@ -168,6 +175,7 @@ class TraceScreen(FrameScreen):
         ground, wanted = self.query_one("#trace"), self._shares()
         if ground.classes != wanted:
             ground.set_classes(wanted)
+        self.set_class(self.app.size.height < _TINY, "-tiny")
 
     def put_cursor(self, span_id: str) -> None:
         """The cursor on this span, now or as soon as it is there."""
@@ -222,9 +230,14 @@ class TraceScreen(FrameScreen):
             self.lines = loaded.lines
             if grew or shown is None or shown.trace.settled is not loaded.lines.trace.settled:
                 self.waterfall.show(loaded.lines, self._span_id)
+                trace = loaded.lines.trace
+                self._verdicts.ask(lambda: verdict.judge(trace, self.feed.bodies))
                 self._span_id = ""
                 self._described = ""
         self._head()
+
+    def _judged(self, found: verdict.Verdict) -> None:
+        self.query_one(VerdictLines).show(found.sentences)
 
     def _could_not(self, sentence: str) -> None:
         self.trace_app.say(sentence, wrong=True)

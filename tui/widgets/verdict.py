@@ -1,0 +1,40 @@
+"""The verdict above the tree of a trace: a few lines of prose, whole words a line."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from textual.strip import Strip
+
+from tui.terminal_text import printable
+from tui.widgets.line import LineWidget, strip
+
+MAX_CHARACTERS = 1_024
+
+
+class VerdictLines(LineWidget):
+    """One to three sentences, in as many lines as the screen gives; painted again only when they differ."""
+
+    DEFAULT_CSS = """
+    VerdictLines { height: 2; width: 100%; }
+    """
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self._sentences: Sequence[str] = ()
+
+    def show(self, sentences: Sequence[str]) -> None:
+        """Put these sentences on the screen."""
+        if tuple(sentences) != tuple(self._sentences):
+            self._sentences = tuple(sentences)
+            self.refresh()
+
+    def draw(self, y: int, width: int) -> Strip:
+        """A line; the last one ends with an ellipsis where the sentences go on."""
+        text = " ".join(printable(sentence, MAX_CHARACTERS) for sentence in self._sentences)
+        more = f" {self.glyphs.ellipsis}"
+        lines = textwrap.wrap(text, max(10, width - 2), max_lines=max(1, self.size.height), placeholder=more)
+        line = lines[y] if y < len(lines) else ""
+        return strip([(f" {line}", self.palette.title if y == 0 else self.palette.base)], width, self.palette.base)
