@@ -281,6 +281,7 @@ class Receiver:
             self._retention.stop()
             written = self._writer.stop()
             self._control.stop()
+            self._database.checkpoint()  # who copies or moves the file alone has everything, also while others read
             self._database.close()
             if not written:
                 _log.error("the last commit did not end in time")

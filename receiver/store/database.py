@@ -9,9 +9,11 @@ index can be read without touching the bodies behind it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -29,6 +31,7 @@ MAX_BODY: Final = 64 << 20
 """No body unpacks to more than this many bytes."""
 _PAGE: Final = 8192
 _BUSY_SECONDS: Final = 5.0
+_FULL: Final = 1 << 20  # a disk with less space than this is full: SQLite calls it so only where write() said it
 _INDEX: Final = "id, source, peer, received, names, spans, facts"
 
 _SCHEMA: Final = """
@@ -103,6 +106,7 @@ class Database:
         self.path = path
         self._connection = connection
         self._lock = threading.RLock()
+        self._file = None if path is None else _identity(path)
 
     @classmethod
     def create(cls, path: str | Path) -> Database:
@@ -115,6 +119,7 @@ class Database:
         path = Path(path)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _refuse_orphans(path)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
             raise StoreError(
@@ -122,14 +127,15 @@ class Database:
             ) from error
         database = cls(_connect(path, "rw"), path)
         try:
-            if path.stat().st_size == 0:
+            if database._is_empty():
                 database._make()
             database._verify()
+            database._use_log()
             database._connection.execute("PRAGMA synchronous = NORMAL")
             database._connection.execute("PRAGMA journal_size_limit = 16777216")
         except sqlite3.Error as error:
             database.close()
-            _fail(error, path)
+            _fail(error, path, writing=True)
         except StoreError:
             database.close()
             raise
@@ -140,7 +146,7 @@ class Database:
         """Open for reading, while a receiver writes or after it ended.
 
         Raises:
-            DatabaseMissing: there is no such file.
+            DatabaseMissing: there is no such file, or nothing was ever stored in it.
             DatabaseDamaged: it is not ours, or it is damaged.
             StoreError: it cannot be opened.
         """
@@ -154,6 +160,10 @@ class Database:
         for options in ("ro", "ro&immutable=1") if closed else ("ro",):
             database = cls(_connect(path, options), path)
             try:
+                if database._is_empty():
+                    raise DatabaseMissing(
+                        f"The database {path} is empty yet: start k8s-trace-tui, or name another with --db."
+                    )
                 database._verify()
                 return database
             except sqlite3.OperationalError as error:
@@ -166,7 +176,7 @@ class Database:
                 database.close()
                 raise
         assert last is not None
-        _fail(last, path)
+        _fail(last, path, writing=True)  # a reader, too, may have to make the shared memory beside the file
 
     @classmethod
     def memory(cls) -> Database:
@@ -219,7 +229,7 @@ class Database:
         except sqlite3.Error as error:
             if self._connection.in_transaction:
                 execute("ROLLBACK")
-            _fail(error, self.path)
+            _fail(error, self.path, writing=True)
         return ids
 
     # -- reading ------------------------------------------------------------------------------------
@@ -292,21 +302,61 @@ class Database:
             size = self._all("PRAGMA page_size")
         return (int(pages[0][0]) - int(free[0][0])) * int(size[0][0])
 
+    def checkpoint(self) -> None:
+        """Fold the log into the file as far as readers let us, so that the file alone holds everything.
+
+        Closing does so only where nobody else has the file open. Not after the file was moved away: it may have
+        another log by now.
+        """
+        if self.path is None or _identity(self.path) != self._file:
+            return
+        with self._lock, contextlib.suppress(sqlite3.Error):  # without it nothing is lost: the log stays
+            self._connection.execute("PRAGMA busy_timeout = 1000")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
     def close(self) -> None:
         """Give the file back; a writer's log is folded in."""
         with self._lock:
             self._connection.close()
 
     # -- inside ---------------------------------------------------------------------------------------
+    def _is_empty(self) -> bool:
+        """Whether nobody ever made anything in the file: what a first start leaves that was cut short."""
+        execute = self._connection.execute
+        marks = (execute(f"PRAGMA {mark}").fetchone()[0] for mark in ("application_id", "user_version"))
+        return not any(marks) and execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+
     def _make(self) -> None:
         execute = self._connection.execute
         execute(f"PRAGMA page_size = {_PAGE}")
-        if self.path is not None:
-            execute("PRAGMA journal_mode = WAL")
-        # In one transaction with the marks: a kill in the middle leaves an empty file, not half a one.
-        self._connection.executescript(
-            f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT;"
-        )
+        # All in one transaction with the marks, and the log comes later: whoever is killed in the middle, or has no
+        # space, leaves an empty file, and a file that is not empty is wholly ours without a log beside it.
+        execute("BEGIN IMMEDIATE")
+        try:
+            if self._is_empty():  # nobody was faster
+                for statement in _SCHEMA.split(";\n"):
+                    execute(statement)
+                execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                execute(f"PRAGMA user_version = {FORMAT}")
+            execute("COMMIT")
+        except sqlite3.Error:
+            if self._connection.in_transaction:
+                execute("ROLLBACK")
+            raise
+        if self.path is not None and execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+            execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()  # of an empty file that had a log already
+
+    def _use_log(self) -> None:
+        until = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                # Another one makes or opens it at this moment: SQLite does not wait for that by itself.
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+            time.sleep(0.02)
 
     def _verify(self) -> None:
         execute = self._connection.execute
@@ -365,21 +415,64 @@ def _has_log(path: Path) -> bool:
         return False
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _refuse_orphans(path: Path) -> None:
+    """A log without its file holds spans of a file that was taken away; a new file beside it would be damaged by it.
+
+    Raises:
+        StoreError: there is one.
+    """
+    beside = (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
+    orphans = [str(one) for one in beside if one.exists()]
+    # In this order: who makes the file at this moment makes its log after it.
+    if orphans and not (path.exists() and path.stat().st_size):
+        raise StoreError(
+            f"The database {path} is gone but {' and '.join(orphans)} of it {'are' if orphans[1:] else 'is'} still"
+            f" there: put it back beside {'them' if orphans[1:] else 'it'}, where the newest spans may be, or move"
+            f" {'them' if orphans[1:] else 'it'} aside too to start anew."
+        )
+
+
+def _full(path: Path | None) -> bool:
+    """Whether the disk of a file has no space for us."""
+    if path is None:
+        return False
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return (disk.f_bavail if os.geteuid() else disk.f_bfree) * disk.f_frsize < _FULL
+
+
 def _slices(ids: Sequence[int], size: int = 500) -> Iterable[Sequence[int]]:
     return (ids[i : i + size] for i in range(0, len(ids), size))
 
 
 def _damaged(path: Path | None, error: Exception) -> DatabaseDamaged:
     return DatabaseDamaged(
-        f"The database {path} is damaged ({error}): name another with --db, or move this one aside to start anew."
+        f"The database {path} is damaged ({error}): name another with --db, or move this one aside, together with"
+        f" {path}-wal if that is there, to start anew."
     )
 
 
-def _fail(error: sqlite3.Error, path: Path | None) -> NoReturn:
+def _fail(error: sqlite3.Error, path: Path | None, *, writing: bool = False) -> NoReturn:
     """Turn SQLite's error into ours. By its text: `sqlite_errorcode` came only with Python 3.11."""
     text = str(error)
-    if "disk is full" in text or "disk I/O error" in text:
+    broken = "disk I/O error" in text
+    if "disk is full" in text or (broken and writing and _full(path)):
         raise DiskFull(f"No space for {path} ({text}): free some, or name another place with --db.") from error
+    if broken:
+        raise StoreError(
+            f"The disk or file system under {path} fails ({text}): see what the kernel says about it (dmesg),"
+            " or name another place with --db."
+        ) from error
     if "malformed" in text or "not a database" in text or "no such table" in text:
         raise _damaged(path, error) from error
     if "locked" in text:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sqlite3
 import stat
 from pathlib import Path
 
 import pytest
 
+from receiver.store import database as module
 from receiver.store.chunk import Chunk
-from receiver.store.database import Database, DatabaseDamaged, DatabaseMissing, compress, decompress
+from receiver.store.database import (
+    Database,
+    DatabaseDamaged,
+    DatabaseMissing,
+    DiskFull,
+    StoreError,
+    compress,
+    decompress,
+)
 from tests.receiver.store.test_index import Plain, chunk
 
 
@@ -76,8 +87,6 @@ def test_a_damaged_file_is_said_and_left_as_it_is(tmp_path: Path, damage: str) -
     if damage == "text":
         path.write_bytes(b"not a database at all, but somebody's notes\n" * 100)
     elif damage == "foreign":
-        import sqlite3
-
         with sqlite3.connect(path) as other:
             other.execute("CREATE TABLE theirs(a)")
         other.close()
@@ -91,8 +100,9 @@ def test_a_damaged_file_is_said_and_left_as_it_is(tmp_path: Path, damage: str) -
         path.write_bytes(raw[: len(raw) // 2] if damage == "cut" else raw[:8192] + os.urandom(len(raw) - 8192))
     before = path.read_bytes()
     for opened in (Database.create, Database.read):
-        with pytest.raises(DatabaseDamaged, match="--db"):
+        with pytest.raises(DatabaseDamaged, match="--db") as said:
             opened(path)
+        assert ("aside" in str(said.value)) == (f"{path}-wal" in str(said.value))
     assert path.read_bytes() == before
 
 
@@ -106,3 +116,113 @@ def test_a_body_that_unpacks_to_too_much_is_refused() -> None:
         decompress(compress(b"\0" * 100_000), limit=50_000)
     with pytest.raises(DatabaseDamaged):
         decompress(b"nonsense")
+
+
+# --- a first start that is cut short ----------------------------------------------------------------
+def test_a_file_without_anything_in_it_is_made_ours(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA page_size = 8192")
+    other.execute("PRAGMA journal_mode = WAL")
+    other.close()
+    assert path.stat().st_size
+    with pytest.raises(DatabaseMissing, match="--db"):
+        Database.read(path)
+    Database.create(path).close()
+    Database.read(path).close()
+
+
+@pytest.mark.parametrize("step", range(1, 30, 2))
+def test_killed_at_any_step_of_the_first_start_the_next_one_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    path = tmp_path / "spans.db"
+    child = os.fork()
+    if child == 0:
+        left, connect = step, module._connect
+
+        def watched(where: Path, mode: str) -> sqlite3.Connection:
+            connection = connect(where, mode)
+
+            def statement(_: str) -> None:
+                nonlocal left
+                left -= 1
+                if not left:
+                    os._exit(0)
+
+            connection.set_trace_callback(statement)
+            return connection
+
+        monkeypatch.setattr(module, "_connect", watched)
+        try:
+            Database.create(path)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    database = Database.create(path)
+    ids = database.append([made(1)])
+    database.close()
+    assert Database.read(path).ids() == ids
+
+
+# --- the log beside the file ------------------------------------------------------------------------
+def test_a_new_file_is_ours_without_its_log(tmp_path: Path) -> None:
+    path, alone = tmp_path / "spans.db", tmp_path / "alone.db"
+    database = Database.create(path)
+    shutil.copy(path, alone)
+    assert Database.read(alone).ids() == []
+    database.close()
+
+
+def test_after_a_checkpoint_the_file_alone_has_everything_though_somebody_reads(tmp_path: Path) -> None:
+    path, alone = tmp_path / "spans.db", tmp_path / "alone.db"
+    database = Database.create(path)
+    reader = Database.read(path)
+    ids = database.append([made(1)])
+    assert reader.ids() == ids
+    database.checkpoint()
+    database.close()
+    shutil.copy(path, alone)
+    reader.close()
+    assert Database.read(alone).ids() == ids
+
+
+def test_a_log_without_its_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path, aside = tmp_path / "spans.db", tmp_path / "aside.db"
+    database = Database.create(path)
+    ids = database.append([made(1)])
+    log = Path(f"{path}-wal")
+    kept = log.read_bytes()
+    path.rename(aside)
+    database.checkpoint()  # the file may have another log where it is now
+    with pytest.raises(StoreError) as said:
+        Database.create(path)
+    for part in (f"{path} is gone", str(log), f"{path}-shm", "put it back", "aside"):
+        assert part in str(said.value)
+    assert not path.exists()
+    assert log.read_bytes() == kept
+    aside.rename(path)
+    assert Database.read(path).ids() == ids
+    database.close()
+
+
+# --- what SQLite reports ------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "writing", "free", "full"),
+    [
+        ("database or disk is full", True, 1 << 30, True),
+        ("disk I/O error", True, 0, True),
+        ("disk I/O error", True, 1 << 30, False),
+        ("disk I/O error", False, 0, False),
+    ],
+)
+def test_only_a_full_disk_is_called_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, writing: bool, free: int, full: bool
+) -> None:
+    disk = os.statvfs_result((1, 1, free, free, free, 1, 1, 1, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: disk)
+    with pytest.raises(StoreError, match="--db") as said:
+        module._fail(sqlite3.OperationalError(text), tmp_path / "spans.db", writing=writing)
+    assert isinstance(said.value, DiskFull) is full
+    assert ("No space" in str(said.value)) is full
+    assert text in str(said.value)
