@@ -88,7 +88,8 @@ def traces(
     reverse: bool,
 ) -> int:
     """Print a line per trace."""
-    index = load_index(database)
+    with database.moment():  # not while printing: a pager may stay open for days
+        index = load_index(database)
     view = View(query, None, False, False, sort, reverse)
     now = time.time_ns()
     slots = select(index, view, now).slots[:limit].tolist()
@@ -182,6 +183,11 @@ class _Follower:
 
 def show(database: Database, wanted: Iterable[str], *, as_json: bool, raw: bool) -> int:
     """Print whole traces. One that is not there is said on standard error, and makes the exit code 1."""
+    with database.moment():
+        return _show(database, wanted, as_json, raw)
+
+
+def _show(database: Database, wanted: Iterable[str], as_json: bool, raw: bool) -> int:
     index = load_index(database)
     bodies = Bodies(database)
     page = paper(sys.stdout)
@@ -265,6 +271,11 @@ def find_trace(index: Index, text: str) -> int:
 
 def export(database: Database, query: Query | None, to: Path | None) -> int:
     """Write the requests of all traces, or of those that a query selects, in order of arrival."""
+    with database.moment():  # retention stores anew what it carries over, which would be missed
+        return _export(database, query, to)
+
+
+def _export(database: Database, query: Query | None, to: Path | None) -> int:
     index = load_index(database)
     wanted: set[bytes] | None = None
     ids = database.ids()

@@ -14,7 +14,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import quote
@@ -259,6 +259,21 @@ class Database:
                 return self.generation(), self.read_after(last_id, limit)
             finally:
                 self._all("COMMIT")
+
+    @contextlib.contextmanager
+    def moment(self) -> Iterator[None]:
+        """What is read inside is of one moment, whatever retention does meanwhile; the log cannot shrink until the end.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        with self._lock:
+            self._all("BEGIN")
+            try:
+                yield
+            finally:
+                if self._connection.in_transaction:
+                    self._all("COMMIT")
 
     def index_rows(self, ids: Iterable[int]) -> list[Chunk]:
         """The chunks of these ids that are still there, ascending, bodies left out."""

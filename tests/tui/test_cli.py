@@ -21,11 +21,13 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from receiver.store.database import Database, compress
+from receiver.store.index import Index
 from receiver.traces.query import SORTS
 from tests.conftest import StartReceiver
 from tests.demo_recording import demo_requests, write_demo
 from tests.doubles.replay import send
-from tui import __version__, cli
+from tui import __version__, cli, headless
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +269,37 @@ def test_an_export_with_a_filter_holds_those_traces_and_no_other_span(
     ]
     assert {span["traceId"] for span in spans} == {trace["trace_id"] for trace in wanted}
     assert len(spans) == sum(trace["spans"] for trace in wanted)
+
+
+@pytest.mark.parametrize(
+    "argv", [("export", "-o", "{tmp}/some.jsonl"), ("export", "verb=create", "-o", "{tmp}/some.jsonl"), ("show",)]
+)
+def test_what_retention_stores_anew_meanwhile_is_not_missed(
+    command: Command, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...]
+) -> None:
+    path, out = tmp_path / "live.db", tmp_path / "some.jsonl"
+    command("import", "--db", path, recording)
+    words = [word.format(tmp=tmp_path) for word in argv]
+    if words == ["show"]:
+        words += ["--raw", lines_of(command("traces", "--json", "--db", path, "--limit", "1")[1])[0]["trace_id"]]
+    before = command(*words, "--db", path)[1]
+    before = before or out.read_text()
+    load = headless.load_index
+
+    def load_and_evict(database: Database) -> Index:
+        index = load(database)
+        writer = Database.create(path)
+        ids = writer.ids()
+        chunks = writer.index_rows(ids)
+        for chunk, body in zip(chunks, writer.bodies(ids).values(), strict=True):
+            chunk.body = compress(body)
+        writer.replace(ids, chunks)
+        writer.close()
+        return index
+
+    monkeypatch.setattr(headless, "load_index", load_and_evict)
+    assert (command(*words, "--db", path)[1] or out.read_text()) == before
+    assert len(before) > 1000
 
 
 def test_import_says_what_it_left_and_reads_the_rest(command: Command, recording: Path, tmp_path: Path) -> None:
