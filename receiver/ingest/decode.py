@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource as OtlpResource
@@ -66,8 +66,11 @@ _MANY: Final = 2 * min(MAX_GROUPS, MAX_SPANS)
 """Bytes from which on a request may hold more than it may: an empty group or span takes two."""
 _SHORTEST: Final = 28
 """Bytes of a trace id and a span id with tag and length: no valid span is shorter."""
-_SHAPES_KEPT: Final = 4_096
+_SHAPES_KEPT: Final = 512
+_SHAPE_BYTES: Final = 512
 _SENDERS_KEPT: Final = 256
+_SENDER_BYTES: Final = 4_096
+"""All senders that are remembered together hold a few MiB, and 256 MiB if every one of them is made to hold most."""
 _SERVER: Final = 2  # OTLP span kind
 
 
@@ -146,9 +149,11 @@ class _Sender:
             component = component_of(self.resource.service, self._scope, kind, name)
             role = fact_role(component, kind, name)
             flags = component | (FLAG_REQUEST if component == APISERVER and kind == _SERVER else 0)
-            if len(self._shapes) >= _SHAPES_KEPT:  # names that are made up, or hold ids
-                self._shapes.clear()
-            shape = self._shapes[key] = _Shape(name[:MAX_STRING], flags, role)
+            shape = _Shape(name[:MAX_STRING], flags, role)
+            if len(key) <= _SHAPE_BYTES:
+                if len(self._shapes) >= _SHAPES_KEPT:  # names that are made up, or hold ids
+                    self._shapes.clear()
+                self._shapes[key] = shape
         return shape
 
 
@@ -159,9 +164,11 @@ def _sender(resource: bytes, scope: bytes) -> _Sender:
     key = (resource, scope)
     sender = _senders.get(key)
     if sender is None:
-        if len(_senders) >= _SENDERS_KEPT:
-            _senders.clear()
-        sender = _senders[key] = _Sender(resource, scope)
+        sender = _Sender(resource, scope)
+        if len(resource) + len(scope) <= _SENDER_BYTES:  # a larger one is read each time, not kept
+            if len(_senders) >= _SENDERS_KEPT:
+                _senders.clear()
+            _senders[key] = sender
     return sender
 
 
@@ -571,9 +578,15 @@ def _salvage(body: bytes) -> tuple[bytes, int]:
     """
     try:
         request = BytesRequest.FromString(body)
-        lost = keep_spans(request, _parses)
+        _empty_unreadable(request)
+        lost = keep_spans(
+            request, lambda resource, scope, spans: [span for span in spans if _is_request(_wrapped(span, _SPAN))]
+        )
         body = request.SerializeToString()
-        ExportTraceServiceRequest.FromString(body)
+        if not _is_request(body):  # what is left is a schema URL that is not UTF-8, or a field nobody knows
+            request.DiscardUnknownFields()
+            body = request.SerializeToString()
+            ExportTraceServiceRequest.FromString(body)
     except DecodeError as error:
         raise _unreadable() from error
     if lost and not any(scope.spans for resource in request.resources for scope in resource.scopes):
@@ -581,18 +594,43 @@ def _salvage(body: bytes) -> tuple[bytes, int]:
     return body, lost
 
 
-def _parses(resource: Any, scope: Any, spans: list[bytes]) -> list[bytes]:
-    # A resource or scope that cannot be parsed is emptied: its spans do not become unreadable with it.
-    if not _is(OtlpResource, resource.resource):
-        resource.ClearField("resource")
-    if not _is(InstrumentationScope, scope.scope):
-        scope.ClearField("scope")
-    return [span for span in spans if _is(OtlpSpan, span)]
+def _empty_unreadable(request: Any) -> None:
+    """A resource or scope that cannot be parsed is emptied: its spans do not become unreadable with it."""
+    for resource in request.resources:
+        if not _is_request(_wrapped(resource.resource, _RESOURCE)):
+            resource.ClearField("resource")
+        for scope in resource.scopes:
+            if not _is_request(_wrapped(scope.scope, _SCOPE)):
+                scope.ClearField("scope")
 
 
-def _is(kind: type[Message], raw: bytes) -> bool:
+_RESOURCE: Final = b"\x0a\x0a"  # tags from the inside out: ResourceSpans.resource, resource_spans
+_SCOPE: Final = b"\x0a\x12\x0a"  # ScopeSpans.scope, ResourceSpans.scope_spans, resource_spans
+_SPAN: Final = b"\x12\x12\x0a"  # ScopeSpans.spans, ResourceSpans.scope_spans, resource_spans
+
+
+def _wrapped(raw: bytes, tags: bytes) -> bytes:
+    """A request of this message alone. Protobuf counts how deep a message is nested from the outermost one: what can
+    be parsed by itself can be too deep where it stands."""
+    head, size = b"", len(raw)
+    for tag in tags:
+        head = bytes((tag,)) + _varint(size) + head
+        size = len(head) + len(raw)
+    return head + raw
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _is_request(raw: bytes) -> bool:
     try:
-        kind.FromString(raw)
+        ExportTraceServiceRequest.FromString(raw)
     except DecodeError:
         return False
     return True

@@ -348,20 +348,50 @@ def test_hostile_sizes() -> None:
     assert decoded.chunk.facts["role"].tolist() == [ROLE_SERVER] * 3
 
 
-def test_nesting_deeper_than_protobuf_reads_costs_only_its_span() -> None:
+def deep_pair(levels: int) -> bytes:
     deep = b""
-    for _ in range(300):  # AnyValue.array_value.values, each inside the other
-        deep = b"\x0a" + _varint(len(deep)) + deep
-        deep = b"\x2a" + _varint(len(deep)) + deep
-    pair = b"\x0a\x01k\x12" + _varint(len(deep)) + deep
-    raw = span(1).SerializeToString() + b"\x4a" + _varint(len(pair)) + pair
-    group = request(span(2)).resource_spans[0].SerializeToString()
-    scope = b"\x12" + _varint(len(raw)) + raw
-    group += b"\x12" + _varint(len(scope)) + scope
-    decoded = take(b"\x0a" + _varint(len(group)) + group)
-    assert decoded.rejected == 1
+    for _ in range(levels):  # AnyValue.array_value.values, each inside the other
+        deep = _field(5, _field(1, deep))
+    return _field(1, b"k") + _field(2, deep)
+
+
+@pytest.mark.parametrize("levels", [*range(45, 53), 300])
+def test_nesting_deeper_than_protobuf_reads_costs_only_its_span(levels: int) -> None:
+    raw = span(1).SerializeToString() + _field(9, deep_pair(levels))
+    decoded = take(request(span(2)).SerializeToString() + _field(1, _field(2, _field(2, raw))))
     assert decoded.chunk is not None
-    assert decoded.chunk.spans["span"].tolist() == [2]
+    numbers = decoded.chunk.spans["span"].tolist()
+    assert numbers == ([2, 1] if levels < 48 else [2])
+    assert decoded.rejected == 2 - len(numbers)
+
+
+@pytest.mark.parametrize("levels", [48, 49, 50, 300])
+def test_a_resource_or_scope_too_deep_or_a_schema_that_is_not_utf8_costs_no_spans(levels: int) -> None:
+    resource, scope = _field(1, _field(1, deep_pair(levels))), _field(1, _field(3, deep_pair(levels)))
+    spans = _field(2, scope + _field(2, span(1).SerializeToString()) + _field(3, b"\xff"))
+    decoded = take(_field(1, resource + spans + _field(3, b"\xfe")))
+    assert decoded.rejected == 0
+    assert decoded.chunk is not None
+    ExportTraceServiceRequest.FromString(decompress(decoded.chunk.body))
+
+
+def test_a_resource_is_checked_once_however_many_scopes_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[int] = []
+    is_request = decode_module._is_request
+    monkeypatch.setattr(decode_module, "_is_request", lambda raw: checked.append(len(raw)) or is_request(raw))  # type: ignore[func-returns-value]
+    large = _field(1, _field(1, _field(1, b"x" * 100_000)))
+    bad = _field(2, _field(2, b"\x2a\x01\xff") + _field(2, span(1).SerializeToString()))
+    assert take(_field(1, large + b"\x12\x00" * 1_000 + bad)).rejected == 1
+    assert sum(checked) < 400_000  # the resource, and the whole
+
+
+def test_large_resources_and_names_are_not_remembered() -> None:
+    decode_module._senders.clear()
+    for number in range(3):
+        take(request(span(1, name="n" * 100_000), service="a" * 5_000 + str(number)).SerializeToString())
+        take(request(span(1, name="\U0001f600" * 200 + str(number)), service="small").SerializeToString())
+    assert [sender.resource.service for sender in decode_module._senders.values()] == ["small"]
+    assert not any(sender._shapes for sender in decode_module._senders.values())
 
 
 def test_a_flood_of_tiny_spans_or_groups_is_refused() -> None:
