@@ -53,6 +53,8 @@ CHILD_LINGER_SECONDS: Final = 10.0
 """A receiver that was started by a TUI ends this long after the last attached one is gone."""
 CHILD_START_SECONDS: Final = 30.0
 """... and this long after its start when nobody ever attached."""
+LEAST_CAP: Final = 1 << 20
+"""Bytes: with less there is no room for the requests of a moment."""
 _GRACE_SECONDS: Final = 5.0
 _TAKE_OVER_SECONDS: Final = 10.0
 
@@ -65,6 +67,10 @@ class UsageError(Exception):
 
 class Failure(Exception):
     """The receiver cannot run; one sentence."""
+
+
+_EXPECTED: Final = (UsageError, Failure, StoreError, ControlError, ListenError, TlsError)
+"""What has a sentence for the operator."""
 
 
 # --- options ---------------------------------------------------------------------------------------
@@ -159,7 +165,17 @@ class Options:
     policy: Policy
 
 
+def _encodable(what: str, value: object) -> None:
+    """SQLite, gRPC and JSON want UTF-8."""
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{what} {str(value)!r} is not valid UTF-8: name another.") from None
+
+
 def _options(args: argparse.Namespace) -> Options:
+    for text in args.listen or ():
+        _encodable("The address", text)
     try:
         listeners = tuple(split_name(text) for text in args.listen or ())
         for _, text in listeners:
@@ -175,6 +191,8 @@ def _options(args: argparse.Namespace) -> Options:
         max_age=parse_age(args.max_age) if args.max_age is not None else None,
         min_free=parse_share(args.min_free) if args.min_free is not None else DEFAULT_MIN_FREE,
     )
+    if policy.cap < LEAST_CAP:
+        raise UsageError(f"--max-size {args.max_size} is too little to work with: allow 1MiB or more.")
     return Options(listeners, args.child, args.insecure, args.tls_cert, args.tls_key, args.tls_client_ca, policy)
 
 
@@ -193,26 +211,59 @@ def run(args: argparse.Namespace) -> int:
     stop = threading.Event()
     try:
         options = _options(args)
-        path, said = choose_database(args.db)
-        if said:
-            _complain(said)
-        path = Path(os.path.realpath(path))
-        if not path.parent.is_dir():
-            make_private(path.parent)
+        path = _place(args.db)
         with _signals(stop), _quietly(path):
-            _step_back()
-            _receive(path, options, stop)
+            try:
+                _step_back()
+                _receive(path, options, stop)
+            except _EXPECTED:
+                raise
+            except Exception as error:
+                _log.exception("receiver failed")
+                raise Failure(
+                    f"The receiver ended because of a defect in this program: {log_path(path)} says more."
+                ) from error
     except UsageError as error:
         _complain(str(error))
         return 2
-    except (Failure, StoreError, ControlError, ListenError, TlsError) as error:
+    except _EXPECTED as error:
         _complain(str(error))
         return 1
-    except Exception:  # noqa: BLE001 - the last resort: no traceback reaches the terminal
-        _log.exception("receiver failed")
-        _complain("The receiver ended because of a defect in this program: the log beside the database says more.")
+    except Exception as error:  # noqa: BLE001 - the last resort: no traceback reaches the terminal
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        _complain(f"The receiver cannot start because of a defect in this program ({what}).")
         return 1
     return 0
+
+
+def _place(given: Path | None) -> Path:
+    """Where the database is, links resolved, its directory made.
+
+    Raises:
+        UsageError: no database can have that name.
+        Failure, StoreError: it cannot be there.
+    """
+    if given is not None:
+        _encodable("The database", given)
+        try:
+            given = given.expanduser()  # the shell leaves the ~ of --db=~/spans.db alone
+        except RuntimeError as error:
+            raise UsageError(f"The database {given} is in a home that nobody has: name another with --db.") from error
+    try:
+        path, said = choose_database(given)
+        if said:
+            _complain(said)
+        path = Path(os.path.realpath(path))
+        _encodable("The database", path)
+        if not path.parent.is_dir():
+            make_private(path.parent)
+        if path.is_dir():
+            raise Failure(f"{path} is a directory: name a file in it with --db.")
+    except OSError as error:
+        raise Failure(
+            f"The database {given or ''} cannot be reached ({error.strerror}): name another place with --db."
+        ) from error
+    return path
 
 
 def _receive(path: Path, options: Options, stop: threading.Event) -> None:
@@ -468,7 +519,7 @@ def _quietly(path: Path) -> Iterator[None]:
     before = os.umask(0o077)
     logging.raiseExceptions = False  # a full disk must not end in tracebacks about the log
     handler = logging.handlers.RotatingFileHandler(
-        log_path(path), maxBytes=1 << 20, backupCount=1, encoding="utf-8", delay=True
+        log_path(path), maxBytes=1 << 20, backupCount=1, encoding="utf-8", delay=True, errors="backslashreplace"
     )
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.setLevel(logging.WARNING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -19,7 +20,8 @@ import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from receiver.control import ControlClient, ControlError, control_path
+from receiver.__main__ import main
+from receiver.control import ControlClient, ControlError, control_path, log_path
 from receiver.ingest.server import METHOD
 from receiver.store.database import Database
 from tests.conftest import StartReceiver
@@ -342,6 +344,12 @@ def test_what_cannot_be_is_one_sentence(tmp_path: Path) -> None:
             (2, "without TLS", ("--db", db, "--listen", "0.0.0.0:0")),
             (2, "not an address", ("--db", db, "--listen", "nonsense")),
             (2, "not a size", ("--db", db, "--max-size", "much")),
+            (2, "too little", ("--db", db, "--max-size", "1023KiB")),
+            (2, "UTF-8", ("--db", os.fsdecode(os.fsencode(tmp_path) + b"/\xff.db"), "--listen", "127.0.0.1:0")),
+            (2, "UTF-8", ("--db", db, "--listen", os.fsdecode(b"unix:" + os.fsencode(tmp_path) + b"/\xff.sock"))),
+            (2, "a home that nobody has", ("--db=~nobody-of-this-name/spans.db", "--listen", "127.0.0.1:0")),
+            (1, "too long", ("--db", str(tmp_path / ("x" * 300) / "spans.db"), "--listen", "127.0.0.1:0")),
+            (1, "is a directory", ("--db", str(tmp_path), "--listen", "127.0.0.1:0")),
         ):
             got, error = ended(*arguments)
             assert got == code, error
@@ -349,6 +357,48 @@ def test_what_cannot_be_is_one_sentence(tmp_path: Path) -> None:
             assert len(error.splitlines()) == 1
             assert "Traceback" not in error
     assert foreign.read_bytes() == b"not a database, and somebody's" * 100
+
+
+def test_a_place_that_we_may_not_look_into_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    private = tmp_path / "private"
+
+    def is_dir(path: Path, **_: Any) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)  # what others than root get of /root/x
+    assert main(["--db", str(private / "x" / "spans.db"), "--listen", "127.0.0.1:0"]) == 1
+    (sentence,) = capfd.readouterr().err.splitlines()
+    assert "Permission denied" in sentence
+    assert "--db" in sentence
+
+
+def test_a_defect_is_one_sentence_and_its_traceback_is_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    db = tmp_path / "spans.db"
+
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr("receiver.__main__._step_back", lambda: None)
+    monkeypatch.setattr("receiver.__main__._receive", broken)
+    assert main(["--db", str(db), "--listen", "127.0.0.1:0"]) == 1
+    (sentence,) = capfd.readouterr().err.splitlines()
+    assert str(log_path(db)) in sentence
+    text = log_path(db).read_text()
+    assert "Traceback" in text
+    assert "ZeroDivisionError: a defect" in text
+
+
+def test_a_tilde_that_the_shell_leaves_alone_is_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, receiver: StartReceiver
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    live = receiver(db=Path("~/in-home/spans.db"))
+    assert (tmp_path / "in-home" / "spans.db").is_file()
+    assert live.stop() == 0
 
 
 def test_it_gives_way_to_the_nodes_own_work(receiver: StartReceiver) -> None:
