@@ -11,11 +11,14 @@ import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     import grpc
 
 _PATH_BYTES: Final = 107  # sun_path of a unix socket, without its final zero (unix(7))
+_HOST: Final = re.compile(r"[\w.-]+")
+_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 _NAME: Final = re.compile(r"[^\s=:/\[\]]{1,64}")
 
 
@@ -68,6 +71,12 @@ class Address:
         bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
         if not colon or not bare or (":" in bare) != (bare != host) or not re.fullmatch(r"[0-9]{1,5}", port):
             raise ListenError(f"{text!r} is not an address: use HOST:PORT, [IPV6]:PORT or unix:/path.")
+        if not _is_host(bare):
+            raise ListenError(
+                f"{bare!r} in {text!r} is neither an IP address nor a host name: write all four numbers of an IPv4"
+                " address (127.0.0.1:4317), an IPv6 address in brackets ([::1]:4317), 0.0.0.0 or [::] for every address"
+                " of this machine, or a name."
+            )
         if int(port) > 65_535:
             raise ListenError(f"{text!r} has a port above 65535: choose another.")
         return cls(bare, int(port))
@@ -93,7 +102,10 @@ class Address:
         return all(ipaddress.ip_address(str(one[4][0]).partition("%")[0]).is_loopback for one in found)
 
     def at(self, port: int) -> Address:
-        """The same with the port that was really bound."""
+        """The same with the port that was really bound.
+
+        A name stays a name: it may stand for several addresses (gRPC binds both 127.0.0.1 and [::1] for `localhost`).
+        """
         return self if self.path else replace(self, port=port)
 
     def check(self, *, secure: bool, insecure: bool) -> None:
@@ -116,7 +128,8 @@ class Address:
         """
         before = os.umask(0o177) if self.path else None  # the socket is 0600 from its first moment
         try:
-            at = str(self)
+            # gRPC takes the path for a part of a URI and decodes it: %41 would bind another path than the one asked for
+            at = f"unix:{quote(os.fsencode(self.path))}" if self.path else str(self)
             port = server.add_secure_port(at, credentials) if credentials else server.add_insecure_port(at)
         finally:
             if before is not None:
@@ -124,6 +137,16 @@ class Address:
         if not port:
             raise RuntimeError(f"gRPC did not bind {self}")
         return port
+
+
+def _is_host(host: str) -> bool:
+    """Whether a host is an IP address or can be a name. What ends in a number and is no address (127.1, 0x7f.1) the
+    system would take for an IPv4 address, but gRPC would not."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return bool(_HOST.fullmatch(host)) and not _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2])
+    return True
 
 
 def claim(address: Address) -> None:

@@ -37,7 +37,7 @@ MAX_MESSAGE: Final = 16 << 20
 """Bytes of a request, unpacked; what is larger gets RESOURCE_EXHAUSTED from gRPC itself."""
 COMMIT_SECONDS: Final = 5.0
 """A sender waits this long for its commit, half of the usual export timeout of 10 s."""
-_SLOW_SENDER_SECONDS: Final = 10.0
+_SLOW_SENDER_SECONDS: Final = 5.0
 _SENDERS: Final = 200
 _PEERS: Final = 512
 
@@ -254,10 +254,11 @@ class Ingest:
             if self._requests < self._limits.requests and not self._stopped:
                 self._requests += 1
                 return True
-            # Somebody who takes ever so long to send a request must not keep others from sending theirs.
-            slow = next(iter(self._reading.values()), None)
-        if slow is not None and time.monotonic() - slow[0] > _SLOW_SENDER_SECONDS:
-            slow[1].cancel()  # type: ignore[no-untyped-call]
+            # Those who take ever so long to send a request must not keep others from sending theirs.
+            late = time.monotonic() - _SLOW_SENDER_SECONDS
+            slow = [context for since, context in self._reading.values() if since < late]
+        for context in slow:
+            context.cancel()  # type: ignore[no-untyped-call]
         return False
 
     def refuse(self, context: grpc.ServicerContext, why: str, seconds: int = 1) -> NoReturn:

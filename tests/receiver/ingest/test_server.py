@@ -250,6 +250,36 @@ def test_a_sender_that_never_finishes_does_not_keep_others_out(
         stuck.cancel()
 
 
+def test_all_senders_that_never_finish_lose_their_places_at_once(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receiver.ingest.server._SLOW_SENDER_SECONDS", 0.5)
+    inside = bench(limits=Limits(requests=8))
+    address = inside.ingest.listen("", "127.0.0.1:0").address
+    never = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        never.wait(30)
+        yield b""
+
+    with grpc.insecure_channel(address) as channel:
+        stuck = [channel.stream_unary(METHOD).future(nothing(), timeout=30) for _ in range(8)]
+        try:
+            until = time.monotonic() + 10
+            while len(inside.ingest._reading) < 8 and time.monotonic() < until:
+                time.sleep(0.02)
+            time.sleep(0.6)
+            refused(address, request())  # one attempt is enough
+            while inside.ingest._requests and time.monotonic() < until:
+                time.sleep(0.02)
+            assert inside.ingest._requests == 0
+            export(address, request())
+        finally:
+            never.set()
+            for one in stuck:
+                one.cancel()
+
+
 def test_senders_that_never_read_their_answers_do_not_keep_others_out(bench: Callable[..., Bench]) -> None:
     inside = bench(limits=Limits(requests=4))
     address = inside.ingest.listen("", "127.0.0.1:0").address
@@ -370,6 +400,27 @@ def test_unix_sockets(bench: Callable[..., Bench], tmp_path: Path) -> None:
     export(listener.address, request(first=2))
     inside.ingest.unlisten("cp1")
     assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["a%41b.sock", "100%", "a b?c#d.sock", "\u00e4\u4e16.sock", "a,b=c&d.sock"])
+def test_the_path_asked_for_is_the_path_bound(bench: Callable[..., Bench], tmp_path: Path, name: str) -> None:
+    inside = bench()
+    path = tmp_path / name
+    for _ in range(2):  # it is taken away again, and free again
+        assert inside.ingest.listen("cp1", f"unix:{path}").address == f"unix:{path}"
+        assert [one.name for one in tmp_path.iterdir()] == [name]
+        with pytest.raises(ListenError, match="in use"):
+            inside.ingest.listen("x", f"unix:{path}")
+        inside.ingest.unlisten("cp1")
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_hosts_that_grpc_does_not_know_are_refused_with_what_is_accepted() -> None:
+    for host in ("127.1", "*", "0x7f.1", "2130706433", "0", "1.2.3.4.5", "256.0.0.1", "a b", "[::x]"):
+        with pytest.raises(ListenError, match=r"0\.0\.0\.0 or \[::\] for every address"):
+            Address.parse(f"{host}:0")
+    for host in ("127.0.0.1", "[::1]", "[fe80::1%eth0]", "localhost", "cp-1.example", "node_1", "b\u00fccher.example"):
+        assert str(Address.parse(f"{host}:1")) == f"{host}:1"
 
 
 def test_names() -> None:
