@@ -56,6 +56,10 @@ def take(
         taken.bad += 1
         said(sentence)
 
+    def left_out(count: int, sentence: str) -> None:
+        taken.rejected += count
+        said(sentence)
+
     def flush() -> None:
         nonlocal size
         if group:
@@ -65,7 +69,7 @@ def take(
             size = 0
 
     received = 0
-    for body in files.read(path, bad):
+    for body in files.read(path, bad, left_out=left_out):
         if stop is not None and stop.is_set():
             break
         try:

@@ -37,22 +37,36 @@ class FileProblem(StoreError):
     """A recording cannot be opened or written; the text is one sentence for the operator."""
 
 
-def read(path: Path, bad: Callable[[str], None], max_line: int = MAX_LINE) -> Iterator[bytes]:
+def read(
+    path: Path,
+    bad: Callable[[str], None],
+    max_line: int = MAX_LINE,
+    left_out: Callable[[int, str], None] | None = None,
+) -> Iterator[bytes]:
     """The serialised requests of a recording, in its order.
 
     A line that is not a request is reported to `bad` as one sentence with file and line number, and the rest is read.
+    `left_out` takes how many spans of a line cannot be read, and the sentence; without it the line is bad.
     A request may still be one that `decode` refuses: this is the format, not what it says.
 
     Raises:
         FileProblem: the file cannot be opened or read.
     """
+    number = 0
+
+    def without(count: int, problem: str) -> None:
+        if left_out is not None:
+            spans = "1 span was" if count == 1 else f"{count:,} spans were"
+            left_out(count, f"{path}, line {number}: {problem}; {spans} left out.")
+
+    some = None if left_out is None else without
     for number, line in _lines(path, bad, max_line):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
         if not line.strip():
             continue
         try:
-            yield read_request(json.loads(line)).SerializeToString()
+            yield read_request(json.loads(line), some).SerializeToString()
         except Unreadable as problem:
             bad(f"{path}, line {number}: {problem}; skipped.")
         except RecursionError:

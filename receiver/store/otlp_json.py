@@ -13,15 +13,19 @@ import base64
 import binascii
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 _ID_BYTES: Final = {"trace_id": 16, "span_id": 8, "parent_span_id": 8}
+_LINK_DIGITS: Final = 64
+"""A link's ids are only shown, so a sender's odd ones are kept, up to twice the longest that OTLP knows."""
 _INTEGERS: Final = frozenset(
     {
         FieldDescriptor.TYPE_INT32,
@@ -48,27 +52,85 @@ _WIDE: Final = frozenset(
 _DIGITS: Final = 40  # no 64-bit number is longer; keeps int() of a hostile string cheap
 
 
+_Message = TypeVar("_Message", bound=Message)
+
+
 class Unreadable(ValueError):
     """The JSON is not an ExportTraceServiceRequest; str() says what is wrong, without a full stop."""
 
 
 # --- JSON to messages ------------------------------------------------------------------------------
-def read_request(document: object) -> ExportTraceServiceRequest:
+def read_request(document: object, left_out: Callable[[int, str], None] | None = None) -> ExportTraceServiceRequest:
     """A message from a parsed JSON document. Unknown fields are ignored, as the specification asks.
 
     Ids are hex; base64 is taken too where its length says so. 64-bit numbers may be strings or numbers,
     enums numbers or names.
 
+    Args:
+        left_out: takes how many spans cannot be read and what is wrong with the first; the others are in the message.
+            None, or no other span: they are all refused.
+
     Raises:
         Unreadable: not OTLP trace data, or a field with a value that it cannot hold.
     """
+    try:
+        return _read(document)
+    except Unreadable as problem:
+        if left_out is None:
+            raise
+        kept, bad, lost = _readable(document)
+        if not kept or not bad:
+            raise
+        request = _read(lost)
+        left_out(bad, str(problem))
+        return request
+
+
+def _readable(document: Any) -> tuple[int, int, Any]:
+    """How many spans of a document can be read, how many cannot, and the document without those."""
+    kept = bad = 0
+
+    def whole(span: object) -> bool:
+        nonlocal kept, bad
+        try:
+            _made(Span, span)
+        except Unreadable:
+            bad += 1
+            return False
+        kept += 1
+        return True
+
+    try:
+        copy = {
+            **document,
+            "resourceSpans": [
+                {
+                    **resource,
+                    "scopeSpans": [
+                        {**scope, "spans": [span for span in scope.get("spans") or () if whole(span)]}
+                        for scope in resource.get("scopeSpans") or ()
+                    ],
+                }
+                for resource in document["resourceSpans"]
+            ],
+        }
+    except (TypeError, AttributeError, KeyError):  # what holds the spans is broken
+        return 0, 0, document
+    return kept, bad, copy
+
+
+def _read(document: object) -> ExportTraceServiceRequest:
     if not isinstance(document, dict):
         raise Unreadable("is not a JSON object")
     if "resourceSpans" not in document:
         kinds = [key for key in ("resourceMetrics", "resourceLogs", "resourceProfiles") if key in document]
         raise Unreadable(f"holds {kinds[0]}, not spans" if kinds else "has no resourceSpans")
+    return _made(ExportTraceServiceRequest, document)
+
+
+def _made(kind: type[_Message], document: object) -> _Message:
     try:
-        return ExportTraceServiceRequest(**_reader(ExportTraceServiceRequest.DESCRIPTOR)(document))
+        return kind(**_reader(kind.DESCRIPTOR)(document))
     except Unreadable:
         raise
     except RecursionError:
@@ -116,6 +178,21 @@ def _id_reader(size: int) -> Callable[[Any], bytes]:
         raise Unreadable(f"has an id that is not {hex_digits} hex digits: {_short(value)[:40]!r}")
 
     return read
+
+
+def _link_id(value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise Unreadable("has an id that is not a string")
+    try:
+        if len(value) <= _LINK_DIGITS:
+            return bytes.fromhex(value)
+    except ValueError:
+        pass
+    # plain proto3 JSON: base64 of the right size
+    for size in (16, 8):
+        with suppress(Unreadable):
+            return _id_reader(size)(value)
+    raise Unreadable(f"has a link's id that is not hex digits: {_short(value[:80])[:40]!r}")
 
 
 def _bytes(value: Any) -> bytes:
@@ -181,7 +258,10 @@ def _field_reader(field: FieldDescriptor) -> Callable[[Any], Any]:
     elif field.type in (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT):
         read = _real
     elif field.type == FieldDescriptor.TYPE_BYTES:
-        read = _id_reader(_ID_BYTES[field.name]) if field.name in _ID_BYTES else _bytes
+        of_link = (
+            field.containing_type is not None and field.containing_type.full_name == Span.Link.DESCRIPTOR.full_name
+        )
+        read = (_link_id if of_link else _id_reader(_ID_BYTES[field.name])) if field.name in _ID_BYTES else _bytes
     else:
         read = _as_it_is  # strings and booleans: the message checks them
     return _list_of(read) if field.is_repeated else read

@@ -100,6 +100,40 @@ def test_what_is_not_otlp_is_said(broken: object, says: str) -> None:
     assert len(str(problem.value)) < 250
 
 
+@pytest.mark.parametrize("size", [0, 3, 8, 15, 16, 17, 32])
+def test_a_link_keeps_an_id_of_any_length(size: int) -> None:
+    """The protocol takes them, so a stored span may have one, and what is exported must come back."""
+    link = Span.Link(trace_id=bytes(range(size)), span_id=bytes(size))
+    sent = Span(trace_id=TRACE, span_id=SPAN, links=[link])
+    request = ExportTraceServiceRequest(resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=[sent])])])
+    assert read_request(json.loads(json.dumps(as_json(request)))) == request
+
+
+def test_a_link_of_plain_proto3_json() -> None:
+    ids = {"traceId": base64.b64encode(TRACE).decode(), "spanId": base64.b64encode(SPAN).decode()}
+    link = only_span(read_request(document(links=[ids]))).links[0]
+    assert (link.trace_id, link.span_id) == (TRACE, SPAN)
+    with pytest.raises(Unreadable, match="link's id"):
+        read_request(document(links=[{"traceId": "ab" * 33}]))
+
+
+@pytest.mark.parametrize(
+    "bad", [{"spanId": "short"}, {"name": 5}, {"startTimeUnixNano": -1}, {"links": [{"spanId": 5}]}]
+)
+def test_one_bad_span_leaves_the_others(bad: dict[str, Any]) -> None:
+    whole = document(**bad)
+    whole["resourceSpans"] += document(name="kept")["resourceSpans"]
+    said: list[tuple[int, str]] = []
+    request = read_request(whole, lambda count, problem: said.append((count, problem)))
+    assert [len(resource.scope_spans[0].spans) for resource in request.resource_spans] == [0, 1]
+    assert request.resource_spans[1].scope_spans[0].spans[0].name == "kept"
+    assert [count for count, _ in said] == [1]
+    with pytest.raises(Unreadable):
+        read_request(whole)
+    with pytest.raises(Unreadable):
+        read_request(document(**bad), lambda count, problem: pytest.fail(problem))
+
+
 def test_deep_nesting_is_refused_or_read_but_never_crashes() -> None:
     value: dict[str, Any] = {"stringValue": "x"}
     for _ in range(20_000):
