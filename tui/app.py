@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from textual import events
-from textual.app import App
+from textual.app import App, ScreenStackError
 from textual.binding import ActiveBinding, Binding, BindingType
 from textual.filter import Monochrome, NoColor
 from textual.screen import Screen
@@ -192,10 +192,8 @@ class TraceApp(App[int]):
 
     def live_bindings(self) -> list[ActiveBinding]:
         """The bindings of the screen in front, as if no prompt were open."""
-        screen = self.screen
-        if isinstance(screen, FrameScreen):
-            return screen.live_bindings()
-        return list(screen.active_bindings.values())
+        screen = self._front
+        return list(self.screen.active_bindings.values()) if screen is None else screen.live_bindings()
 
     def key_of(self, id: str) -> str:
         """The key of a binding as it is written, after remapping."""
@@ -236,6 +234,15 @@ class TraceApp(App[int]):
         """Whether the terminal lately did not keep up."""
         return time.monotonic() < self._slow_until
 
+    @property
+    def _front(self) -> FrameScreen | None:
+        """The screen that is seen, where it is one of ours; None also while the app ends and has no screens left."""
+        try:
+            screen = self.screen
+        except ScreenStackError:
+            return None
+        return screen if isinstance(screen, FrameScreen) else None
+
     def _tick(self) -> None:
         if frames_waiting(self) > BEHIND:
             self._left_out += 1
@@ -243,8 +250,7 @@ class TraceApp(App[int]):
                 self._slow_until = time.monotonic() + SLOW_SECONDS
             return
         self._left_out = 0
-        screen = self.screen
-        if isinstance(screen, FrameScreen):
+        if (screen := self._front) is not None:
             screen.tick()
 
     # -- the way from view to view ------------------------------------------------------------------------
@@ -365,8 +371,10 @@ class TraceApp(App[int]):
         right behind one that closes a screen are gone with its widgets.
         """
         if isinstance(event, events.Key) and not event.is_forwarded:
-            at_a_line = isinstance(self.focused, Input) or not isinstance(self.screen, FrameScreen)
-            if not at_a_line and await self._check_bindings(event.key):
+            if not self._screen_stack:
+                return  # pressed while the app ends
+            at_a_line = isinstance(self.focused, Input)
+            if self._front is not None and not at_a_line and await self._check_bindings(event.key):
                 return
         await super().on_event(event)
 
@@ -383,8 +391,7 @@ class TraceApp(App[int]):
 
     def action_command(self) -> None:
         """`:`."""
-        screen = self.screen
-        if isinstance(screen, FrameScreen):
+        if (screen := self._front) is not None:
             screen.open_prompt(":", "", self.commands.complete)
 
     def run_command(self, text: str) -> None:

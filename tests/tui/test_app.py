@@ -179,3 +179,13 @@ async def test_keys_pressed_at_once_are_done_in_their_order(drive: Open) -> None
             assert d.place == "requests"
             assert d.app.utc is (turn % 2 == 1)
             assert d.app.requests.table.cursor == turn + 1
+
+
+async def test_keys_and_ticks_while_the_app_ends_do_nothing(drive: Open) -> None:  # noqa: F811
+    async with drive() as d:
+        for key in ("q", "q", "down", "question_mark"):
+            d.app.post_message(events.Key(key, None))
+        await d.pilot.pause()
+        d.app._tick()
+    assert d.app.return_code == 0
+    d.app._tick()
