@@ -348,7 +348,11 @@ class Feed:
             selection = old.selection if index is old.index else _carry_over(old, index)
         else:
             selection = select(index, view, time.time_ns() if self.live else _newest(index))
-            self._frozen_at = _newest(index)
+            if frozen and old.frozen:  # another order or filter of what is frozen, nothing newer
+                came = index.first_received[selection.slots] > self._frozen_at
+                selection = replace(selection, slots=selection.slots[~came])
+            else:
+                self._frozen_at = _newest(index)
         self.snapshot = replace(
             self._measured(old, index, generation),
             index=index,

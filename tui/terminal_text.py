@@ -195,8 +195,10 @@ def duration(ns: int) -> str:
         return "-" + duration(-ns)
     if ns == 0:
         return "0 ms"
+    if ns < 1_000:
+        return f"{ns} ns"
     if ns < 9_995:
-        return f"{max(ns / 1e6, 0.001):.3f} ms"
+        return f"{ns / 1e6:.3f} ms"
     if ns < 999_500_000:
         return f"{_three(ns / 1e6)} ms"
     if ns < 999_500_000_000:

@@ -168,6 +168,7 @@ def told(live: LiveReceiver) -> dict[str, Any]:
     shown = {trace["trace_id"]: trace for trace in live.show(*traces)}
     for trace in shown.values():
         trace.pop("settled", None)
+        trace.pop("verdict", None)  # it says so while spans are still arriving
     return {trace_id: (traces[trace_id], shown[trace_id]) for trace_id in traces}
 
 

@@ -204,7 +204,7 @@ class RequestLines:
         parts: list[Part] = [(fit(request.verb, columns.verb) + gap, p.base)]
         if not request.resource:
             room = columns.resource + columns.name + columns.gap
-            return [*parts, (fit(request.path, room) + gap, p.dim)]
+            return [*parts, (fit(request.path or row.headline, room) + gap, p.dim)]
         resource = request.resource + (f"/{request.subresource}" if request.subresource else "")
         parts.append((fit(resource, columns.resource) + gap, p.base))
         namespace, name = place_of(row)
@@ -381,7 +381,7 @@ class RequestsScreen(FrameScreen):
             return "reading …" if not self.glyphs.ascii else "reading ..."
         if not snapshot.spans:
             if not self.feed.live:
-                return "No spans have been read from the recording."
+                return "No spans have been read from the recording yet."
             return (
                 f"No span has arrived yet; {self.trace_app.key_of('app.next')} shows what is listening and what to do."
             )
@@ -455,11 +455,13 @@ class RequestsScreen(FrameScreen):
             raise CommandError(f"An order is one of {', '.join(SORTS)}, with or without reverse after it.")
         self._home()
         self._look(replace(self._view, sort=name, reverse=bool(words[1:])))
-        self.follow()
+        self.table.move_to(0)
 
     def follow(self) -> None:
-        """To the first row, and stay there."""
+        """To the newest, and stay there."""
         self._home()
+        if self._view.sort != "start" or self._view.reverse:
+            self._look(replace(self._view, sort="start", reverse=False))
         if self.feed.snapshot.frozen:
             self.trace_app.freeze(False)
         self.table.move_to(0)
@@ -565,7 +567,7 @@ class RequestsScreen(FrameScreen):
         """Another order; the same again reverses it."""
         again = self._view.sort == name
         self._look(replace(self._view, sort=name, reverse=again and not self._view.reverse))
-        self.follow()
+        self.table.move_to(0)
 
     def action_filter(self) -> None:
         """Write a filter."""
@@ -597,8 +599,12 @@ class RequestsScreen(FrameScreen):
         )
 
     def filter_submitted(self, text: str) -> None:
-        """Keep it."""
-        self._try(lambda: self.set_filter(text))
+        """Keep it; of one that is none, nothing stays."""
+        try:
+            self.set_filter(text)
+        except CommandError as error:
+            self.filter_cancelled()
+            self.trace_app.say(str(error), wrong=True)
 
     def filter_cancelled(self) -> None:
         """Back to what was filtered before."""

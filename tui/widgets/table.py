@@ -159,6 +159,8 @@ class VirtualTable(LineWidget, can_focus=True):
             for y in range(self._head, self.size.height)
             if self._painted[y] != self._line_key(self.top + y - self._head, rows)
         ]
+        if self._head and self._painted and self._painted[0] != self._header_key():
+            dirty.insert(0, 0)  # another order, or the first rows after a start
         if len(dirty) > self.size.height // 2:
             self.refresh()
         else:
@@ -171,6 +173,9 @@ class VirtualTable(LineWidget, can_focus=True):
         if now != self._told:
             self._told = now
             self.post_message(self.Moved())
+
+    def _header_key(self) -> Hashable:
+        return tuple(text for text, _ in self.source.header(self.size.width))
 
     def _line_key(self, index: int, rows: int) -> Hashable:
         if index >= rows:
@@ -199,6 +204,7 @@ class VirtualTable(LineWidget, can_focus=True):
         if len(self._painted) != self.size.height:
             self._painted = [_NOT_PAINTED] * self.size.height
         if y < self._head:
+            self._painted[y] = self._header_key()
             return strip(self.source.header(width), width, self.palette.header)
         rows, index = len(self.source), self.top + y - self._head
         key = self._line_key(index, rows)
