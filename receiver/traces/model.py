@@ -168,6 +168,7 @@ class Oddity(Enum):
     DUPLICATE = "sent again with other content"
     BACKWARDS = "ends before it starts"
     ZERO_TIME = "has no start time"
+    FAR_TIME = "its time is beyond what can be shown"
     BEFORE_PARENT = "starts before its parent"
     OUTLIVES = "outlives its parent"
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Final
 
+from receiver.store.chunk import NANOSECOND_MAX
 from receiver.traces.model import Component, Kind, Node, Oddity, Settled, Span, Trace
 
 _ODDITIES: Final = tuple(Oddity)
@@ -21,8 +22,8 @@ _BIT: Final = {oddity: 1 << i for i, oddity in enumerate(_ODDITIES)}
 _ORPHAN, _SELF, _CYCLE, _DUPLICATE = (
     _BIT[o] for o in (Oddity.ORPHAN, Oddity.SELF_PARENT, Oddity.CYCLE, Oddity.DUPLICATE)
 )
-_BACKWARDS, _ZERO, _BEFORE, _OUTLIVES = (
-    _BIT[o] for o in (Oddity.BACKWARDS, Oddity.ZERO_TIME, Oddity.BEFORE_PARENT, Oddity.OUTLIVES)
+_BACKWARDS, _ZERO, _BEYOND, _BEFORE, _OUTLIVES = (
+    _BIT[o] for o in (Oddity.BACKWARDS, Oddity.ZERO_TIME, Oddity.FAR_TIME, Oddity.BEFORE_PARENT, Oddity.OUTLIVES)
 )
 _FAR: Final = 1 << 64  # later than any time that can be sent
 _POSTS: Final = ("HTTP POST", "POST")  # the second until 1.25
@@ -134,6 +135,8 @@ def _mark_times(spans: Sequence[Span], parents: Sequence[int], marks: list[int])
     for i, (start, end, parent) in enumerate(zip(starts, ends, parents, strict=True)):
         if not start:
             marks[i] |= _ZERO
+        if start >= NANOSECOND_MAX or end >= NANOSECOND_MAX:
+            marks[i] |= _BEYOND  # clamped: neither the time nor the duration is what was sent
         if end < start:
             marks[i] |= _BACKWARDS
         if parent >= 0:

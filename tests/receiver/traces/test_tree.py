@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from receiver.store.chunk import NANOSECOND_MAX
 from receiver.traces.model import Component, Kind, Node, Oddity, Settled, Span, Trace
 from receiver.traces.reader import load
 from receiver.traces.timing import covered, self_times
@@ -25,6 +26,7 @@ MARKS = {
     Oddity.BEFORE_PARENT: "<",
     Oddity.BACKWARDS: "b",
     Oddity.ZERO_TIME: "0",
+    Oddity.FAR_TIME: "f",
     Oddity.SELF_PARENT: "s",
     Oddity.CYCLE: "c",
     Oddity.DUPLICATE: "d",
@@ -253,6 +255,7 @@ def test_every_span_is_in_the_tree_once_whatever_is_sent(spans: list[Span], chan
         assert (Oddity.SELF_PARENT in node.oddities) == (parent == node.span.span_id)
         assert (Oddity.BACKWARDS in node.oddities) == (node.span.end < node.span.start)
         assert (Oddity.ZERO_TIME in node.oddities) == (node.span.start == 0)
+        assert (Oddity.FAR_TIME in node.oddities) == (NANOSECOND_MAX in (node.span.start, node.span.end))
         assert 0 <= node.self_ns <= node.span.duration
     for root in trace.roots:
         assert root.depth == 0
@@ -335,3 +338,15 @@ def test_forty_thousand_spans_need_no_recursion_and_no_square(shape: str) -> Non
     trace = built(spans)
     assert len(list(walk(trace))) == count
     assert len(trace.roots) == 1
+
+
+def test_times_beyond_what_can_be_shown_are_marked() -> None:
+    trace = built(
+        [
+            span(1, None, 5, 10),
+            span(2, 1, 6, NANOSECOND_MAX),
+            span(3, 1, NANOSECOND_MAX, NANOSECOND_MAX),
+            span(4, 1, 7, NANOSECOND_MAX - 1),
+        ]
+    )
+    assert [int(node.span.span_id, 16) for node in walk(trace) if Oddity.FAR_TIME in node.oddities] == [2, 3]
