@@ -560,3 +560,34 @@ async def test_the_palette_of_textual_is_not_there(drive: Open) -> None:
         await d.press("ctrl+p")
         assert d.place == "requests"
         assert len(d.app.screen_stack) == 1
+
+
+async def test_enter_on_a_broken_filter_leaves_the_one_before(drive: Open) -> None:
+    async with drive() as d:
+        await d.command("filter verb=list")
+        before = d.count
+        await d.press("slash")
+        await d.type("x code=abc")
+        await d.press("enter")
+        assert "verb=list " in d.title
+        assert d.count == before
+
+
+async def test_the_arrow_stands_on_the_chosen_column_however_short_the_list(drive: Open) -> None:
+    async with drive() as d:
+        await d.command("filter slow-one")
+        await d.press("D")
+        header = next(line for line in d.lines if "DURATION" in line)
+        assert f"DURATION{UNICODE.down}" in header
+        assert f"TIME{UNICODE.down}" not in header
+
+
+async def test_what_is_frozen_stays_while_it_is_sorted(drive: Open) -> None:
+    async with drive() as d:
+        await d.press("space")
+        shown = d.count
+        d.feed.arrive(other_ids(chunks_of(demo_requests(4)), 5))
+        await d.settle()
+        await d.press("D")
+        assert "frozen" in d.title
+        assert d.count == shown
