@@ -6,12 +6,14 @@ Nothing but argparse is loaded here, so that `--help` answers at once; each comm
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
 
 from tui import __version__
 
@@ -56,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, 1 for a failure, 2 for a command line that is not understood, 130 after Ctrl-C. Never a traceback.
     """
+    if sys.stdout is None:  # else the database would get its number
+        return _complain("Standard output is closed: leave it open, or send it to /dev/null.", 1)
     try:
         code = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
@@ -83,7 +87,7 @@ def _dispatch(argv: list[str]) -> int:
             allow_abbrev=False,
         )
         parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-        parser.add_argument("files", nargs="*", metavar="FILE", type=Path, help="recordings to look at")
+        parser.add_argument("files", nargs="*", metavar="FILE", type=_file, help="recordings to look at")
         _add_common(parser)
         return _view(parser.parse_args(argv))
     name, run, add, about = _COMMANDS[argv[at]]
@@ -127,7 +131,21 @@ def _add_settings(group: argparse._ActionsContainer) -> None:
 def _path(text: str) -> Path:
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError("a path must not be empty")
-    return Path(text).expanduser()
+    return _file(os.path.expanduser(text))
+
+
+def _file(text: str) -> Path:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!a} is not a name in UTF-8, rename it") from None
+    if not text:
+        raise argparse.ArgumentTypeError("a path must not be empty")
+    return Path(text)
+
+
+def _recording(text: str) -> Path:
+    return Path("/dev/stdin") if text == "-" else _file(text)
 
 
 def _number(text: str) -> int:
@@ -182,7 +200,9 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", type=_path, help="OTLP JSON Lines, gzip or not")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", type=_recording, help="OTLP JSON Lines, gzip or not; - is standard input"
+    )
     _add_common(parser)
 
 
@@ -191,6 +211,8 @@ def _settings(args: argparse.Namespace) -> tuple[Settings, list[str]]:
     """The configuration file's settings under those of the command line, and what is wrong in the file."""
     from tui.config import load_settings
 
+    if args.config is not None:
+        _refuse_special(args.config, "--config")
     settings, problems = load_settings(args.config)
     given: dict[str, Any] = {}
     if args.theme is not None:
@@ -202,12 +224,34 @@ def _settings(args: argparse.Namespace) -> tuple[Settings, list[str]]:
     return replace(settings, **given), problems
 
 
-def _quiet_settings(args: argparse.Namespace) -> Settings:
+def _quiet_settings(args: argparse.Namespace, about: bool = False) -> Settings:
     """As `_settings`, for commands without a screen to show problems on."""
     settings, problems = _settings(args)
     for problem in problems:
         _complain(problem)
+    if settings.db is not None and not about:
+        _refuse_special(settings.db, "--db")
     return settings
+
+
+def _refuse_special(path: Path, option: str) -> None:
+    """A pipe would be waited for without end, a device read without end; /dev/null is as good as an empty file."""
+    from receiver.store.database import StoreError
+
+    try:
+        found = path.stat()
+    except OSError:  # who opens it says so
+        return
+    if not stat.S_ISREG(found.st_mode) and str(path) != os.devnull:
+        raise StoreError(f"{path} is not a file: name another with {option}.")
+
+
+def _readable_input() -> TextIO:
+    if sys.stdin is None:
+        raise Usage("Standard input is closed: `-` needs something to read.")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    return sys.stdin
 
 
 def _check_listeners(settings: Settings) -> None:
@@ -227,6 +271,8 @@ def _view(args: argparse.Namespace) -> int:
         if word.isalnum() and not os.path.lexists(word):
             raise Usage(f"{word!r} is neither a command nor a file: see {PROGRAM} --help.")
     settings, problems = _settings(args)
+    if settings.db is not None:
+        _refuse_special(settings.db, "--db")
     _check_listeners(settings)
     try:
         return view_files(args.files, settings, problems) if args.files else watch(settings, problems)
@@ -275,7 +321,7 @@ def _traces(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from tui import headless
 
-    wanted = [one for text in args.traces for one in (headless.ids_of(sys.stdin) if text == "-" else [text])]
+    wanted = [one for text in args.traces for one in (headless.ids_of(_readable_input()) if text == "-" else [text])]
     with headless.open_database(_quiet_settings(args).db) as database:
         return headless.show(database, wanted, as_json=args.json, raw=args.raw)
 
@@ -292,13 +338,15 @@ def _export(args: argparse.Namespace) -> int:
 def _import(args: argparse.Namespace) -> int:
     from tui import headless
 
+    if Path("/dev/stdin") in args.files:
+        _readable_input()
     return headless.import_files(args.files, _quiet_settings(args).db)
 
 
 def _info(args: argparse.Namespace) -> int:
     from tui import headless
 
-    return headless.info(_quiet_settings(args), args.config)
+    return headless.info(_quiet_settings(args, about=True), args.config)
 
 
 def _query(words: Sequence[str]) -> Any:
@@ -341,7 +389,7 @@ def _complain(sentence: str, code: int = 0) -> int:
 def _failed(problem: Exception) -> int:
     """One sentence; the traceback of a defect goes to the log."""
     if isinstance(problem, ImportError):  # then what follows may not be there either
-        sys.stderr.write(f"{PROGRAM}: The installation is not whole ({str(problem)!a}): install it again.\n")
+        print(f"{PROGRAM}: The installation is not whole ({str(problem)!a}): install it again.", file=sys.stderr)
         return 1
     from receiver.control import ControlError
     from receiver.store.database import StoreError

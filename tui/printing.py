@@ -91,6 +91,7 @@ class TraceList:
         else:
             about = f"{fit(request.verb, 7)} {request.path}"
             client, code = client_of(request.user_agent), str(request.code or "")
+        spans = count(summary.spans)
         mark = verdict_mark(summary)
         sign = {"failed": glyphs.failed, "suspicious": glyphs.suspicious}.get(mark, " ")
         colour = {"failed": (RED,), "suspicious": (YELLOW,)}.get(mark, ())
@@ -104,7 +105,7 @@ class TraceList:
         cells += [
             paint(f"{sign} {fit(code, 4, right=True)}", *colour),
             fit(duration(summary.duration_ns), 9, right=True),
-            fit(count(summary.spans), 5, right=True),
+            fit(spans, 5, right=True) if self._paper.width is not None else spans.rjust(5),
         ]
         if self._why:
             why = "".join(text for text, _ in explanation(summary))
@@ -212,6 +213,8 @@ def _bar(node: Node, trace: Trace, width: int, glyphs: Glyphs) -> str:
 
 def warn(sentence: str) -> None:
     """A sentence for the operator on standard error."""
+    if sys.stderr is None:  # closed by who started us
+        return
     with suppress(OSError):  # nobody listens
         sys.stderr.write(f"k8s-trace-tui: {printable(sentence, 4096)}\n")
         sys.stderr.flush()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import io
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -21,6 +23,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from receiver.ingest.recordings import take
 from receiver.store.database import Database, compress
 from receiver.store.index import Index
 from receiver.traces.query import SORTS
@@ -28,6 +31,7 @@ from tests.conftest import StartReceiver
 from tests.demo_recording import demo_requests, write_demo
 from tests.doubles.replay import send
 from tui import __version__, cli, headless
+from tui.terminal_text import size
 
 
 @pytest.fixture(scope="module")
@@ -403,7 +407,7 @@ def as_somebody_else(*argv: str | Path) -> tuple[int, str]:
     """
     program = (
         "import os, sys\n"
-        "import encodings.idna, rich.cells, tui.cli, tui.config, tui.headless, yaml\n"
+        "import encodings.idna, importlib.readers, rich.cells, tui.cli, tui.config, tui.headless, yaml\n"
         "if os.geteuid() == 0:\n"
         "    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "sys.exit(tui.cli.main(sys.argv[1:]))\n"
@@ -443,6 +447,100 @@ def test_a_database_that_may_not_be_read(theirs: Path) -> None:
     code, told = as_somebody_else("traces", "--db", theirs)
     assert code == 1
     assert one_sentence(told), told
+
+
+@pytest.mark.parametrize("column", ["received", "source", "names"])
+def test_a_row_of_another_type_is_damage_not_a_defect(command: Command, db: Path, tmp_path: Path, column: str) -> None:
+    path = tmp_path / "odd.db"
+    shutil.copy(db, path)
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE chunks SET {column} = 'x' || zeroblob(0) WHERE id = 1")
+    code, out, error = command("info", "--db", path)
+    assert (code, error) == (0, "")
+    assert "configuration" in out
+    if column == "source":
+        return
+    assert "is damaged" in out
+    for argv in (["traces"], ["show", "abcd"], ["export", "-o", tmp_path / "x.jsonl"]):
+        code, out, error = command(*argv, "--db", path)
+        assert (code, out) == (1, "")
+        assert one_sentence(error)
+        assert "is damaged" in error
+
+
+def test_info_about_what_is_somebody_elses(theirs: Path) -> None:
+    with open(f"{theirs}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code, told = as_somebody_else("info", "--db", theirs)
+        assert code == 0, told
+        assert "running (not yours)" in told or os.geteuid() != 0 or not Path("/proc/locks").exists()
+    assert "not running" in as_somebody_else("info", "--db", theirs)[1]
+    theirs.parent.chmod(0o700)
+    code, told = as_somebody_else("info", "--db", theirs)
+    assert code == 0, told
+    assert "configuration" in told
+    assert "Permission denied" in told or os.geteuid() != 0
+
+
+def test_info_counts_the_log(command: Command, recording: Path, tmp_path: Path) -> None:
+    path = tmp_path / "open.db"
+    writer = Database.create(path)
+    take(recording, writer, pytest.fail, arrived_now=True)
+    held = path.stat().st_size + Path(f"{path}-wal").stat().st_size
+    assert f"({size(held)}," in command("info", "--db", path)[1]
+    writer.close()
+
+
+@pytest.mark.parametrize("argv", [("traces",), ("show", "abcd"), ("export", "-o", "-"), ("import", "x"), ("info",)])
+def test_what_is_no_file_is_not_waited_for(command: Command, tmp_path: Path, argv: tuple[str, ...]) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    code, out, error = command(*argv, "--db", fifo)
+    assert "not a file" in (out if argv == ("info",) else error)
+    assert code == (0 if argv == ("info",) else 1)
+    code, _, error = command(*argv, "--config", fifo)
+    assert code == 1
+    assert "not a file" in error
+
+
+def test_names_that_are_not_text(command: Command, tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.db")
+    for argv in (["traces", "--db", odd], ["import", odd], [odd], ["export", "-o", odd]):
+        code, out, error = command(*argv)
+        assert (code, out) == (2, "")
+        assert one_sentence(error)
+        assert "not a name in UTF-8" in error
+
+
+def shell(text: str) -> tuple[int, str]:
+    done = subprocess.run(["sh", "-c", text], capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stderr
+
+
+def test_closed_streams_are_sentences(db: Path) -> None:
+    program = f"{sys.executable} -m tui.cli"
+    for text, expected in ((f"traces --db {db} >&-", 1), (f"show --db {db} - <&-", 2), ("import - <&-", 2)):
+        code, error = shell(f"{program} {text}")
+        assert code == expected
+        assert one_sentence(error), error
+        assert "closed" in error
+    assert shell(f"printf '\\377\\n' | {program} show --db {db} - 2>&-")[0] == 1
+
+
+def test_import_from_standard_input(recording: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    code, error = shell(f"cat {recording} | {sys.executable} -m tui.cli import --db {path} -")
+    assert (code, error) == (0, "")
+    assert Database.read(path).ids()
+
+
+def test_a_recording_that_is_not_whole_is_exit_1(command: Command, recording: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.jsonl.gz"
+    cut.write_bytes(recording.read_bytes()[:-100])
+    code, out, error = command("import", "--db", tmp_path / "x.db", cut)
+    assert code == 1
+    assert "cut off" in error
+    assert not out.split(": ")[1].startswith("0 spans"), "what is whole is there"
 
 
 # --- the screens without a terminal ------------------------------------------------------------------
