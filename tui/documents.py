@@ -18,6 +18,7 @@ from receiver.traces.model import Body, Event, Link, Node, Oddity, Settled, Span
 from receiver.traces.phases import Phases
 
 STATUS: Final = ("unset", "ok", "error")
+LEFT_OUT: Final = ("attributes", "events", "links", "values")
 _BODIES_AT_ONCE: Final = 1_000
 
 
@@ -120,6 +121,7 @@ def span_document(node: Node, body: Body | None) -> dict[str, Any]:
         "links": [_link(link) for link in body.links] if body else None,
         "resource": _values(body.resource) if body else None,
         "scope": {"name": body.scope_name, "version": body.scope_version} if body else None,
+        "left_out": dict(zip(LEFT_OUT, body.left_out, strict=True)) if body else None,
         "source": span.source,
         "orphan": Oddity.ORPHAN in node.oddities,
         "oddities": sorted(oddity.name.lower() for oddity in node.oddities),

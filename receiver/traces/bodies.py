@@ -106,7 +106,7 @@ class Bodies:
 
     def bodies(self, spans: Sequence[Span]) -> list[Body | None]:
         """The rest of these spans, each as `body` gives it; one query for all of them."""
-        resources: dict[bytes, dict[str, Value]] = {}
+        resources: dict[bytes, tuple[dict[str, Value], _Cuts]] = {}
         scopes: dict[bytes, tuple[str, str]] = {}
         found: list[Body | None] = []
         for place in self._places(spans):
@@ -115,7 +115,9 @@ class Bodies:
                     found.append(None)
                     continue
                 if place.resource not in resources:
-                    resources[place.resource] = _attributes(ResourceMessage.FromString(place.resource).attributes)
+                    cuts = _Cuts()
+                    pairs = ResourceMessage.FromString(place.resource).attributes
+                    resources[place.resource] = (_attributes(pairs, cuts), cuts)
                 if place.scope not in scopes:
                     scope = InstrumentationScope.FromString(place.scope)
                     scopes[place.scope] = (scope.name[:MAX_VALUE], scope.version[:MAX_VALUE])
@@ -199,18 +201,32 @@ def _schema_url(url: str) -> dict[str, str]:
     return {"schemaUrl": url} if url else {}
 
 
-def _body(raw: bytes, resource: dict[str, Value], scope: tuple[str, str]) -> Body:
+class _Cuts:
+    """What the bounds left out of a span or a resource."""
+
+    __slots__ = ("attributes", "values")
+
+    def __init__(self, attributes: int = 0, values: int = 0) -> None:
+        self.attributes = attributes
+        self.values = values
+
+
+def _body(raw: bytes, of: tuple[dict[str, Value], _Cuts], scope: tuple[str, str]) -> Body:
+    resource, before = of
+    cuts = _Cuts(before.attributes, before.values)
     span = SpanMessage.FromString(raw)
     events = tuple(
-        Event(event.time_unix_nano, event.name[:MAX_VALUE], _attributes(event.attributes))
+        Event(event.time_unix_nano, event.name[:MAX_VALUE], _attributes(event.attributes, cuts))
         for event in islice(span.events, MAX_ENTRIES)
     )
     links = tuple(
-        Link(link.trace_id.hex()[:32], link.span_id.hex()[:16], _attributes(link.attributes))
+        Link(link.trace_id.hex()[:32], link.span_id.hex()[:16], _attributes(link.attributes, cuts))
         for link in islice(span.links, MAX_ENTRIES)
     )
+    attributes = _attributes(span.attributes, cuts)
+    cuts.values += len(span.status.message) > MAX_VALUE
     return Body(
-        attributes=_attributes(span.attributes),
+        attributes=attributes,
         events=events,
         links=links,
         status_message=span.status.message[:MAX_VALUE],
@@ -224,18 +240,26 @@ def _body(raw: bytes, resource: dict[str, Value], scope: tuple[str, str]) -> Bod
         ),
         trace_state=span.trace_state[:MAX_VALUE],
         flags=span.flags,
+        left_out=(cuts.attributes, len(span.events) - len(events), len(span.links) - len(links), cuts.values),
     )
 
 
-def _attributes(pairs: Iterable[Any]) -> dict[str, Value]:
-    return {pair.key[:MAX_VALUE]: _value(pair.value) for pair in islice(pairs, MAX_ENTRIES)}
+def _attributes(pairs: Any, cuts: _Cuts) -> dict[str, Value]:
+    cuts.attributes += max(0, len(pairs) - MAX_ENTRIES)
+    return {pair.key[:MAX_VALUE]: _value(pair.value, cuts) for pair in islice(pairs, MAX_ENTRIES)}
 
 
-def _value(value: Any) -> Value:
+def _value(value: Any, cuts: _Cuts) -> Value:
     if value.WhichOneof("value") == "string_value":
         text: str = value.string_value
-        return text if len(text) <= MAX_VALUE else text[:MAX_VALUE] + _CUT
-    return _Reading().value(value, MAX_DEPTH)
+        if len(text) <= MAX_VALUE:
+            return text
+        cuts.values += 1
+        return text[:MAX_VALUE] + _CUT
+    reading = _Reading()
+    found = reading.value(value, MAX_DEPTH)
+    cuts.values += reading.cut
+    return found
 
 
 class _Reading:
@@ -243,6 +267,7 @@ class _Reading:
 
     def __init__(self) -> None:
         self._left = MAX_VALUE
+        self.cut = False
 
     def value(self, value: Any, depth: int) -> Value:
         which = value.WhichOneof("value")
@@ -259,11 +284,13 @@ class _Reading:
 
     def _nested(self, content: Any, depth: int, named: bool) -> Value:
         if depth <= 0:
+            self.cut = True
             return _CUT
         items: list[Value] = []
         pairs: dict[str, Value] = {}
         for item in content.values:
             if self._left <= 0:
+                self.cut = True
                 if not named:
                     items.append(_CUT)
                 else:
@@ -282,4 +309,5 @@ class _Reading:
         self._left -= len(content)
         if len(content) <= left:
             return content
+        self.cut = True
         return content[:left] + _CUT if isinstance(content, str) else content[:left]

@@ -131,6 +131,7 @@ class Body:
     dropped: tuple[int, int, int]  # attributes, events, links dropped by the sender
     trace_state: str = ""
     flags: int = 0
+    left_out: tuple[int, int, int, int] = (0, 0, 0, 0)  # attributes, events, links and cut values that we left out
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,7 @@ def test_a_node_has_the_fields_of_the_contract() -> None:
         "links": [{"trace_id": "aa" * 16, "span_id": "bb" * 8, "attributes": {}}],
         "resource": {"service.name": "apiserver"},
         "scope": {"name": "scope", "version": "1"},
+        "left_out": {"attributes": 0, "events": 0, "links": 0, "values": 0},
         "source": "local",
         "orphan": True,
         "oddities": ["orphan", "outlives"],

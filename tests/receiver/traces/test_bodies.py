@@ -190,7 +190,9 @@ def test_values_are_bounded_in_length_and_depth() -> None:
     named = span.attributes.add(key="named").value.kvlist_value
     for number in range(MAX_VALUE):
         named.values.add(key=f"key {number}").value.int_value = number
-    attributes = Store([made.SerializeToString()]).body().attributes
+    body = Store([made.SerializeToString()]).body()
+    attributes = body.attributes
+    assert body.left_out == (0, 0, 0, 5)
     assert attributes["long"] == "x" * MAX_VALUE + "…"
     assert attributes["bytes"] == b"x" * MAX_VALUE
     depth, inner = 0, attributes["deep"]
@@ -213,6 +215,7 @@ def test_a_hundred_thousand_events_are_counted_and_not_all_decoded() -> None:
     body = Store([made.SerializeToString()]).body()
     assert len(body.events) == MAX_ENTRIES
     assert body.dropped == (0, 100_005 - MAX_ENTRIES, 0)
+    assert body.left_out == (0, 100_000 - MAX_ENTRIES, 0, 0)
 
 
 def test_a_request_that_was_stored_and_cannot_be_parsed_shows_no_body() -> None:
