@@ -58,7 +58,11 @@ def test_the_filter_chain_is_one_line_and_the_work_stands_beside_it() -> None:
     chain = next(iter(lines.chains))
     create = line_of(lines, "Create")
     assert lines.parent[create] == lines.parent[chain] == 1
-    assert lines.shown_ns[chain] == sum(node.self_ns for node in lines.chains[chain])
+    # What the last filter has left after the handler began is the handler's.
+    *filters, last = lines.chains[chain]
+    lead = last.children[0].span.start - last.span.start
+    assert lines.shown_ns[chain] == sum(node.self_ns for node in filters) + lead
+    assert 0 < lead < last.self_ns
     assert lines.start[chain] == lines.chains[chain][0].span.start
     assert lines.end[chain] == lines.nodes[create].span.start  # until it let the request through
     assert [lines.shown_ns[i] for i in range(chain + 1, chain + 5)] == [n.self_ns for n in lines.chains[chain]]

@@ -114,7 +114,7 @@ EIGHTY = """\
 ─ Spans ───────────────────────────────────────── 0 ────── 1 s ───── 2 s ───────
  ▾ authentication                   api    2.53 s ├───────────────────────┤
 ▌  ▾ POST …/{:namespace}/pods       api    2.53 s ├───────────────────────┤
-     ▸ filters ×4  own time         api   0.29 ms ▏
+     ▸ filters ×4  own time         api   0.28 ms ▏
      ▾ Create                       api    2.53 s ├───────────────────────┤
        ▾ mutating  label-injector   api    1.51 s ██████████████▉
          ▾ HTTP POST  127.0.0.1:94… api    1.51 s ██████████████▉

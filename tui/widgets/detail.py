@@ -21,7 +21,7 @@ from receiver.traces.semantics import ALIASES
 from tui.glyphs import Glyphs
 from tui.terminal_text import count, date_and_clock, duration, fit, offset, printable, width_of, wrap
 from tui.widgets.line import LineWidget, Part, strip
-from tui.widgets.outline import CHAIN, Outline, oddity_text
+from tui.widgets.outline import CHAIN, Outline, filter_time, oddity_text
 
 MOST_ATTRIBUTES: Final = 200
 MOST_EVENTS: Final = 200
@@ -121,7 +121,7 @@ def describe(
 
 def _describe_chain(lines: Outline, line: int) -> Description:
     chain = lines.chains[line]
-    rows = [Row(duration(member.self_ns), member.span.name, right=True) for member in chain]
+    rows = [Row(duration(filter_time(lines.trace, member)), member.span.name, right=True) for member in chain]
     note = "Own time of each: without the filters and the work that it lets through."
     title = f"filters of the API server, {duration(lines.shown_ns[line])}"
     return Description(title, [Block("", rows), Block("", [Row("", note, DIM)])])

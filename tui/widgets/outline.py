@@ -196,14 +196,15 @@ def outline(trace: Trace) -> Outline:
             line_of.setdefault(span.span_id, line)
             push(node.children, level + 1, line)
             continue
-        total = sum(member.self_ns for member in chain)
+        own = [filter_time(trace, member) for member in chain]
+        total = sum(own)
         line = add(node, level, above, colour, flag | CHAIN, span.start, _chain_end(chain), total)
         chains[line] = chain
         for at, member in enumerate(chain):
             inner = member.span
             stop = chain[at + 1].span.start if at + 1 < len(chain) else _chain_end(chain)
             stop = min(max(stop, inner.start), max(inner.end, inner.start))
-            below = add(member, level + 1, line, colour, FILTER, inner.start, stop, member.self_ns)
+            below = add(member, level + 1, line, colour, FILTER, inner.start, stop, own[at])
             line_of.setdefault(inner.span_id, below)
 
     size = array("i", [1]) * len(nodes)
@@ -359,7 +360,14 @@ def oddity_words(lines: Outline, line: int) -> str:
     if not odd:
         return ""
     span = node.span
-    for oddity in (Oddity.ZERO_TIME, Oddity.BACKWARDS, Oddity.DUPLICATE, Oddity.CYCLE, Oddity.SELF_PARENT):
+    for oddity in (
+        Oddity.ZERO_TIME,
+        Oddity.FAR_TIME,
+        Oddity.BACKWARDS,
+        Oddity.DUPLICATE,
+        Oddity.CYCLE,
+        Oddity.SELF_PARENT,
+    ):
         if oddity in odd:
             return str(oddity.value)
     if Oddity.ORPHAN in odd:
@@ -407,6 +415,15 @@ def fold_to(lines: Outline, level: int) -> set[int]:
     """Lines to fold so that nothing deeper than `level` shows; filter chains stay folded."""
     depth, size = lines.depth, lines.size
     return {i for i in range(len(depth)) if size[i] > 1 and (depth[i] >= level or lines.flags[i] & CHAIN)}
+
+
+def filter_time(trace: Trace, node: Node) -> int:
+    """Nanoseconds that a filter took itself. What `authorization` has left after the handler's first span, and all of
+    it where the handler has none (a watch until 1.35 has not), is the handler's, but for a refused request."""
+    if node.span.name != "authorization" or (trace.request is not None and trace.request.code == 403):
+        return node.self_ns
+    first = next((child.span.start for child in node.children if child.span.start), None)
+    return 0 if first is None else max(0, min(node.self_ns, first - node.span.start))
 
 
 def nearest(shown: Sequence[int], line: int) -> int:

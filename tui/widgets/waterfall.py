@@ -53,7 +53,14 @@ _SHORTEST_WINDOW: Final = 1_000
 """Nanoseconds of the axis at the deepest zoom."""
 _LEAST: Final = 8
 """Cells of a note that is cut."""
-_MARKED: Final = (Oddity.ZERO_TIME, Oddity.BACKWARDS, Oddity.DUPLICATE, Oddity.CYCLE, Oddity.SELF_PARENT)
+_MARKED: Final = (
+    Oddity.ZERO_TIME,
+    Oddity.FAR_TIME,
+    Oddity.BACKWARDS,
+    Oddity.DUPLICATE,
+    Oddity.CYCLE,
+    Oddity.SELF_PARENT,
+)
 
 
 @dataclass(frozen=True, slots=True)
