@@ -371,7 +371,7 @@ class TraceApp(App[int]):
         right behind one that closes a screen are gone with its widgets.
         """
         if isinstance(event, events.Key) and not event.is_forwarded:
-            if not self._screen_stack:
+            if self.return_code is not None:
                 return  # pressed while the app ends
             at_a_line = isinstance(self.focused, Input)
             if self._front is not None and not at_a_line and await self._check_bindings(event.key):
