@@ -367,7 +367,7 @@ def test_a_place_that_we_may_not_look_into_is_one_sentence(
     def is_dir(path: Path, **_: Any) -> bool:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "is_dir", is_dir)  # what others than root get of /root/x
+    monkeypatch.setattr(Path, "is_dir", is_dir)  # what others than root get of another user's home
     assert main(["--db", str(private / "x" / "spans.db"), "--listen", "127.0.0.1:0"]) == 1
     (sentence,) = capfd.readouterr().err.splitlines()
     assert "Permission denied" in sentence
