@@ -642,7 +642,7 @@ def test_a_full_disk_under_the_output_is_a_sentence(db: Path) -> None:
 
 
 def test_following_prints_what_is_there_then_what_comes_and_ends_by_ctrl_c(
-    command: Command, recording: Path, tmp_path: Path
+    command: Command, recording: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     lines = gzip.decompress(recording.read_bytes()).splitlines(keepends=True)
     half, rest = tmp_path / "half.jsonl", tmp_path / "rest.jsonl"
@@ -656,6 +656,7 @@ def test_following_prints_what_is_there_then_what_comes_and_ends_by_ctrl_c(
         "traces", "--json", "--follow", "--db", path,
         start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
+    request.addfinalizer(process.kill)
     assert process.stdout is not None
     assert process.stderr is not None
     first = [json.loads(process.stdout.readline()) for _ in before]
