@@ -65,7 +65,7 @@ def test_the_filter_chain_is_one_line_and_the_work_stands_beside_it() -> None:
     assert 0 < lead < last.self_ns
     assert lines.start[chain] == lines.chains[chain][0].span.start
     assert lines.end[chain] == lines.nodes[create].span.start  # until it let the request through
-    assert [lines.shown_ns[i] for i in range(chain + 1, chain + 5)] == [n.self_ns for n in lines.chains[chain]]
+    assert [lines.shown_ns[i] for i in range(chain + 1, chain + 5)] == [*(node.self_ns for node in filters), lead]
 
 
 @pytest.mark.parametrize(
