@@ -125,6 +125,14 @@ def test_columns_fill_the_width_and_no_more(width: int) -> None:
     assert columns.duration >= 8
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 110, 120, 129, 130, 131, 140, 150, 170, 200])
+async def test_no_row_is_cut_at_its_end(drive: Open, width: int) -> None:
+    async with drive((width, 40)) as d:
+        rows = [line for line in d.lines[3:-2] if re.search(r"\d m?s", line)]
+        assert len(rows) > 20
+        assert not [row for row in rows if row.endswith("…") and row.rstrip("…")[-1:] == " "]
+
+
 @pytest.mark.parametrize("size", [(60, 15), (80, 24), (150, 40), (200, 60), (20, 5), (5, 2)])
 async def test_every_size_draws(drive: Open, size: tuple[int, int]) -> None:
     async with drive(size) as d:

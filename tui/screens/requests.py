@@ -55,18 +55,14 @@ def layout(width: int) -> Layout:
     verb = 6 if width < 110 else 7
     resource = 10 if width < 72 else 13 if width < 110 else 18 if width < 140 else 20 if width < 170 else 24
     client = 0 if width < 92 else 15 if width < 130 else 19 if width < 170 else 26
-    spans = 7 if width >= 120 else 0
-    what = 0 if width < 110 else -1
+    spans = 7 if width >= 130 else 0
     code, duration = (6, 9) if width >= 72 else (5, 8)
     fixed = [time, verb, resource, client, code, duration, spans]
-    used = 1 + sum(column + gap for column in fixed if column)
-    left = max(0, width - used - 1)
-    if what:
-        left -= gap
+    left = max(0, width - 2 - sum(column + gap for column in fixed if column))
+    name, what = left, 0
+    if left >= 40:  # room for a name and for a few words
         name = min(max(22, left // 2), 60)
-        what = max(0, left - name)
-    else:
-        name = left
+        what = left - name - gap
     return Layout(time, verb, resource, max(4, name), client, code, duration, spans, what, gap)
 
 
@@ -175,7 +171,7 @@ class RequestLines:
         parts.append((took + (gap if columns.spans or columns.what else ""), p.title if slow else p.base))
         if columns.spans:
             parts.append((fit(count(row.spans), columns.spans - 2, right=True), p.dim))
-            parts.append((" " + self._state(row) + gap, p.dim))
+            parts.append((" " + self._state(row) + (gap if columns.what else ""), p.dim))
         if columns.what:
             parts += self._what(row, columns.what)
         return parts
@@ -338,7 +334,7 @@ class RequestsScreen(FrameScreen):
             parts.append((f"  {rising if view.reverse else falling}", p.dim))
         right: list[Part] = []
         table = self.table
-        if not table.following:
+        if not table.following and len(table.source):
             newer = table.newer
             if newer:
                 right.append((f"{g.up} {count(newer)} new  ", p.warning))
