@@ -74,7 +74,8 @@ class HelpScreen(FrameScreen):
     def on_mount(self) -> None:
         """Textual's event."""
         super().on_mount()
-        self.query_one(Sheet).focus()
+        for sheet in self.query(Sheet):  # none when the app ends while the screen opens
+            sheet.focus()
 
     def update(self, snapshot: Snapshot) -> None:
         """Nothing here changes by itself."""
