@@ -149,9 +149,9 @@ def match(a_instance: Array, a_start: Array, a_end: Array, r_instance: Array, r_
     flat_a, flat_r, flat_cost = flat_a[keep], flat_r[keep], flat_cost[keep]
     by = np.lexsort((flat_cost, flat_r))
     flat_a, flat_r, flat_cost = flat_a[by], flat_r[by], flat_cost[by]
-    first = (
-        np.flatnonzero(np.concatenate(([True], flat_r[1:] != flat_r[:-1]))) if len(flat_r) else np.empty(0, np.int64)
-    )
+    if not len(flat_r):
+        return nothing
+    first: Array = np.flatnonzero(np.concatenate(([True], flat_r[1:] != flat_r[:-1])))
     second = np.full(len(r_start), np.inf)
     follow = first[first + 1 < len(flat_r)]
     follow = follow[flat_r[follow + 1] == flat_r[follow]]
