@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -27,7 +28,7 @@ from tui.keys import BY_ID, check_keymap, key_name, taken_twice
 from tui.screens.frame import FrameScreen
 from tui.screens.requests import RequestsScreen
 from tui.terminal_text import printable, use_ascii
-from tui.theming import DEFAULT, FALLBACK, PLAIN, Palette, built_in, load_themes, palette
+from tui.theming import DEFAULT, FALLBACK, PLAIN, PLAIN_LIGHT, Palette, adopted, built_in, load_themes, palette
 
 TICK: Final = 0.1
 """Seconds between two looks at the feed."""
@@ -76,6 +77,7 @@ class TraceApp(App[int]):
     """k8s-trace-tui in a terminal."""
 
     ENABLE_COMMAND_PALETTE = False
+    _own_themes: Sequence[str] = ()
     BINDINGS: ClassVar[list[BindingType]] = [Binding(BY_ID["app.quit"].keys, "quit", id="app.quit", show=False)]
     CSS = """
     Toast { background: $panel; color: $foreground; }
@@ -123,14 +125,16 @@ class TraceApp(App[int]):
         self._left_out = 0
         self._history: list[Place] = [("requests", "")]
         self._at = 0
-        self._own_themes: list[str] = []
         self._load_themes([built_in(), *theme_directories])
         self._set_keymap()
 
     # -- looks ------------------------------------------------------------------------------------------
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Textual's hook: our variables exist in its own themes too."""
-        return dict(FALLBACK)
+        """Textual's hook: our variables exist in its own themes too, in colours that are seen on their ground."""
+        theme = self.current_theme
+        if not self._own_themes or theme.ansi or theme.name in self._own_themes:
+            return dict(FALLBACK)
+        return {**FALLBACK, **adopted(theme)}
 
     @property
     def palette(self) -> Palette:
@@ -150,6 +154,9 @@ class TraceApp(App[int]):
         self._problems += [str(problem) for problem in problems]
         for theme in themes.values():
             self.register_theme(theme)
+        for name, ours in (("ansi-dark", PLAIN), ("ansi-light", PLAIN_LIGHT)):
+            if ours in themes:  # Textual's have colours that the usual palettes do not show on such a ground
+                self.register_theme(replace(themes[ours], name=name))
         self._own_themes = list(themes)
         wanted = self.settings.theme
         if wanted and wanted not in self.available_themes:

@@ -19,11 +19,14 @@ from textual.color import Color, ColorParseError
 from textual.theme import BUILTIN_THEMES, Theme
 
 from receiver.traces.model import Component
+from tui.contrast import derived
 
 DEFAULT: Final = "dark"
 """The theme that is used where none is named."""
 PLAIN: Final = "sixteen"
 """The theme for terminals with 16 colours."""
+PLAIN_LIGHT: Final = "sixteen-light"
+"""The same for those with a light ground; nobody can ask a terminal with 16 colours which it has."""
 MAX_FILE: Final = 64 << 10
 
 COMPONENT_VARIABLES: Final = tuple(f"component-{component.value}" for component in Component)
@@ -175,7 +178,8 @@ def check_theme(content: object) -> Theme:
             raise ThemeError(f"variables.{key}", "is missing")
     if values.get("ansi"):
         # Textual's own style sheets name some variables that it makes up for colours, but not for these themes.
-        checked = {**BUILTIN_THEMES["ansi-dark"].variables, **checked}
+        like = "ansi-dark" if values.get("dark", True) else "ansi-light"
+        checked = {**BUILTIN_THEMES[like].variables, **checked}
     theme = Theme(name=name, variables=checked, **values)
     try:
         theme.to_color_system().generate()
@@ -278,7 +282,7 @@ def palette(variables: Mapping[str, str], *, ansi: bool = False, colours: bool =
         dim=on_background("state-dim", dim=ansi or None),  # the one way to be dim on light and dark terminals
         title=on_background("foreground", bold=True),
         rule=on_background("rule"),
-        key=on_background("primary", bold=True),
+        key=Style(color=rich("key", "primary"), bgcolor=background, bold=True),
         header=on_background("state-dim", bold=True, dim=ansi or None),
         error=on_background("state-error", bold=True),
         warning=on_background("state-warning"),
@@ -311,4 +315,20 @@ FALLBACK: Final[Mapping[str, str]] = {
     "cursor-foreground": "#ffffff",
     "rule": "#39424d",
 }
-"""For Textual's own themes, which know nothing of our variables; so that a CSS variable is never undefined."""
+"""For any theme that knows nothing of our variables, so that a CSS variable is never undefined; and the hues that a
+dark theme of Textual's own is given."""
+
+LIGHT_HUES: Final[Mapping[str, str]] = {
+    "component-apiserver": "#1f5fa8",
+    "component-etcd": "#0b7261",
+    "component-webhook": "#8a3fb0",
+    "component-kubelet": "#5a6b12",
+    "component-runtime": "#a1501a",
+    "component-other": "#5b6472",
+}
+"""Those that a light one is given."""
+
+
+def adopted(theme: Theme) -> dict[str, str]:
+    """Our variables for a theme of Textual's own that uses true colours."""
+    return derived(theme.to_color_system().generate(), FALLBACK if theme.dark else {**FALLBACK, **LIGHT_HUES})

@@ -11,12 +11,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.style import Style
+from textual.color import Color
 from textual.theme import BUILTIN_THEMES
 
 from receiver.traces.model import Component
 from tests.tui.still_feed import StillFeed
 from tui.app import TraceApp
 from tui.config import Settings
+from tui.contrast import READABLE, SEEN, contrast, legible
 from tui.theming import (
     FALLBACK,
     MAX_FILE,
@@ -42,7 +44,7 @@ def changed(**keys: Any) -> dict[str, Any]:
 def test_the_built_in_themes_are_right() -> None:
     themes, problems = load_themes([built_in()])
     assert problems == []
-    assert {"dark", "light", "sixteen"} <= set(themes)
+    assert {"dark", "light", "sixteen", "sixteen-light"} <= set(themes)
     assert not themes["light"].dark
     assert themes["sixteen"].ansi
     for theme in themes.values():
@@ -150,6 +152,97 @@ async def test_a_theme_that_sets_every_colour_can_be_applied() -> None:
         app.run_command("theme nothing")
         await pilot.pause()
         assert app.theme == app.theme_names[-1]
+
+
+# --- what is seen on what -----------------------------------------------------------------------------
+TOLD = [name for name in REQUIRED if name.startswith(("component-", "state-"))]
+NAMES = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"]
+PALETTES = {  # the sixteen colours, bright ones last, and a dark ground that goes with them
+    "xterm": (
+        "000000 cd0000 00cd00 cdcd00 0000ee cd00cd 00cdcd e5e5e5"
+        " 7f7f7f ff0000 00ff00 ffff00 5c5cff ff00ff 00ffff ffffff",
+        "000000",
+    ),
+    "Linux console": (
+        "000000 aa0000 00aa00 aa5500 0000aa aa00aa 00aaaa aaaaaa"
+        " 555555 ff5555 55ff55 ffff55 5555ff ff55ff 55ffff ffffff",
+        "000000",
+    ),
+    "Windows Terminal": (
+        "0c0c0c c50f1f 13a10e c19c00 0037da 881798 3a96dd cccccc"
+        " 767676 e74856 16c60c f9f1a5 3b78ff b4009e 61d6d6 f2f2f2",
+        "0c0c0c",
+    ),
+    "Tango": (
+        "2e3436 cc0000 4e9a06 c4a000 3465a4 75507b 06989a d3d7cf"
+        " 555753 ef2929 8ae234 fce94f 729fcf ad7fa8 34e2e2 eeeeec",
+        "300a24",
+    ),
+    "macOS": (
+        "000000 c23621 25bc24 adad27 492ee1 d338d3 33bbc8 cbcccd"
+        " 818383 fc391f 31e722 eaec23 5833ff f935f8 14f0f0 e9ebeb",
+        "000000",
+    ),
+}
+
+
+def test_the_ratio_is_that_of_wcag() -> None:
+    black, white, grey = Color.parse("#000000"), Color.parse("#ffffff"), Color.parse("#767676")
+    assert contrast(black, white) == contrast(white, black) == pytest.approx(21)
+    assert contrast(grey, white) == pytest.approx(4.54, abs=0.01)  # the usual example of a grey that just passes AA
+    assert contrast(white, white) == 1
+
+
+@given(*[st.tuples(*[st.integers(0, 255)] * 3)] * 2)
+def test_a_colour_is_made_legible_on_any_ground(colour: tuple[int, int, int], ground: tuple[int, int, int]) -> None:
+    below = Color(*ground)
+    made = legible(Color(*colour), (below, READABLE))
+    assert contrast(made, below) >= READABLE
+    if contrast(Color(*colour), below) >= READABLE:
+        assert made == Color(*colour), "what is seen stays as it is"
+
+
+def test_every_theme_that_is_offered_is_seen_on_its_ground_and_on_its_cursor_line() -> None:
+    app = TraceApp(StillFeed())
+    looked_at = 0
+    for name in app.theme_names:
+        app.theme = name
+        if app.current_theme.ansi:
+            continue
+        variables = {key: Color.parse(value) for key, value in app.get_css_variables().items() if key in EVERYWHERE}
+        ground, cursor = variables["background"], variables["cursor-background"]
+        for told in TOLD:
+            assert contrast(variables[told], ground) >= SEEN, (name, told)
+            if told != "state-dim":  # takes the cursor's colour there
+                assert contrast(variables[told], cursor) >= SEEN, (name, told, "on the cursor line")
+        assert contrast(variables.get("key", variables["primary"]), ground) >= SEEN, name
+        assert contrast(variables["foreground"], ground) >= READABLE - 0.1, name
+        assert contrast(variables["cursor-foreground"], cursor) >= READABLE, name
+        assert contrast(cursor, ground) >= 1.35, (name, "the cursor line itself")
+        looked_at += 1
+    assert looked_at >= 20
+
+
+EVERYWHERE = {*REQUIRED, "background", "foreground", "primary", "key"}
+
+
+@pytest.mark.parametrize("terminal", PALETTES)
+@pytest.mark.parametrize("name", ["sixteen", "sixteen-light", "ansi-dark", "ansi-light"])
+def test_sixteen_colours_are_seen_in_the_usual_terminals(name: str, terminal: str) -> None:
+    colours, dark = PALETTES[terminal]
+    app = TraceApp(StillFeed())
+    app.theme = name
+    theme = app.current_theme
+    names = [f"ansi_{bright}{one}" for bright in ("", "bright_") for one in NAMES]
+    known = {one: Color.parse(f"#{colour}") for one, colour in zip(names, colours.split(), strict=True)}
+    ground = Color.parse(f"#{dark}" if theme.dark else "#ffffff")
+    known["ansi_default"] = known["ansi_white" if theme.dark else "ansi_black"]
+    for told in TOLD:
+        assert contrast(known[theme.variables[told]], ground) >= SEEN, (told, theme.variables[told])
+    assert contrast(known[theme.primary], ground) >= SEEN
+    cursor = known[theme.variables["cursor-background"]]
+    assert contrast(known[theme.variables["cursor-foreground"]], cursor) >= SEEN
+    assert contrast(cursor, ground) >= SEEN
 
 
 async def test_broken_themes_and_settings_are_toasts_and_the_app_goes_on(tmp_path: Path) -> None:
