@@ -29,6 +29,7 @@ from tui.screens.frame import FrameScreen
 from tui.screens.requests import RequestsScreen
 from tui.terminal_text import printable, use_ascii
 from tui.theming import DEFAULT, FALLBACK, PLAIN, PLAIN_LIGHT, Palette, adopted, built_in, load_themes, palette
+from tui.toasts import Toast, Toasts
 
 TICK: Final = 0.1
 """Seconds between two looks at the feed."""
@@ -79,13 +80,6 @@ class TraceApp(App[int]):
     ENABLE_COMMAND_PALETTE = False
     _own_themes: Sequence[str] = ()
     BINDINGS: ClassVar[list[BindingType]] = [Binding(BY_ID["app.quit"].keys, "quit", id="app.quit", show=False)]
-    CSS = """
-    Toast { background: $panel; color: $foreground; }
-    Toast.-error { border-left: outer $state-error; }
-    Toast.-warning { border-left: outer $state-warning; }
-    Toast.-information { border-left: outer $state-ok; }
-    .-ascii Toast { border-left: ascii $state-warning; }
-    """
 
     def __init__(
         self,
@@ -102,7 +96,7 @@ class TraceApp(App[int]):
             feed: where data comes from; started and stopped by the app.
             settings: of the configuration file and the command line.
             title: the cluster, context or file name.
-            problems: what was wrong in the configuration; shown as toasts.
+            problems: what was wrong in the configuration; shown as toasts, and on the Receiver screen.
             theme_directories: more places with themes, besides the built-in ones.
             glyphs: None takes the set that the terminal can show.
         """
@@ -121,6 +115,8 @@ class TraceApp(App[int]):
         self.animation_level = "none"
         self.requests = RequestsScreen()
         self.commands = Commands(self)
+        self.toasts = Toasts()
+        self._told_on: FrameScreen | None = None
         self._problems = list(problems)
         self._left_out = 0
         self._history: list[Place] = [("requests", "")]
@@ -160,7 +156,7 @@ class TraceApp(App[int]):
         self._own_themes = list(themes)
         wanted = self.settings.theme
         if wanted and wanted not in self.available_themes:
-            self._problems.append(f"There is no theme {wanted!r}: one of {', '.join(self.theme_names)}.")
+            self._problems.append(f"There is no theme {wanted[:40]!r}: Tab behind :theme goes through those there are.")
             wanted = ""
         for name in (wanted, PLAIN if few_colours(os.environ) else DEFAULT, DEFAULT):
             if name and name in self.available_themes:
@@ -174,7 +170,7 @@ class TraceApp(App[int]):
             CommandError: there is no such theme.
         """
         if name not in self.available_themes:
-            raise CommandError(f"There is no theme {name[:40]!r}: one of {', '.join(self.theme_names)}.")
+            raise CommandError(f"There is no theme {name[:40]!r}: Tab behind :theme goes through those there are.")
         self.theme = name
 
     def set_utc(self, on: bool | None) -> None:
@@ -222,8 +218,7 @@ class TraceApp(App[int]):
         self.set_class(self.glyphs.ascii, "-ascii")
         self.theme_changed_signal.subscribe(self, self._on_theme)
         self.set_interval(TICK, self._tick)
-        for problem in self._problems:
-            self.say(problem, wrong=True)
+        self.toasts.line_up(Toast(printable(problem, 400), wrong=True) for problem in self._problems)
 
     def on_ready(self) -> None:
         """Textual's event, after the first frame: now there is time to read, and to load what the first key needs."""
@@ -259,6 +254,16 @@ class TraceApp(App[int]):
         self._left_out = 0
         if (screen := self._front) is not None:
             screen.tick()
+            self._show_toast(screen)
+
+    def _show_toast(self, screen: FrameScreen) -> None:
+        toast = self.toasts.current
+        if toast is not None and screen is not self._told_on:
+            if self._told_on is not None and not toast.wrong:
+                self.toasts.dismiss()  # it was about the view that was left
+                toast = None
+            self._told_on = screen
+        screen.show_toast(toast)
 
     # -- the way from view to view ------------------------------------------------------------------------
     def go(self, name: str, trace_id: str = "", *, remember: bool = True, **more: Any) -> None:
@@ -410,8 +415,16 @@ class TraceApp(App[int]):
 
     # -- for screens ------------------------------------------------------------------------------------
     def say(self, sentence: str, *, wrong: bool = False) -> None:
-        """A toast."""
-        self.notify(printable(sentence, 400), severity="warning" if wrong else "information", timeout=8, markup=False)
+        """A toast: `wrong` where something could not be done."""
+        self.toasts.say(Toast(printable(sentence, 400), wrong))
+        self._told_on = self._front
+        if self._told_on is not None:
+            self._told_on.show_toast(self.toasts.current)
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """What was wrong in the configuration and the themes at the start."""
+        return self._problems
 
     def copy(self, text: str, what: str) -> None:
         """Text to the operator's clipboard, and a toast that says so."""

@@ -59,7 +59,7 @@ class Driven:
 
     @property
     def toasts(self) -> list[str]:
-        return [note.message for note in self.app._notifications]
+        return [toast.text for toast in self.app.toasts.told]
 
     @property
     def count(self) -> int:

@@ -251,8 +251,15 @@ async def test_broken_themes_and_settings_are_toasts_and_the_app_goes_on(tmp_pat
     app = TraceApp(StillFeed(), settings, theme_directories=[tmp_path], problems=["Settings file x is odd."])
     async with app.run_test(size=(80, 24), notifications=True) as pilot:
         await pilot.pause()
-        said = [note.message for note in app._notifications]
-        assert any("Settings file x is odd." in message for message in said)
+        said: list[str] = []
+        while (toast := app.toasts.current) is not None:  # one after the other
+            said.append(toast.text)
+            app._tick()
+            await pilot.pause()
+            assert toast.text[:60] in "\n".join(strip.text for strip in app.screen._compositor.render_strips())
+            app.toasts.dismiss()
+        assert "Settings file x is odd." in said[0]
+        assert len(said) == 4
         assert any("bad.yaml, key error" in message for message in said)
         assert any("no theme 'none-such'" in message for message in said)
         assert any("'requests.fliter'" in message for message in said)

@@ -20,7 +20,8 @@ from tui.theming import Palette
 from tui.widgets.keyline import KeyLine, live_keys
 from tui.widgets.line import OneLine, Part, Rule, blank_lines
 from tui.widgets.prompt import Complete, Prompt
-from tui.widgets.status import Banner, StatusLine
+from tui.toasts import Toast
+from tui.widgets.status import Banner, StatusLine, ToastLine
 
 if TYPE_CHECKING:
     from tui.app import TraceApp
@@ -38,6 +39,7 @@ class FrameScreen(Screen[None]):
     """Name of the view, as the command line calls it."""
     _focus_before: Widget | None = None
     _live_before: Sequence[ActiveBinding] = ()
+    _has_hint = True
 
     def compose(self) -> ComposeResult:
         """Textual's."""
@@ -46,6 +48,7 @@ class FrameScreen(Screen[None]):
         yield Rule(id="title")
         yield from self.body()
         yield OneLine(id="hint")
+        yield ToastLine()
         yield Prompt()
         yield KeyLine()
 
@@ -110,6 +113,7 @@ class FrameScreen(Screen[None]):
     # -- the frame's own life ---------------------------------------------------------------------------
     def on_mount(self) -> None:
         """Textual's event."""
+        self._has_hint = self.query_one("#hint", OneLine).display
         self.bindings_updated_signal.subscribe(self, self._on_bindings)
 
     def on_screen_resume(self) -> None:
@@ -153,7 +157,27 @@ class FrameScreen(Screen[None]):
         for line in self.query(OneLine):
             line.refresh()
 
-    # -- the prompt -------------------------------------------------------------------------------------
+    # -- what is told, and asked ------------------------------------------------------------------------
+    def show_toast(self, toast: Toast | None) -> None:
+        """Put a toast above the keys, or take it away; where the hint is, so that nothing else moves for one line."""
+        if not self.is_mounted or not self.query(KeyLine):
+            return
+        lines = self.query(ToastLine)
+        if lines:
+            lines.first().show(toast)
+        elif toast is not None:  # a screen that composes itself in another way
+            line = ToastLine()
+            line.show(toast)
+            self.mount(line, before=self.prompt)
+        self._place_hint()
+
+    def _place_hint(self) -> None:
+        """The hint is there while nothing else takes its line."""
+        taken = self.prompt.is_open or any(line.sentence for line in self.query(ToastLine))
+        hint = self.query_one("#hint", OneLine)
+        if hint.display != (self._has_hint and not taken):
+            hint.display = self._has_hint and not taken
+
     @property
     def prompt(self) -> Prompt:
         """The line where a command or a filter is written."""
@@ -162,8 +186,9 @@ class FrameScreen(Screen[None]):
     def open_prompt(self, mark: str, text: str = "", complete: Complete | None = None) -> None:
         """Ask for a command (":") or a filter ("/")."""
         self._focus_before, self._live_before = self.focused, self.live_bindings()
-        self.query_one("#hint", OneLine).display = False
+        self.trace_app.toasts.dismiss()  # who goes on has seen it
         self.prompt.ask(mark, text, complete)
+        self.show_toast(None)
         self.prompt_says("")
 
     def prompt_says(self, sentence: str, *, wrong: bool = False) -> None:
@@ -173,7 +198,7 @@ class FrameScreen(Screen[None]):
         self.query_one(KeyLine).instead(((f"   {mark}{printable(sentence)}", style),))
 
     def _prompt_closed(self) -> None:
-        self.query_one("#hint", OneLine).display = True
+        self._place_hint()
         self.query_one(KeyLine).instead(())
         before = self._focus_before
         if before is not None and before.is_attached:

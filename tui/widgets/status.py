@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.style import Style
 from textual.strip import Strip
 
 from tui.feed import Snapshot
-from tui.terminal_text import count, printable, size, width_of, wrap
+from tui.terminal_text import count, fit, printable, size, width_of, wrap
+from tui.toasts import Toast
 from tui.widgets.line import LineWidget, OneLine, Part, strip
 
-_MOST_LINES = 3
+_FEWEST_LINES = 4
+"""Lines that a sentence may take on a small screen; on larger ones a sixth."""
 
 
 class StatusLine(OneLine):
@@ -93,39 +96,45 @@ def _number(status: dict[str, Any], key: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-class Banner(LineWidget):
-    """A problem in one sentence; takes no room while there is none."""
+class _Sentence(LineWidget):
+    """A sentence on as many lines as it takes; no room at all while there is none."""
 
     DEFAULT_CSS = """
-    Banner { height: 1; width: 100%; display: none; }
+    _Sentence { height: 1; width: 100%; display: none; }
     """
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
-        self._sentence = ""
+        self._text = ""
 
     @property
     def sentence(self) -> str:
         """What it says."""
-        return self._sentence
+        return self._text
 
-    def say(self, sentence: str) -> None:
-        """Show a sentence, or go away for ""."""
-        if sentence != self._sentence:
-            self._sentence = sentence
-            self.display = bool(sentence)
-            self._fit()
-            self.refresh()
+    def looks(self) -> tuple[str, Style]:
+        """The mark before it ("" for none) and its style."""
+        raise NotImplementedError
+
+    def _put(self, text: str) -> None:
+        self._text = text
+        self.display = bool(text)
+        self._fit()
+        self.refresh()
 
     def on_resize(self) -> None:
         """Textual's event: other line breaks."""
         self._fit()
 
     def _lines(self, width: int) -> list[str]:
-        return wrap_words(f"{self.glyphs.failed} {printable(self._sentence)}", max(10, width - 2), _MOST_LINES)
+        mark = self.looks()[0]
+        most = max(_FEWEST_LINES, self.app.size.height // 6)
+        return wrap_words(
+            f"{mark} {printable(self._text)}" if mark else printable(self._text), max(10, width - 2), most
+        )
 
     def _fit(self) -> None:
-        if self._sentence:
+        if self._text:
             lines = len(self._lines(self.size.width or self.app.size.width))
             if self.styles.height is None or self.styles.height.value != lines:
                 self.styles.height = lines
@@ -134,7 +143,40 @@ class Banner(LineWidget):
         """A line of it."""
         lines = self._lines(width)
         text = lines[y] if y < len(lines) else ""
-        return strip([(f" {text}", self.palette.error)], width, self.palette.base)
+        return strip([(f" {text}", self.looks()[1])], width, self.palette.base)
+
+
+class Banner(_Sentence):
+    """A problem, on top of every screen for as long as there is one."""
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence, or go away for ""."""
+        if sentence != self._text:
+            self._put(sentence)
+
+    def looks(self) -> tuple[str, Style]:
+        """Nothing on the screen is more important."""
+        return self.glyphs.failed, self.palette.error
+
+
+class ToastLine(_Sentence):
+    """What was just done or could not be, above the keys: it takes the place of the hint, and covers nothing."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self._toast: Toast | None = None
+
+    def show(self, toast: Toast | None) -> None:
+        """Show one, or go away for None."""
+        if toast != self._toast:
+            self._toast = toast
+            self._put(toast.text if toast is not None else "")
+
+    def looks(self) -> tuple[str, Style]:
+        """What went wrong is marked."""
+        if self._toast is not None and self._toast.wrong:
+            return self.glyphs.suspicious, self.palette.warning
+        return "", self.palette.title
 
 
 def wrap_words(text: str, width: int, most: int) -> list[str]:
@@ -148,6 +190,7 @@ def wrap_words(text: str, width: int, most: int) -> list[str]:
         else:
             line = f"{line} {word}" if line else word
     lines.append(line)
-    if len(lines) > most:
-        lines = [*lines[: most - 1], " ".join(part.strip() for part in lines[most - 1 :])]
-    return [piece for line in lines for piece in wrap(line, width, most)[0]][:most]
+    pieces = [piece for line in lines for piece in wrap(line, width, most)[0]]
+    if len(pieces) > most:
+        pieces[most - 1] = fit(" ".join(piece.strip() for piece in pieces[most - 1 :]), width)
+    return pieces[:most]
