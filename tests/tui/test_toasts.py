@@ -55,7 +55,11 @@ def test_a_long_sentence_stays_long_enough_to_be_read_and_no_longer() -> None:
     assert Toast("x").seconds < Toast("x" * 100).seconds < Toast("x" * 400).seconds <= 12
 
 
-LONG = "The file somewhere/quite/far/away.yaml has a key that is none: " + "it may be one of these " * 5 + "or this last one."
+LONG = (
+    "The file somewhere/quite/far/away.yaml has a key that is none: "
+    + "it may be one of these " * 5
+    + "or this last one."
+)
 
 
 @pytest.mark.parametrize("size", [(80, 24), (60, 15), (150, 40)])

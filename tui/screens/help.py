@@ -11,9 +11,10 @@ from tui.commands import Command
 from tui.feed import Snapshot
 from tui.keys import key_name
 from tui.screens.frame import FrameScreen
-from tui.terminal_text import fit
+from tui.terminal_text import fit, width_of
 from tui.widgets.keyline import Live, live_keys
 from tui.widgets.line import Part
+from tui.widgets.status import wrap_words
 from tui.widgets.table import Sheet, VirtualTable
 
 _AREAS = {
@@ -24,6 +25,8 @@ _AREAS = {
     "list": "Moving",
     "app": "Everywhere",
 }
+_SAYS = 56
+"""Cells of the column that says what a key does, where there is room: ids stand close enough to be read with it."""
 
 
 class Lines:
@@ -66,6 +69,8 @@ class HelpScreen(FrameScreen):
         super().__init__()
         self._keys = live_keys(active.binding for active in bindings if active.enabled)
         self._commands = commands
+        self._made: object = None
+        self._version = 0
 
     def body(self) -> Iterable[Widget]:
         """The list of keys."""
@@ -78,10 +83,16 @@ class HelpScreen(FrameScreen):
             sheet.focus()
 
     def update(self, snapshot: Snapshot) -> None:
-        """Nothing here changes by itself."""
-        self.title_parts([("Help", self.palette.title), ("  keys that work here, and commands", self.palette.dim)])
+        """Nothing here changes by itself, but the width may."""
+        made = (self.size.width, self._version)
+        if made == self._made:
+            return
+        self._made = made
+        self.title_parts(
+            [("Help", self.palette.title), ("  keys here with their ids for keymap, and commands", self.palette.dim)]
+        )
         table = self.query_one(Sheet)
-        table.source = Lines(self._lines())
+        table.source = Lines(self._lines(), self._version)
         table.sync()
         self._hint()
 
@@ -95,34 +106,59 @@ class HelpScreen(FrameScreen):
 
     def repaint(self) -> None:
         """Other colours."""
+        self._version += 1
         self.query_one(Sheet).repaint()
 
     def _lines(self) -> list[list[Part]]:
         p = self.palette
-        width = max((len(self._written(live)) for live in self._keys), default=8) + 2
-        lines: list[list[Part]] = []
         areas: dict[str, list[Live]] = {}
         for live in self._keys:
             areas.setdefault(live.id.partition(".")[0], []).append(live)
-        for area in sorted(areas, key=lambda area: list(_AREAS).index(area)):
-            lines.append([(f" {_AREAS[area]}", p.title)])
+        left = max((width_of(self._written(live)) for live in self._keys), default=8)
+        right = max((width_of(live.id) for live in self._keys), default=8)
+        lines: list[list[Part]] = []
+        for area in sorted(areas, key=_rank):
+            lines.append([(f" {_AREAS.get(area, area.capitalize())}", p.title)])
             for live in areas[area]:
-                name = live.id if self.size.width >= 100 else ""
-                lines.append(
-                    [
-                        ("   " + fit(self._written(live), width), p.key),
-                        (fit(live.says, 56) if name else live.says, p.base),
-                        (name, p.dim),
-                    ]
-                )
+                lines += self._entry(self._written(live), left, live.says, live.id, right)
             lines.append([])
-        said = "  behind : with Tab to complete; and every key above by the last part of its id"
-        lines.append([(" Commands", p.title), (said, p.dim)])
-        for command in self._commands:
-            written = f"{command.name} {command.argument}".strip()
-            also = f"  also {', '.join(command.aliases)}" if command.aliases else ""
-            lines.append([("   " + fit(written, 30), p.key), (command.says, p.base), (also, p.dim)])
+        lines.append([(" Commands", p.title)])
+        said = "Behind : with Tab to complete. Every key above is one too, by the last part of its id."
+        lines += [[(f"   {line}", p.dim)] for line in wrap_words(said, self.size.width - 4, 4)]
+        written = [f"{command.name} {command.argument}".rstrip() for command in self._commands]
+        also = [f"also {', '.join(command.aliases)}" if command.aliases else "" for command in self._commands]
+        third = self.size.width // 3
+        left = max((cells for cells in map(width_of, written) if cells <= third), default=0)
+        right = max(map(width_of, also), default=0)
+        for command, name, others in zip(self._commands, written, also, strict=True):
+            lines += self._entry(name, left, command.says, others, right)
+        return lines
+
+    def _entry(self, key: str, left: int, says: str, tail: str, right: int) -> list[list[Part]]:
+        """A key or command, what it does, and an id or aliases in a column of their own; on lines of their own where
+        there is no room beside each other, so that nothing is ever cut."""
+        p = self.palette
+        left = min(left, self.size.width // 3)
+        room = max(16, self.size.width - left - 6)
+        column = min(_SAYS, max(0, room - right - 2))
+        first, *more = (line.strip() for line in wrap_words(says, room, 4))
+        lines: list[list[Part]] = []
+        if width_of(key) > left:
+            lines += [[(f"   {line}", p.key)] for line in wrap_words(key, self.size.width - 4, 4)]
+            key = ""
+        lines.append([(f"   {fit(key, left)}  ", p.key), (first, p.base)])
+        lines += [[(" " * (left + 5), p.base), (line, p.base)] for line in more]
+        if tail and not more and width_of(first) + 2 + width_of(tail) <= room:
+            lines[-1] += [(" " * (max(column, width_of(first)) - width_of(first) + 2), p.base), (tail, p.dim)]
+        elif tail:
+            indent = max(0, min(left + column + 7, self.size.width - width_of(tail) - 1))
+            lines.append([(" " * indent, p.base), (tail, p.dim)])
         return lines
 
     def _written(self, live: Live) -> str:
         return " ".join(key_name(key, not self.glyphs.ascii) for key in live.keys)
+
+
+def _rank(area: str) -> int:
+    """The screen in front comes first, what works everywhere last."""
+    return ("list", "app").index(area) if area in ("list", "app") else -1
