@@ -108,7 +108,7 @@ async def opened(
 
 # --- what is seen ------------------------------------------------------------------------------------
 EIGHTY = """\
- create pods default/slow-one   201   2.53 s   kubectl   19 spans       settled
+ create pods default/slow-one   201   2.53 s   ✗ 2 failed   kubectl     settled
  Validating webhook name-policy.example.com did not answer within its 1 s
  timeout; failurePolicy Ignore let the request through. Mutating webhook …
 ─ Spans ───────────────────────────────────────── 0 ────── 1 s ───── 2 s ───────

@@ -265,13 +265,13 @@ class TraceScreen(FrameScreen):
             facts.append((f"{mark}{request.code}", p.error if request.code >= 500 else p.warning if failed else p.base))
         if headline is not None:
             facts.append((duration(headline.span.duration), p.title))
+        if trace.errors:  # before what only says how large it is: a narrow line drops from the end
+            facts.append((f"{self.glyphs.failed} {count(trace.errors)} failed", p.error))
         if request is not None and request.user_agent:
             facts.append((printable(client_of(request.user_agent), 32), p.base))
         if headline is not None:
             facts.append((clock(headline.span.start, self.trace_app.utc), p.dim))
         facts.append((f"{count(trace.spans)} span{'s' * (trace.spans != 1)}", p.dim))
-        if trace.errors:
-            facts.append((f"{self.glyphs.failed} {count(trace.errors)} failed", p.error))
         facts.append((f" {self.glyphs.separator} ".join(self._services(trace)), p.dim))
         room = width - sum(width_of(text) for text, _ in right) - 4
         left: list[Part] = [(" ", p.base), (title, p.title)]
