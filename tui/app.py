@@ -117,6 +117,7 @@ class TraceApp(App[int]):
         self.commands = Commands(self)
         self.toasts = Toasts()
         self._told_on: FrameScreen | None = None
+        self._dismissed = ""
         self._problems = list(problems)
         self._left_out = 0
         self._history: list[Place] = [("requests", "")]
@@ -252,6 +253,8 @@ class TraceApp(App[int]):
                 self._slow_until = time.monotonic() + SLOW_SECONDS
             return
         self._left_out = 0
+        if self.feed.snapshot.problem != self._dismissed:
+            self._dismissed = ""  # the same may happen again
         if (screen := self._front) is not None:
             screen.tick()
             self._show_toast(screen)
@@ -264,6 +267,15 @@ class TraceApp(App[int]):
                 toast = None
             self._told_on = screen
         screen.show_toast(toast)
+
+    # -- what is wrong ----------------------------------------------------------------------------------
+    def is_over(self, problem: str) -> bool:
+        """Whether a problem of the snapshot is one that happened and is mended."""
+        return bool(problem) and (self.feed.snapshot.status or {}).get("over") == problem
+
+    def was_dismissed(self, problem: str) -> bool:
+        """Whether the operator has seen it and pressed Escape."""
+        return problem == self._dismissed
 
     # -- the way from view to view ------------------------------------------------------------------------
     def go(self, name: str, trace_id: str = "", *, remember: bool = True, **more: Any) -> None:
@@ -359,8 +371,13 @@ class TraceApp(App[int]):
         self._remember_here()
 
     def action_escape(self) -> None:
-        """Escape: back, but never out of the program."""
-        if len(self.screen_stack) > 1:
+        """Escape: a problem that is over goes, else back, but never out of the program."""
+        problem = self.feed.snapshot.problem
+        if self.is_over(problem) and not self.was_dismissed(problem):
+            self._dismissed = problem
+            if self._front is not None:
+                self._front.tick()
+        elif len(self.screen_stack) > 1:
             self._up()
         else:
             self.requests.clear_filter()

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,8 +30,11 @@ _TIMEOUT: Final = 2.0
 _PAUSES: Final = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds until it is started again after its first, second, ... death in a row."""
 _MOMENT: Final = 0.2
-_STEADY_SECONDS: Final = 60.0
+_STEADY_SECONDS: Final = 30.0
 """When a receiver has answered for this long, the death of the one before is no longer worth a banner."""
+_RELISTEN_SECONDS: Final = 10.0
+"""Until a listener that a running receiver refused is asked for again: the port may be free by then."""
+_NOTES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +76,22 @@ class ReceiverLink:
         self._log_end = 0
         self._holding: tuple[str, ...] = ()
         self._held: tuple[str, ...] = ()
-        self._happened = ""
+        self._happened = ""  # why the last one ended, as a sentence
+        self._why = ""  # and in a word or two
+        self._refused = ""  # why a receiver that was there before us does not listen where we want
+        self._relisten = 0.0
+        self._restarts: deque[tuple[int, str]] = deque(maxlen=_NOTES)
         self.restarted = 0
         """How often a receiver was there again after one ended unexpectedly."""
         self.problem = ""
-        """One sentence for the operator, or ""."""
+        """One sentence for the operator, or "". What is true now comes before what happened and is over."""
 
     def status(self) -> dict[str, Any] | None:
-        """The receiver's counters; None while there is none. Connects, starts and restarts as needed."""
+        """The receiver's counters; None while there is none. Connects, starts and restarts as needed.
+
+        Two keys are ours: `restarts`, a list of (when, in ns since the epoch, why), the oldest first; and `over`, the
+        `problem` where that is over and may be dismissed, "" else.
+        """
         if self._client is None:
             self._connect()
         if self._client is None:
@@ -88,14 +100,18 @@ class ReceiverLink:
             if self._holding != self._held:
                 self._client.request("hold", traces=list(self._holding))
                 self._held = self._holding
+            if self._refused and time.monotonic() >= self._relisten:
+                self._refused = self._listen(self._client)
             status = self._client.request("status")
         except ControlError:
             self._lost()
             return None
-        if self._happened and time.monotonic() - self._connected > _STEADY_SECONDS:
+        now = time.monotonic()
+        if now - self._connected > _STEADY_SECONDS:
             self._happened, self._deaths = "", 0
-        self.problem = self._happened or _deaf(status["listeners"])
-        return status
+        present = self._refused or status.get("message") or _deaf(status["listeners"])
+        self.problem = present or self._happened
+        return {**status, "restarts": list(self._restarts), "over": "" if present else self._happened}
 
     def hold(self, traces: Sequence[str]) -> None:
         """These traces must not be evicted, also not by a receiver that is started later."""
@@ -126,19 +142,19 @@ class ReceiverLink:
             return
         try:
             client.request("attach")
-            refused = self._listen(client)
+            self._refused = self._listen(client)
         except ControlError:
             client.close()
             return
         self._client, self._held, self._connected = client, (), time.monotonic()
         if self._deaths:
             self.restarted += 1
+            self._restarts.append((time.time_ns(), self._why))
             self._happened += " It was started again, and what was acknowledged is there."
-        elif refused:
-            self._happened = refused
 
     def _listen(self, client: ControlClient) -> str:
         """Ask a receiver that was there before us for the listeners that we were told to have; what it refused."""
+        self._relisten = time.monotonic() + _RELISTEN_SECONDS
         if self._child is not None or not self._plan.listeners:
             return ""
         there = {str(entry["address"]) for entry in client.request("status")["listeners"]}
@@ -156,6 +172,7 @@ class ReceiverLink:
         self.close()
         self._count_death()
         self.problem = self._happened = "The receiver ended unexpectedly."
+        self._why = "it ended unexpectedly"
         if self._child is not None:
             with suppress(subprocess.TimeoutExpired):
                 self._child.wait(_TIMEOUT)  # its socket closes a moment before it is gone
@@ -182,6 +199,7 @@ class ReceiverLink:
             self._child = self._spawn(self._plan)
         except (OSError, StoreError) as problem:
             self._count_death()
+            self._why = "it could not be started"
             self._happened = (
                 f"The receiver cannot be started ({problem}): is there space for a log, and a process left?"
             )
@@ -196,8 +214,10 @@ class ReceiverLink:
         if code < 0:
             name = signal.Signals(-code).name if -code in signal.Signals._value2member_map_ else str(-code)
             self._happened = f"The receiver was ended by {name}."
+            self._why = name
         elif code:
             words = self._last_words()
+            self._why = f"exit code {code}"
             self._happened = (
                 words or f"The receiver ended with code {code}: {log_path(self._plan.database)} may say why."
             )

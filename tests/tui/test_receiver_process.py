@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from receiver.control import log_path
+from receiver.control import ControlClient, ControlError, log_path
 from tests.conftest import StartReceiver
 from tui import receiver_process
 from tui.demo_process import DemoLink
@@ -82,6 +82,8 @@ def test_when_it_is_killed_it_is_started_again_and_said(link: Make) -> None:
     one.hold(["4bf92f3577b34da6a3ce929d0e0e4736"])
     before = one.status()
     assert before is not None
+    assert before["restarts"] == []
+    began = time.time_ns()
     os.kill(before["pid"], signal.SIGKILL)
     until(lambda: one.status() is None)
     assert "SIGKILL" in one.problem
@@ -91,6 +93,10 @@ def test_when_it_is_killed_it_is_started_again_and_said(link: Make) -> None:
     assert one.problem == (
         "The receiver was ended by SIGKILL. It was started again, and what was acknowledged is there."
     )
+    assert after["over"] == one.problem, "nothing is wrong any more"
+    ((when, why),) = after["restarts"]
+    assert why == "SIGKILL"
+    assert began <= when <= time.time_ns()
     assert one._held == ("4bf92f3577b34da6a3ce929d0e0e4736",), "the new one is told what must not be evicted"
 
 
@@ -103,6 +109,67 @@ def test_the_banner_goes_when_it_has_been_well_for_a_while(link: Make, monkeypat
     until(one.status)
     assert one.problem
     monkeypatch.setattr(receiver_process, "_STEADY_SECONDS", 0.0)
+    told = one.status()
+    assert one.problem == ""
+    assert told is not None
+    assert told["over"] == ""
+    assert [why for _, why in told["restarts"]] == ["SIGKILL"], "the note stays"
+
+
+class Scripted:
+    """A control client that answers what the test wants."""
+
+    def __init__(self) -> None:
+        self.message = ""
+        self.refuses = ""
+
+    def request(self, op: str, **arguments: Any) -> dict[str, Any]:
+        if op == "listen" and self.refuses:
+            raise ControlError(self.refuses)
+        return {"listeners": [{"address": "127.0.0.1:4317", "error": None}], "message": self.message}
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def test_what_is_wrong_now_stays_while_it_is_true_and_comes_before_what_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client: Any = Scripted()
+    monkeypatch.setattr(ControlClient, "connect", lambda *_: client)
+    one = ReceiverLink(Plan(tmp_path / "spans.db"))
+    one._happened, one._deaths = "The receiver was ended by SIGKILL.", 1
+    told = one.status()
+    assert told is not None
+    assert one.problem == told["over"] != ""
+    client.message = "No space for spans.db: free some."
+    told = one.status()
+    assert told is not None
+    assert one.problem == client.message
+    assert told["over"] == "", "a full disk cannot be dismissed"
+    monkeypatch.setattr(receiver_process, "_STEADY_SECONDS", 0.0)
+    one.status()
+    assert one.problem == client.message, "it stays as long as the disk is full"
+    client.message = ""
+    one.status()
+    assert one.problem == ""
+
+
+def test_a_refused_listener_is_asked_for_again_and_its_banner_goes_when_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client: Any = Scripted()
+    client.refuses = "Port 4318 of 127.0.0.1 is in use by otelcol (pid 9): stop it."
+    monkeypatch.setattr(ControlClient, "connect", lambda *_: client)
+    monkeypatch.setattr(receiver_process, "_STEADY_SECONDS", 0.0)
+    one = ReceiverLink(Plan(tmp_path / "spans.db", ("127.0.0.1:4318",)))
+    for _ in range(3):
+        one.status()
+        assert one.problem == client.refuses
+    client.refuses = ""
+    one.status()
+    assert one.problem, "not at every look"
+    one._relisten = 0.0
     one.status()
     assert one.problem == ""
 

@@ -122,6 +122,18 @@ async def test_the_recipe_can_be_asked_for_while_spans_arrive(drive: Open) -> No
         assert "TracingConfiguration" not in d.screen
 
 
+async def test_restarts_and_broken_settings_leave_a_note(drive: Open) -> None:  # noqa: F811
+    restarts = [[RECEIVED + second * SECOND, why] for second, why in enumerate(["it ended", "1", "2", "SIGKILL\x1b"])]
+    async with drive((80, 40), feed=live({**STATUS, "restarts": restarts}), keymap={"app.hlep": "f1"}) as d:
+        await d.press("tab")
+        assert re.search(r"restarted +at \d\d:\d\d:\d\d after SIGKILL", d.screen)
+        assert "and 1 before" in d.screen
+        assert "\x1b" not in d.screen
+        d.app.toasts.dismiss()
+        await d.settle()
+        assert "there is no binding 'app.hlep'" in d.screen
+
+
 async def test_without_a_receiver(drive: Open) -> None:  # noqa: F811
     async with drive(feed=live(None)) as d:
         assert "no receiver" in d.lines[0]

@@ -538,6 +538,35 @@ async def test_a_problem_is_a_banner_on_every_screen(drive: Open) -> None:
         assert d.title.startswith("─ Requests")
 
 
+async def test_what_is_over_goes_with_escape_and_what_is_not_stays(drive: Open) -> None:
+    over = "The receiver was ended by SIGKILL. It was started again."
+    feed = StillFeed(live=True)
+    async with drive((80, 24), feed=feed) as d:
+        await d.press("enter")
+        feed.problem = over
+        feed.status = {"over": over, "listeners": []}
+        feed.turn()
+        await d.settle()
+        assert d.lines[1].startswith(f" ! {over} (esc)")
+        await d.press("escape")
+        assert over not in d.screen
+        assert d.place == "trace", "the key went to the banner"
+        await d.press("escape")
+        assert d.place == "requests"
+        assert over not in d.screen
+        feed.problem, feed.status = "", {"over": "", "listeners": []}
+        feed.turn()
+        await d.settle()
+        feed.problem, feed.status = over, {"over": over, "listeners": []}
+        feed.turn()
+        await d.settle()
+        assert over in d.screen, "it happened again"
+        feed.problem, feed.status = "No space: free some.", {"over": "", "listeners": []}
+        feed.turn()
+        await d.press("escape", "escape")
+        assert "✗ No space: free some." in d.screen
+
+
 async def test_an_empty_live_list_says_what_to_do(drive: Open) -> None:
     async with drive(feed=StillFeed(Database.memory(), live=True)) as d:
         assert "No span has arrived yet; ⇥ shows what is listening" in d.screen

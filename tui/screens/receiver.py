@@ -20,6 +20,7 @@ from tui.widgets.table import Sheet, VirtualTable
 QUIET_NS: Final = 60_000_000_000
 """After this long without a span the recipe is shown."""
 _SECOND: Final = 1_000_000_000
+_MOST_RESTARTS: Final = 3
 
 Line = list[Part]
 
@@ -185,6 +186,7 @@ class ReceiverScreen(FrameScreen):
         else:
             lines += self._contents(snapshot)
             lines += [[], [(f" kept       {count(snapshot.traces)} traces, {count(snapshot.spans)} spans", p.base)]]
+        lines += self._notes(status)
         if self.feed.live and not helps:
             key = self.trace_app.key_of("receiver.recipe")
             lines += [[], [(f" {key}", p.key), (" shows how to turn tracing on in a cluster", p.dim)]]
@@ -285,6 +287,24 @@ class ReceiverScreen(FrameScreen):
             row("evicted", evicted),
             row("process", f"{status.get('pid', '?')} since {since}, {n('attached')} attached"),
         ]
+
+    def _notes(self, status: dict[str, Any] | None) -> list[Line]:
+        """What happened and is over, the newest first; and what was wrong in the configuration."""
+        p, utc = self.palette, self.trace_app.utc
+        found: list[tuple[str, str]] = []
+        restarts = (status or {}).get("restarts") or []
+        for when, why in [*reversed(restarts)][:_MOST_RESTARTS]:
+            found.append(("restarted", f"at {clock(when, utc)[:8]} after {printable(str(why), 60)}"))
+        if len(restarts) > _MOST_RESTARTS:
+            found.append(("", f"and {count(len(restarts) - _MOST_RESTARTS)} before"))
+        found += [("settings", printable(problem, 400)) for problem in self.trace_app.problems]
+        lines: list[Line] = [[]] if found else []
+        for name, text in found:
+            wrapped = wrap_words(text, max(20, self.size.width - 14), 6)
+            for at, part in enumerate(wrapped):
+                mark = fit(name if not at else "", 10)
+                lines.append([(f" {mark} ", p.dim), (part.strip(), p.warning)])
+        return lines
 
     def _contents(self, snapshot: Snapshot) -> list[Line]:
         """Of a recording: who is in it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from rich.style import Style
 from textual.strip import Strip
@@ -147,16 +147,38 @@ class _Sentence(LineWidget):
 
 
 class Banner(_Sentence):
-    """A problem, on top of every screen for as long as there is one."""
+    """A problem, on top of every screen for as long as there is one; what is over can be dismissed."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self._over = False
 
     def say(self, sentence: str) -> None:
         """Show a sentence, or go away for ""."""
-        if sentence != self._text:
-            self._put(sentence)
+        over = False
+        if sentence and isinstance(self.app, Judge):
+            over = self.app.is_over(sentence)
+            if over and self.app.was_dismissed(sentence):
+                sentence = ""
+        said = f"{sentence} (esc)" if over and sentence else sentence
+        if (said, over) != (self._text, self._over):
+            self._over = over
+            self._put(said)
 
     def looks(self) -> tuple[str, Style]:
-        """Nothing on the screen is more important."""
+        """Nothing on the screen is more important than what is wrong now."""
+        if self._over:
+            return self.glyphs.suspicious, self.palette.warning
         return self.glyphs.failed, self.palette.error
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """An app that knows which problems are over."""
+
+    def is_over(self, problem: str) -> bool: ...
+
+    def was_dismissed(self, problem: str) -> bool: ...
 
 
 class ToastLine(_Sentence):
