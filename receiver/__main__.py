@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -39,7 +39,7 @@ from receiver.control import (
     lock_path,
     log_path,
 )
-from receiver.ingest.address import Address, ListenError, NotHere, split_name
+from receiver.ingest.address import Address, ListenError, NotHere, is_open, split_name
 from receiver.ingest.server import Ingest, Tally
 from receiver.ingest.tls import TlsError, server_credentials
 from receiver.store.database import Database, StoreError
@@ -267,11 +267,14 @@ def _place(given: Path | None) -> Path:
 
 
 def _receive(path: Path, options: Options, stop: threading.Event) -> None:
-    """Be the receiver of a database, or stand behind the one that is."""
+    """Be the receiver of a database, or stand behind the one that is and take its place when it ends."""
     until = time.monotonic() + _TAKE_OVER_SECONDS
+    stood_behind = False
     while not stop.is_set():
         with _lock(path) as locked:
             if locked:
+                if stood_behind:
+                    _complain("The receiver that ran has ended: this one receives now.")
                 Receiver(path, options, stop).run()
                 return
             if options.child:
@@ -279,8 +282,10 @@ def _receive(path: Path, options: Options, stop: threading.Event) -> None:
             client = _connect(path)
             if client is not None:
                 with contextlib.closing(client):
-                    _attend(client, options, stop)
-                return
+                    after = _attend(client, options, stop)
+                if after is not None:
+                    options, stood_behind, until = after, True, time.monotonic() + _TAKE_OVER_SECONDS
+                    continue
         # Locked, but nobody answers: it is starting, or ending.
         if time.monotonic() > until:
             raise Failure(
@@ -319,8 +324,8 @@ class Receiver:
             self._open()
             self._control.start()
             for one in self._ingest.listeners:
-                if one.error is None:
-                    _say(one.name, one.address)
+                for address in one.addresses if one.error is None else ():
+                    _say(one.name, address)
             # What exists by now lives as long as the process: the collector need not look at it again.
             gc.collect()
             gc.freeze()
@@ -368,7 +373,8 @@ class Receiver:
                 listener = self._ingest.listen(str(arguments.get("name") or ""), str(arguments["address"]))
             except ListenError as error:
                 raise ControlError(str(error)) from error
-            return {"listener": listener.to_json()}
+            first, *more = listener.to_json()
+            return {"listener": first, "more": more}
         if operation == "unlisten":
             name, address = str(arguments["name"]), arguments.get("address")
             if not self._ingest.unlisten(name, None if address is None else str(address)):
@@ -389,7 +395,7 @@ class Receiver:
             "started": self._started,
             "db": str(self._path),
             "child": self._options.child,
-            "listeners": [one.to_json() for one in listeners],
+            "listeners": [entry for one in listeners for entry in one.to_json()],
             "accepted": tally.accepted,
             "rejected": tally.rejected,
             "refused": tally.refused,
@@ -415,33 +421,50 @@ def _connect(path: Path) -> ControlClient | None:
         return None
 
 
-def _attend(client: ControlClient, options: Options, stop: threading.Event) -> None:
-    """Have the running receiver open our listeners, and stay until it or we end."""
-    client.request("attach")
-    status = client.request("status")
-    open_ones = {str(one["address"]) for one in status["listeners"] if one["error"] is None}
+def _attend(client: ControlClient, options: Options, stop: threading.Event) -> Options | None:
+    """Have the running receiver open our listeners, and stay until it or we end.
+
+    Returns:
+        How to receive in its place: at our own listeners, or where none were asked for, at those that it had. None
+        when it did not answer.
+
+    Raises:
+        ControlError: it refused to open a listener.
+    """
+    try:
+        client.request("attach")
+        status = client.request("status")
+    except ControlError:
+        return None
+    last = _open_listeners(status)
     if options.tls_cert is not None:
         _complain(f"The receiver that runs (pid {status['pid']}) decides about TLS: the --tls options have no effect.")
-    for one in status["listeners"]:
-        if one["error"] is None:
-            _say(one["name"], one["address"])
+    for name, address in last:
+        _say(name, address)
     added = []
     try:
         for name, address in options.listeners:
-            if address in open_ones:
+            if is_open(address, [there for _, there in last]):
                 continue
-            one = client.request("listen", name=name, address=address)["listener"]
-            added.append(one)
-            _say(one["name"], one["address"])
+            reply = client.request("listen", name=name, address=address)
+            added.append(reply["listener"])
+            for one in (reply["listener"], *reply.get("more", ())):
+                _say(one["name"], one["address"])
         while not stop.wait(0.5):
-            client.request("status")
-    except ControlError:
-        if not stop.is_set():
-            raise
+            try:
+                last = _open_listeners(client.request("status")) or last  # they are closed first when it ends
+            except ControlError:
+                break
     finally:
         with contextlib.suppress(ControlError):
             for one in added:
                 client.request("unlisten", name=one["name"], address=one["address"])
+    return options if options.listeners else replace(options, listeners=last)
+
+
+def _open_listeners(status: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Name and address of each listener that is open."""
+    return tuple((str(one["name"]), str(one["address"])) for one in status["listeners"] if one["error"] is None)
 
 
 # --- surroundings ----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import receiver
 from receiver.control import ControlClient, ControlError, log_path
-from receiver.ingest.address import ListenError, split_name
+from receiver.ingest.address import ListenError, is_open, split_name
 from receiver.store.database import StoreError
 
 READY_SECONDS: Final = 10.0
@@ -161,7 +161,7 @@ class ReceiverLink:
         for listener in self._plan.listeners:
             try:
                 name, address = split_name(listener)
-                if address not in there:
+                if not is_open(address, there):
                     client.request("listen", name=name, address=address)
             except (ControlError, ListenError) as problem:
                 return str(problem)

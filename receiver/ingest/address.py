@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _PATH_BYTES: Final = 107  # sun_path of a unix socket, without its final zero (unix(7))
 _HOST: Final = re.compile(r"[\w.-]+")
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
+_LOOPBACK: Final = ("127.0.0.1", "::1")
 _NAME: Final = re.compile(r"[^\s=:/\[\]]{1,64}")
 
 
@@ -102,11 +104,27 @@ class Address:
         return all(ipaddress.ip_address(str(one[4][0]).partition("%")[0]).is_loopback for one in found)
 
     def at(self, port: int) -> Address:
-        """The same with the port that was really bound.
-
-        A name stays a name: it may stand for several addresses (gRPC binds both 127.0.0.1 and [::1] for `localhost`).
-        """
+        """The same with the port that was really bound."""
         return self if self.path else replace(self, port=port)
+
+    def places(self) -> list[Address]:
+        """The addresses that this one stands for: itself, or those of a host name, IPv4 first.
+
+        `localhost` is both loopback addresses, whatever the system says: a sender's resolver may take either.
+
+        Raises:
+            ListenError: nobody knows the name.
+        """
+        if self.path or _is_ip(self.host):
+            return [self]
+        if self.host.lower().rstrip(".") == "localhost":
+            return [replace(self, host=host) for host in _LOOPBACK]
+        try:
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise ListenError(f"{self.host} is not a known host name: check --listen {self}.") from error
+        hosts = dict.fromkeys(str(where[0]) for *_, where in sorted(found, key=lambda one: one[0] != socket.AF_INET))
+        return [replace(self, host=host) for host in hosts]
 
     def check(self, *, secure: bool, insecure: bool) -> None:
         """Refuse an address that others can reach, unless it has TLS or the operator asked for it.
@@ -142,11 +160,26 @@ class Address:
 def _is_host(host: str) -> bool:
     """Whether a host is an IP address or can be a name. What ends in a number and is no address (127.1, 0x7f.1) the
     system would take for an IPv4 address, but gRPC would not."""
+    if _is_ip(host):
+        return True
+    return bool(_HOST.fullmatch(host)) and not _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2])
+
+
+def _is_ip(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        return bool(_HOST.fullmatch(host)) and not _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2])
+        return False
     return True
+
+
+def is_open(text: str, addresses: Collection[str]) -> bool:
+    """Whether an address that was asked for is among those that are bound, under whatever name.
+
+    Raises:
+        ListenError: it is no address, or its host is not known.
+    """
+    return any(str(place) in addresses for place in Address.parse(text).places())
 
 
 def claim(address: Address) -> None:

@@ -27,7 +27,7 @@ import grpc
 import numpy as np
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from receiver.ingest.address import Address, ListenError, claim, release
+from receiver.ingest.address import Address, ListenError, NotHere, claim, release
 from receiver.ingest.decode import Decoded, Malformed, decode
 from receiver.store.chunk import Chunk
 from receiver.store.writer import Full, Writer
@@ -39,6 +39,7 @@ COMMIT_SECONDS: Final = 5.0
 """A sender waits this long for its commit, half of the usual export timeout of 10 s."""
 _SLOW_SENDER_SECONDS: Final = 5.0
 _SENDERS: Final = 200
+_PORT_TRIES: Final = 5
 _PEERS: Final = 512
 
 _log = logging.getLogger(__name__)
@@ -132,18 +133,25 @@ class Tally:
 
 @dataclass(slots=True)
 class Listener:
-    """An address that spans arrive at."""
+    """An address that spans arrive at, or the several that a host name stands for."""
 
     name: str
-    address: str  # as bound: with the port that was picked for port 0
+    addresses: tuple[str, ...]  # as bound: no names, and the port that was picked for port 0
     tls: bool
     error: str | None = None
     server: grpc.Server | None = None
     bound: Address | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """As in the control socket's `status`."""
-        return {"name": self.name, "address": self.address, "tls": self.tls, "error": self.error}
+    @property
+    def address(self) -> str:
+        """The first of them."""
+        return self.addresses[0]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """As in the control socket's `status`: an entry an address."""
+        return [
+            {"name": self.name, "address": address, "tls": self.tls, "error": self.error} for address in self.addresses
+        ]
 
 
 class Ingest:
@@ -194,7 +202,42 @@ class Ingest:
         """
         address = Address.parse(text)
         address.check(secure=self._credentials is not None, insecure=self._insecure)
-        claim(address)
+        for last in (False,) * _PORT_TRIES + (True,):
+            places = _claim(address.places())
+            for place in places:  # a name may mean another address now than when it was looked at
+                place.check(secure=self._credentials is not None, insecure=self._insecure)
+            server, listener = self._listener(name, text)
+            try:
+                bound = self._bind(server, places, text)
+            except ListenError:
+                server.stop(None)
+                if last or address.path or address.port or len(places) == 1:
+                    raise
+                continue  # the port that was picked for 127.0.0.1 is taken on [::1]
+            break
+        listener.bound = bound[0]
+        listener.addresses = tuple(map(str, bound))
+        listener.name = name or ("local" if address.local and not address.path else listener.address)
+        server.start()
+        with self._lock:
+            self._listeners.append(listener)
+        return listener
+
+    def _bind(self, server: grpc.Server, places: Sequence[Address], text: str) -> list[Address]:
+        """Bind all of these, on one port where they leave that open."""
+        bound: list[Address] = []
+        for place in places:
+            if bound and not place.port:
+                place = place.at(bound[0].port)
+                claim(place)
+            try:
+                bound.append(place.at(place.bind(server, self._credentials)))
+            except RuntimeError as error:
+                _log.warning("binding %s: %s", place, error)
+                raise ListenError(f"{text} cannot be opened: another program may have taken it this moment.") from error
+        return bound
+
+    def _listener(self, name: str, text: str) -> tuple[grpc.Server, Listener]:
         server = grpc.server(
             self._pool,
             options=(
@@ -206,25 +249,14 @@ class Ingest:
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ),
         )
-        listener = Listener(name, text, self._credentials is not None, server=server)
+        listener = Listener(name, (text,), self._credentials is not None, server=server)
         server.add_generic_rpc_handlers((_Handlers(self, listener),))
-        try:
-            port = address.bind(server, self._credentials)
-        except RuntimeError as error:
-            _log.warning("binding %s: %s", text, error)
-            raise ListenError(f"{text} cannot be opened: another program may have taken it this moment.") from error
-        listener.bound = address.at(port)
-        listener.address = str(listener.bound)
-        listener.name = name or ("local" if address.local and not address.path else listener.address)
-        server.start()
-        with self._lock:
-            self._listeners.append(listener)
-        return listener
+        return server, listener
 
     def note(self, name: str, text: str, error: str) -> None:
         """Remember an address that could not be opened, so that the status tells it."""
         with self._lock:
-            self._listeners.append(Listener(name or text, text, self._credentials is not None, error))
+            self._listeners.append(Listener(name or text, (text,), self._credentials is not None, error))
 
     def unlisten(self, name: str, address: str | None = None) -> bool:
         """Close the listeners of a name, or the one of a name and address; requests under way are finished.
@@ -233,7 +265,7 @@ class Ingest:
             Whether there were any.
         """
         with self._lock:
-            gone = [one for one in self._listeners if one.name == name and address in (None, one.address)]
+            gone = [one for one in self._listeners if one.name == name and address in (None, *one.addresses)]
             self._listeners = [one for one in self._listeners if one not in gone]
         _close(gone, grace=COMMIT_SECONDS)
         return bool(gone)
@@ -367,6 +399,27 @@ class _Refuse:
 
     def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         self._ingest.refuse(context, "Too many requests are waiting to be stored.")
+
+
+def _claim(places: Sequence[Address]) -> list[Address]:
+    """Those of the addresses that this machine has, found free.
+
+    Raises:
+        NotHere: it has none of them.
+        ListenError: one is taken or not allowed.
+    """
+    here: list[Address] = []
+    missing: NotHere | None = None
+    for place in places:
+        try:
+            claim(place)
+        except NotHere as error:
+            missing = error
+        else:
+            here.append(place)
+    if missing is not None and not here:
+        raise missing
+    return here
 
 
 def _close(listeners: Sequence[Listener], grace: float) -> None:

@@ -219,16 +219,96 @@ def test_a_second_start_attaches(receiver: StartReceiver, tmp_path: Path) -> Non
     assert [one["name"] for one in status(first)["listeners"]] == ["a"]  # what it asked for went with it
     assert stored(first.db) == set(range(1, 21))
 
-    third = start_bare("--db", str(first.db))
-    assert third.stdout is not None
-    assert third.stdout.readline().split() == said[0]
-    first.stop()
-    assert third.wait(15) == 1  # its receiver is gone, and it says so
-    assert third.stderr is not None
-    assert len(third.stderr.read().splitlines()) == 1
-    for process in (second, third):
-        process.stdout.close()  # type: ignore[union-attr]
-        process.stderr.close()  # type: ignore[union-attr]
+    second.stdout.close()
+    assert second.stderr is not None
+    second.stderr.close()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_who_stood_behind_takes_over_when_the_first_ends(receiver: StartReceiver, killed: bool) -> None:
+    first = receiver(listen=["a=127.0.0.1:0"])
+    behind = start_bare("--db", str(first.db))
+    try:
+        assert behind.stdout is not None
+        assert behind.stderr is not None
+        said = behind.stdout.readline()
+        assert said.split() == ["listening", "a", first.address]
+        if killed:
+            first.kill()
+        else:
+            assert first.stop() == 0
+        assert behind.stdout.readline() == said, "where senders send, somebody goes on to listen"
+        told = status(first)
+        assert told["pid"] == behind.pid
+        assert not told["child"]
+        with grpc.insecure_channel(first.address) as channel:
+            channel.unary_unary(METHOD)(request(1), timeout=10)
+        third = receiver(listen=[f"a={first.address}"])  # as when systemd starts the first one again
+        assert third.address == first.address
+        assert status(first)["pid"] == behind.pid
+        behind.terminate()
+        assert behind.wait(15) == 0
+        assert len(behind.stderr.read().splitlines()) == 1, "one sentence about it"
+        until(lambda: answers(first, third.pid))
+        with grpc.insecure_channel(first.address) as channel:
+            channel.unary_unary(METHOD)(request(21), timeout=10)
+        assert third.stop() == 0
+        assert stored(first.db) == set(range(1, 41))
+    finally:
+        behind.kill()
+        behind.wait(15)
+        for stream in (behind.stdout, behind.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def test_who_takes_over_listens_where_it_was_told_to(receiver: StartReceiver, tmp_path: Path) -> None:
+    first = receiver(listen=["a=127.0.0.1:0"])
+    second = receiver(listen=[f"b=unix:{tmp_path}/s"])
+    first.kill()
+    until(lambda: answers(second, second.pid))
+    assert [one["name"] for one in status(second)["listeners"]] == ["b"]
+
+
+def answers(live: LiveReceiver, pid: int) -> bool:
+    """Whether the receiver of a database is this process."""
+    with contextlib.suppress(ControlError):
+        return bool(status(live)["pid"] == pid)
+    return False
+
+
+def until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_host_name_is_said_as_the_addresses_that_were_bound(tmp_path: Path) -> None:
+    process = start_bare("--db", str(tmp_path / "spans.db"), "--listen", "here=localhost:0")
+    try:
+        assert process.stdout is not None
+        word, name, address = process.stdout.readline().split()
+        host, _, port = address.rpartition(":")
+        assert (word, name, host) == ("listening", "here", "127.0.0.1")
+        assert int(port) > 0
+        with contextlib.closing(ControlClient.connect(tmp_path / "spans.db")) as client:
+            told = {one["address"] for one in client.request("status")["listeners"]}
+            assert address in told
+            assert told <= {address, f"[::1]:{port}"}, "the same port on both"
+            if len(told) == 2:
+                assert process.stdout.readline().split() == ["listening", "here", f"[::1]:{port}"]
+        second = start_bare("--db", str(tmp_path / "spans.db"), "--listen", f"localhost:{port}")
+        assert second.stdout is not None
+        assert second.stdout.readline().split()[2] == address, "it knows that this is the same place"
+        second.terminate()
+        out, error = second.communicate(timeout=15)
+        assert error == ""
+        process.terminate()
+        assert process.wait(15) == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_listeners_come_and_go_while_it_runs(receiver: StartReceiver) -> None:

@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from receiver.ingest.address import Address, ListenError, NotHere, port_holder, split_name
+from receiver.ingest.address import Address, ListenError, NotHere, is_open, port_holder, split_name
 from receiver.ingest.server import MAX_MESSAGE, METHOD, Ingest, Limits, Tally, peer_name
 from receiver.store.chunk import Chunk
 from receiver.store.database import Database, DiskFull
@@ -421,6 +421,38 @@ def test_hosts_that_grpc_does_not_know_are_refused_with_what_is_accepted() -> No
             Address.parse(f"{host}:0")
     for host in ("127.0.0.1", "[::1]", "[fe80::1%eth0]", "localhost", "cp-1.example", "node_1", "b\u00fccher.example"):
         assert str(Address.parse(f"{host}:1")) == f"{host}:1"
+
+
+def test_a_name_is_listened_to_at_all_its_addresses_that_this_machine_has(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = (socket.SOCK_STREAM, 6, "")
+    found = [
+        (socket.AF_INET6, *stream, ("2001:db8::1", 0, 0, 0)),
+        (socket.AF_INET, *stream, ("127.0.0.2", 0)),
+        (socket.AF_INET, *stream, ("127.0.0.3", 0)),
+    ]
+    real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *a, **k: found if host == "cp" else real(host, *a, **k))
+    assert [str(place) for place in Address.parse("cp:1").places()] == ["127.0.0.2:1", "127.0.0.3:1", "[2001:db8::1]:1"]
+    with pytest.raises(ListenError, match="without TLS"):
+        bench().ingest.listen("", "cp:0")  # one of them is not of this machine alone
+    listener = bench(insecure=True).ingest.listen("", "cp:0")
+    port = listener.address.rpartition(":")[2]
+    assert listener.addresses == (f"127.0.0.2:{port}", f"127.0.0.3:{port}")
+    for address in listener.addresses:
+        export(address, request())
+    assert [entry["address"] for entry in listener.to_json()] == list(listener.addresses)
+
+
+def test_an_address_is_known_under_another_name() -> None:
+    assert is_open("localhost:4317", ["127.0.0.1:4317"])
+    assert is_open("LOCALHOST:4317", ["[::1]:4317"])
+    assert not is_open("localhost:4317", ["127.0.0.1:4318"])
+    assert is_open("unix:/a", ["unix:/a"])
+    assert is_open("unix:///a", ["unix:/a"])
+    with pytest.raises(ListenError, match="not a known host"):
+        is_open("no-such-host.invalid:1", [])
 
 
 def test_names() -> None:
