@@ -306,6 +306,8 @@ class Receiver:
         if options.tls_cert is not None and options.tls_key is not None:
             credentials = server_credentials(options.tls_cert, options.tls_key, options.tls_client_ca)
         self._database = Database.create(path)
+        if self._database.said:
+            _log.warning("%s", self._database.said)
         self._control = ControlServer(control_path(path), self._handle)
         self._retention = Retention(self._database, options.policy, held=self._control.holds)
         self._writer = Writer(self._database, committed=self._retention.committed, moved=stop.set)

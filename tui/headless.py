@@ -317,6 +317,8 @@ def import_files(paths: Sequence[Path], given: Path | None) -> int:
     if said:
         warn(said)
     database = Database.create(path)
+    if database.said:
+        warn(database.said)
     code = 0
     try:
         for file in paths:

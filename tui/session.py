@@ -56,7 +56,9 @@ def watch(settings: Settings, problems: Sequence[str]) -> int:
         Database.read(path).close()
         notes.append(f"{path} may only be read: nothing is received here.")
     else:
-        Database.create(path).close()  # what is wrong with the file is said before the screen is taken
+        database = Database.create(path)  # what is wrong with the file is said before the screen is taken
+        database.close()
+        notes += [database.said] if database.said else []
         plan = Plan(path, settings.listeners)
         link = lambda: ensure_receiver(plan)  # noqa: E731
     return _run(Feed(path, link=link), settings, socket.gethostname().partition(".")[0], notes)

@@ -104,6 +104,8 @@ class Database:
 
     def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
         self.path = path
+        self.said = ""
+        """What the operator should know of how it was opened, one sentence or ""."""
         self._connection = connection
         self._lock = threading.RLock()
         self._file = None if path is None else _identity(path)
@@ -119,13 +121,14 @@ class Database:
         path = Path(path)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _refuse_orphans(path)
+            said = _set_aside(path)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
             raise StoreError(
                 f"The database {path} cannot be opened for writing ({error.strerror}): name another with --db."
             ) from error
         database = cls(_connect(path, "rw"), path)
+        database.said = said
         try:
             if database._is_empty():
                 database._make()
@@ -438,21 +441,34 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _refuse_orphans(path: Path) -> None:
-    """A log without its file holds spans of a file that was taken away; a new file beside it would be damaged by it.
+def _set_aside(path: Path) -> str:
+    """Take the log of a file that is gone out of the way: SQLite would apply it to the new file, and damage that.
+
+    It is kept, because the newest spans of the old file may be in it, under a name that goes with the old file if that
+    is found again. One is kept: the next replaces it.
+
+    Returns:
+        What was done, "" for nothing.
 
     Raises:
-        StoreError: there is one.
+        OSError: it cannot be moved.
     """
-    beside = (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
-    orphans = [str(one) for one in beside if one.exists()]
+    log, memory = (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
+    there = [one for one in (log, memory) if one.exists()]
     # In this order: who makes the file at this moment makes its log after it.
-    if orphans and not (path.exists() and path.stat().st_size):
-        raise StoreError(
-            f"The database {path} is gone but {' and '.join(orphans)} of it {'are' if orphans[1:] else 'is'} still"
-            f" there: put it back beside {'them' if orphans[1:] else 'it'}, where the newest spans may be, or move"
-            f" {'them' if orphans[1:] else 'it'} aside too to start anew."
-        )
+    if not there or (path.exists() and path.stat().st_size):
+        return ""
+    memory.unlink(missing_ok=True)  # holds nothing that the log does not
+    if not log.exists() or not log.stat().st_size:
+        log.unlink(missing_ok=True)
+        return ""
+    gone = path.with_name(path.name + ".gone")
+    aside = gone.with_name(gone.name + "-wal")
+    log.replace(aside)
+    return (
+        f"{path} was taken away without its log, and is begun anew: the log is now {aside}, and is read with the old"
+        f" file if that is named {gone}."
+    )
 
 
 def _full(path: Path | None) -> bool:

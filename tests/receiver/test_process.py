@@ -302,7 +302,7 @@ def test_a_host_name_is_said_as_the_addresses_that_were_bound(tmp_path: Path) ->
         assert second.stdout is not None
         assert second.stdout.readline().split()[2] == address, "it knows that this is the same place"
         second.terminate()
-        out, error = second.communicate(timeout=15)
+        _, error = second.communicate(timeout=15)
         assert error == ""
         process.terminate()
         assert process.wait(15) == 0

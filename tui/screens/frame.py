@@ -17,10 +17,10 @@ from tui.glyphs import Glyphs
 from tui.keys import bindings
 from tui.terminal_text import count, printable
 from tui.theming import Palette
+from tui.toasts import Toast
 from tui.widgets.keyline import KeyLine, live_keys
 from tui.widgets.line import OneLine, Part, Rule, blank_lines
 from tui.widgets.prompt import Complete, Prompt
-from tui.toasts import Toast
 from tui.widgets.status import Banner, StatusLine, ToastLine
 
 if TYPE_CHECKING:

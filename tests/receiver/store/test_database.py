@@ -187,23 +187,50 @@ def test_after_a_checkpoint_the_file_alone_has_everything_though_somebody_reads(
     assert Database.read(alone).ids() == ids
 
 
-def test_a_log_without_its_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_log_without_its_file_is_set_aside_and_can_be_read_with_it(tmp_path: Path) -> None:
     path, aside = tmp_path / "spans.db", tmp_path / "aside.db"
     database = Database.create(path)
+    assert database.said == ""
     ids = database.append([made(1)])
-    log = Path(f"{path}-wal")
-    kept = log.read_bytes()
     path.rename(aside)
     database.checkpoint()  # the file may have another log where it is now
-    with pytest.raises(StoreError) as said:
-        Database.create(path)
-    for part in (f"{path} is gone", str(log), f"{path}-shm", "put it back", "aside"):
-        assert part in str(said.value)
-    assert not path.exists()
-    assert log.read_bytes() == kept
-    aside.rename(path)
-    assert Database.read(path).ids() == ids
+    anew = Database.create(path)
+    gone = tmp_path / "spans.db.gone"
+    assert str(path) in anew.said
+    assert f"{gone}-wal" in anew.said
+    assert anew.ids() == []
+    more = anew.append([made(2), made(3)])
+    database.close()  # must not take away the log of the new one
+    assert Database.read(path).ids() == more
+    anew.close()
+    assert Database.read(path).ids() == more
+    aside.rename(gone)
+    assert Database.read(gone).ids() == ids, "nothing is lost if the old file is found again"
+
+
+@pytest.mark.parametrize("left", ["log", "memory", "both", "empty log", "log and an empty file"])
+def test_what_a_removed_file_leaves_never_gets_into_the_next(tmp_path: Path, left: str) -> None:
+    path = tmp_path / "spans.db"
+    log, memory = Path(f"{path}-wal"), Path(f"{path}-shm")
+    old = Database.create(path)
+    old.append([made(number + 1, os.urandom(30_000)) for number in range(20)])
+    kept = log.read_bytes(), memory.read_bytes()
+    old.close()
+    path.unlink()
+    if left != "memory":
+        log.write_bytes(b"" if left == "empty log" else kept[0])
+    if left in ("memory", "both", "log and an empty file"):
+        memory.write_bytes(kept[1])
+    if left.endswith("file"):
+        path.touch()
+    database = Database.create(path)
+    assert database.ids() == []
+    assert database.append([made(1)]) == [1]
     database.close()
+    assert len(Database.read(path).ids()) == 1
+    assert bool(database.said) == (left in ("log", "both", "log and an empty file"))
+    assert Path(f"{path}.gone-wal").exists() == bool(database.said)
+    assert Database.create(path).said == "", "once"
 
 
 # --- what SQLite reports ------------------------------------------------------------------------------
