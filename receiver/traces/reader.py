@@ -6,7 +6,6 @@ the spans that are looked at and no others (measured: decoding everything costs 
 
 from __future__ import annotations
 
-import secrets
 import weakref
 from collections.abc import Sequence
 from dataclasses import fields
@@ -24,6 +23,10 @@ from receiver.store.chunk import (
     ROLE_WEBHOOK,
 )
 from receiver.store.index import Index
+from receiver.traces.chains import chained as chained
+from receiver.traces.chains import keyed
+from receiver.traces.chains import spans_of as spans_of
+from receiver.traces.durations import durations_of
 from receiver.traces.model import Component, Kind, Request, Settled, Span, Trace, TraceSummary
 from receiver.traces.semantics import Facts, merge_request
 from receiver.traces.timing import self_times
@@ -40,51 +43,15 @@ _COMPONENTS: Final = tuple(Component(name) for name in COMPONENT_NAMES)
 _KINDS: Final = tuple(Kind)
 MAX_FACTS: Final = 256
 """Facts of one trace, the last arrived, that are looked through for its webhooks."""
-_WALK: Final = 256  # spans up to which a chain of rows is walked; above it a scan of the column is cheaper
-_BULK: Final = 2_000  # traces from which one pass over all spans is cheaper than walking
 
 
-# --- rows of traces -------------------------------------------------------------------------------
-def chained(last: Array, prev: Array, steps: int) -> tuple[Array, Array]:
-    """(items, positions): from each of `last` (-1: nothing) back along `prev`, at most `steps` items of each.
-
-    All chains are walked at once, so the cost is that of the longest."""
-    items: list[Array] = [np.empty(0, np.int64)]
-    positions: list[Array] = [np.empty(0, np.int64)]
-    at = np.flatnonzero(last >= 0)
-    item = last[at].astype(np.int64)
-    while len(at) and len(items) <= steps:
-        items.append(item)
-        positions.append(at)
-        item = prev[item].astype(np.int64)
-        more = item >= 0
-        if not more.all():
-            item, at = item[more], at[more]
-    return np.concatenate(items), np.concatenate(positions)
-
-
-def spans_of(index: Index, slots: Array) -> tuple[Array, Array]:
-    """(rows, position in `slots` of each): the spans of these traces, by trace and in order of arrival."""
-    walked = (index.span_count[slots] <= _WALK) & (len(slots) <= _BULK)
-    rows, positions = chained(np.where(walked, index.last_row[slots], -1), index.prev, _WALK)
-    scanned = np.flatnonzero(~walked)
-    if len(scanned):
-        place = np.full(index.traces, -1, np.int32)
-        place[slots[scanned]] = scanned
-        position = place[index.slot]
-        found = np.flatnonzero(position >= 0)
-        rows = np.concatenate((rows, found))
-        positions = np.concatenate((positions, position[found]))
-    order = np.lexsort((rows, positions))
-    return rows[order], positions[order]
-
-
+# --- what only all spans of a trace can tell ---------------------------------------------------------
 def _missing(index: Index, rows: Array, positions: Array, traces: int) -> Array:
     """How many distinct parents each trace names that are not among its spans."""
     parent = index.parent[rows]
     named = np.flatnonzero(parent)
-    span_keys = _keyed(index.span[rows], positions)
-    parent_keys = _keyed(parent[named], positions[named])
+    span_keys = keyed(index.span[rows], positions)
+    parent_keys = keyed(parent[named], positions[named])
     span_keys.sort()
     at = np.searchsorted(span_keys, parent_keys)
     at[at == len(span_keys)] = 0
@@ -92,18 +59,6 @@ def _missing(index: Index, rows: Array, positions: Array, traces: int) -> Array:
     _, first = np.unique(parent_keys[gone], return_index=True)
     counts: Array = np.bincount(positions[named[gone[first]]], minlength=traces)
     return counts
-
-
-_SALT: Final = np.uint64(secrets.randbits(64) | 1)
-
-
-def _keyed(ids: Array, positions: Array) -> Array:
-    """One 64-bit key for (trace, span id). Salted, so that ids of one trace cannot be made to meet another's."""
-    with np.errstate(over="ignore"):
-        keys = ids + positions.astype(np.uint64) * _SALT
-        keys ^= keys >> np.uint64(31)
-        mixed: Array = keys * _SALT
-    return mixed
 
 
 def _services(index: Index, rows: Array, positions: Array, traces: int) -> list[tuple[str, ...]]:
@@ -258,7 +213,7 @@ def summaries(index: Index, slots: Sequence[int] | Array, now: int, *, live: boo
         columns = [
             [f"{hi:016x}{lo:016x}" for hi, lo in zip(index.id_hi[at].tolist(), index.id_lo[at].tolist(), strict=True)],
             index.head_start[at].tolist(),
-            index.head_duration[at].tolist(),
+            durations_of(index, at).tolist(),
             index.span_count[at].tolist(),
             index.error_count[at].tolist(),
             index.last_received[at].tolist(),
