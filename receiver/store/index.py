@@ -128,7 +128,7 @@ class _Table:
         return self._arrays[name][: self.length]
 
 
-class _Keys:
+class Keys:
     """A set of 64-bit keys, with a value each where wanted, as a few sorted runs (a log-structured merge).
 
     Costs 8 (12) bytes a key and no Python object; membership of a batch is one binary search a run.
@@ -203,8 +203,8 @@ class Index:
         self._traces = _Table(_TRACE_COLUMNS)
         self._facts = _Table(_FACT_COLUMNS)
         self._chunks = _Table({"chunk_id": "i8", "chunk_received": "i8", "chunk_source": "u2"})
-        self._trace_keys = _Keys(values=True)
-        self._span_keys = _Keys(values=False)
+        self._trace_keys = Keys(values=True)
+        self._span_keys = Keys(values=False)
         # Secret multipliers: nobody who sends spans can choose ids that fall together.
         self._salt = [np.uint64(secrets.randbits(64) | 1) for _ in range(3)]
 

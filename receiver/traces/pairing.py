@@ -14,6 +14,8 @@ its request where nearly all others found theirs.
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from receiver.store.chunk import APISERVER, COMPONENT_MASK
-from receiver.store.index import RANK_REQUEST, RANK_ROOT, Index
+from receiver.store.index import RANK_REQUEST, RANK_ROOT, Index, Keys
+from receiver.traces.chains import keyed
 
 Array = npt.NDArray[Any]
 
@@ -68,56 +71,243 @@ class Pairs:
         return found
 
 
+def pairs(index: Index) -> Pairs:
+    """All pairs of an index. What came since the last look is paired first: see `catch_up`."""
+    with index.lock:
+        return _book_of(index).pairs(index)
+
+
+def catch_up(index: Index) -> None:
+    """Pair what came since the last look: some ms for a tick of 5,000 spans, however many traces there are.
+
+    For the thread that extends the index.
+    """
+    _book_of(index).catch_up(index)
+
+
+def partners(index: Index) -> Array:
+    """By slot the slot of the other trace of its pair, -1 for none. For the thread that extends the index, or under
+    its lock; what came since is paired first. Not to be changed."""
+    return _book_of(index).partners(index)
+
+
+def waited(index: Index, slots: Sequence[int] | Array) -> Array:
+    """For each slot how many ns its authentication began earlier, 0 where it is no request with one that is known at
+    the last look. Under the index's lock."""
+    return _book_of(index).waited(index, np.asarray(slots, np.int64))
+
+
 def lone_authentications(index: Index) -> Array:
     """Slots of traces that are one `authentication` root and nothing else."""
-    names = index.names
-    if "authentication" not in names:
-        return np.empty(0, np.int64)
-    head = index.head_row
-    lone = (
-        (index.head_rank == RANK_ROOT) & (index.span_count == 1) & (index.name[head] == names.index("authentication"))
-    )
-    lone &= (index.flags[head] & COMPONENT_MASK) == APISERVER
-    found: Array = np.flatnonzero(lone)
-    return found
-
-
-def pairs(index: Index) -> Pairs:
-    """All pairs of an index, a few ms for 100,000 traces."""
     with index.lock:
-        lone = lone_authentications(index)
+        return _book_of(index).lone(index)
+
+
+# --- kept up to date ------------------------------------------------------------------------------
+# A pair is decided by what ended within some milliseconds of it: candidates end at most MAX_END_NS apart, rivals of
+# candidates twice that, rivals of those three times. So after new spans only the neighbourhood of their ends is paired
+# again. Neighbourhoods are buckets of end times, kept as a number modulo the size of a table: two that share a number
+# share their neighbours' numbers, too, and are only paired again once too often.
+_BUCKET_BITS: Final = 23  # 8.4 ms
+_TABLE: Final = 1 << 16
+_AGAIN: Final = (-1, 0, 1)  # buckets of which authentications are paired again
+_NEEDED: Final = (-2, -1, 0, 1, 2)  # buckets that have to be looked at for that
+assert 1 << _BUCKET_BITS > 3 * MAX_END_NS
+_NEITHER, _LONE, _REQUEST = 0, 1, 2
+
+
+class _Book:
+    """Who is paired with whom in one index. Memory: 16 bytes a trace, 8 an `authentication` span."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rows = 0  # spans looked at
+        self._names = 0  # names looked at
+        self._authentication = -1  # string id
+        self._spans = Keys(values=False)  # (slot, span id) of each `authentication`
+        self._columns: dict[str, Array] = {
+            "kind": np.zeros(0, np.uint8),
+            "bucket": np.zeros(0, np.uint16),
+            "head": np.full(0, -1, np.int32),
+            "partner": np.full(0, -1, np.int32),  # of both, whether it is believed or not
+            "sure": np.zeros(0, bool),  # of an authentication
+        }
+
+    # -- reading ----------------------------------------------------------------------------------
+    def catch_up(self, index: Index) -> None:
+        with self._lock:
+            self._take(index)
+
+    def lone(self, index: Index) -> Array:
+        with self._lock:
+            self._take(index)
+            found: Array = np.flatnonzero(self._columns["kind"][: index.traces] == _LONE)
+        return found
+
+    def partners(self, index: Index) -> Array:
+        with self._lock:
+            self._take(index)
+            found: Array = np.full(index.traces, -1, np.int64)
+            a = self._believed(index.traces)
+            r = self._columns["partner"][a]
+            found[a], found[r] = r, a
+        return found
+
+    def pairs(self, index: Index) -> Pairs:
+        with self._lock:
+            self._take(index)
+            a = self._believed(index.traces)
+            r = self._columns["partner"][a].astype(np.int64)
+        return Pairs(r, a, self._before(index, a, r))
+
+    def waited(self, index: Index, slots: Array) -> Array:
+        with self._lock:
+            known = len(self._columns["kind"])
+            at = np.where(slots < known, slots, 0)
+            request = (slots < known) & (self._columns["kind"][at] == _REQUEST if known else False)
+            some = np.flatnonzero(request)
+            a = self._columns["partner"][slots[some]].astype(np.int64)
+            believed = a >= 0
+            if believed.any() and not self._complete():
+                believed &= self._columns["sure"][np.maximum(a, 0)]
+            some, a = some[believed], a[believed]
+        found: Array = np.zeros(len(slots), np.int64)
+        found[some] = self._before(index, a, slots[some])
+        return found
+
+    @staticmethod
+    def _before(index: Index, a: Array, r: Array) -> Array:
+        start, head = index.start, index.head_row
+        found: Array = start[head[r]].astype(np.int64) - start[head[a]].astype(np.int64)
+        return found
+
+    def _believed(self, traces: int) -> Array:
+        """Slots of the authentications whose pair is believed."""
+        found = self._columns["kind"][:traces] == _LONE
+        found &= self._columns["partner"][:traces] >= 0
+        if not self._complete():
+            found &= self._columns["sure"][:traces]
+        at: Array = np.flatnonzero(found)
+        return at
+
+    def _complete(self) -> bool:
+        lone, sure = self._columns["kind"] == _LONE, self._columns["sure"]
+        return bool(np.count_nonzero(lone & sure) >= COMPLETE * np.count_nonzero(lone))
+
+    # -- taking in --------------------------------------------------------------------------------
+    def _take(self, index: Index) -> None:
+        rows, traces = index.spans, index.traces
+        if rows == self._rows:
+            return
+        names = index.names
+        for number in range(self._names, len(names)):
+            if names[number] == "authentication":
+                self._authentication = number
+        self._names = len(names)
+        if self._authentication < 0:
+            return  # nothing can be paired; once it can, all is looked at
+        if traces > len(self._columns["kind"]):
+            room = max(1024, traces + traces // 4)
+            for name, old in self._columns.items():
+                new = np.full(room, -1 if name in ("head", "partner") else 0, old.dtype)
+                new[: len(old)] = old
+                self._columns[name] = new
+        fresh = slice(self._rows, rows)
+        self._rows = rows
+        at = self._rows_named(index, fresh)
+        self._spans.add(np.unique(keyed(index.span[at], index.slot[at])))
+        if fresh.start:
+            touched = np.unique(index.slot[fresh]).astype(np.int64)
+        else:
+            touched = np.arange(traces)
+        self._look(index, touched)
+
+    def _rows_named(self, index: Index, rows: slice) -> Array:
+        found: Array = rows.start + np.flatnonzero(index.name[rows] == self._authentication)
+        return found
+
+    def _look(self, index: Index, touched: Array) -> None:
+        """Look again at traces that have new spans."""
+        columns = self._columns
+        head = index.head_row[touched]
+        rank = index.head_rank[touched]
+        lone = (rank == RANK_ROOT) & (index.span_count[touched] == 1) & (index.name[head] == self._authentication)
+        lone &= (index.flags[head] & COMPONENT_MASK) == APISERVER
+        # A headline below an `authentication` of its own trace was authenticated there. The parent may still be in
+        # the trace, as in the API server's calls to itself, or be invented by the caller.
+        request = rank == RANK_REQUEST
+        some = np.flatnonzero(request)
+        request[some] = self._spans.find(keyed(index.parent[head[some]], touched[some])) < 0
+        kind = np.where(lone, _LONE, np.where(request, _REQUEST, _NEITHER)).astype(np.uint8)
+        before = columns["kind"][touched]
+        changed = (kind != before) | ((kind != _NEITHER) & (head != columns["head"][touched]))
+        if not changed.any():
+            return
+        touched, head, kind, before = touched[changed], head[changed], kind[changed], before[changed]
+        bucket = ((index.end[head] >> np.uint64(_BUCKET_BITS)) & np.uint64(_TABLE - 1)).astype(np.uint16)
+        dirty = np.concatenate((columns["bucket"][touched[before != _NEITHER]], bucket[kind != _NEITHER]))
+        self._part(touched)
+        columns["kind"][touched], columns["head"][touched], columns["bucket"][touched] = kind, head, bucket
+        self._pair(index, dirty.astype(np.int64))
+
+    def _part(self, slots: Array) -> None:
+        partner = self._columns["partner"]
+        other = partner[slots]
+        partner[other[other >= 0]] = -1
+        partner[slots] = -1
+        self._columns["sure"][slots] = False
+
+    def _pair(self, index: Index, dirty: Array) -> None:
+        columns = self._columns
+        again, needed = np.zeros(_TABLE, bool), np.zeros(_TABLE, bool)
+        for step in _NEEDED:
+            needed[(dirty + step) % _TABLE] = True
+        for step in _AGAIN:
+            again[(dirty + step) % _TABLE] = True
+        kind = columns["kind"][: index.traces]
+        near = np.flatnonzero((kind != _NEITHER) & needed[columns["bucket"][: index.traces]])
+        lone, requests = near[kind[near] == _LONE], near[kind[near] == _REQUEST]
         if not len(lone):
-            return Pairs(lone, lone, lone)
-        requests = np.flatnonzero((index.head_rank == RANK_REQUEST) & _elsewhere(index))
+            return
         a, r = index.head_row[lone], index.head_row[requests]
-        near = match(
+        found, sure = _matched(
             index.resource[a], index.start[a].astype(np.int64), index.end[a].astype(np.int64),
             index.resource[r], index.start[r].astype(np.int64), index.end[r].astype(np.int64),
         )  # fmt: skip
-        paired = np.flatnonzero(near >= 0)
-        before = index.start[r].astype(np.int64)[near[paired]] - index.start[a].astype(np.int64)[paired]
-    return Pairs(requests[near[paired]], lone[paired], before)
+        mine = again[columns["bucket"][lone]]
+        self._part(lone[mine])
+        paired = np.flatnonzero(mine & (found >= 0))
+        one, other = lone[paired], requests[found[paired]]
+        columns["partner"][one], columns["partner"][other] = other, one
+        columns["sure"][one] = sure[paired]
 
 
-def _elsewhere(index: Index) -> Array:
-    """Traces whose headline is not below an `authentication` of its own trace: they were authenticated in another
-    one. The parent may still be there, as in the API server's calls to itself, or be invented by the caller."""
-    found = np.ones(index.traces, bool)
-    rows = np.flatnonzero(index.name == index.names.index("authentication"))
-    rows = rows[np.argsort(index.span[rows], kind="stable")]
-    ids = index.span[rows]
-    parent = index.parent[index.head_row]
-    at = np.minimum(np.searchsorted(ids, parent), len(ids) - 1)
-    found &= ~((ids[at] == parent) & (index.slot[rows[at]] == np.arange(index.traces)))
-    return found
+_books: weakref.WeakKeyDictionary[Index, _Book] = weakref.WeakKeyDictionary()
+_books_lock: Final = threading.Lock()
 
 
+def _book_of(index: Index) -> _Book:
+    with _books_lock:
+        return _books.setdefault(index, _Book())
+
+
+# --- the rule -------------------------------------------------------------------------------------
 def match(a_instance: Array, a_start: Array, a_end: Array, r_instance: Array, r_start: Array, r_end: Array) -> Array:
     """For each authentication (`a_*`) the request (`r_*`) that it belongs to, -1 where that is not certain.
 
     Instances are any numbers that are equal for one API server, times in ns of its clock.
     """
-    nothing: Array = np.full(len(a_start), -1, np.int64)
+    found, sure = _matched(a_instance, a_start, a_end, r_instance, r_start, r_end)
+    if np.count_nonzero(sure) < COMPLETE * len(a_start):
+        found = np.where(sure, found, -1)
+    return found
+
+
+def _matched(
+    a_instance: Array, a_start: Array, a_end: Array, r_instance: Array, r_start: Array, r_end: Array
+) -> tuple[Array, Array]:
+    """(the request of each authentication, -1 for none; whether that is sure even where traces are sampled)."""
+    nothing: tuple[Array, Array] = np.full(len(a_start), -1, np.int64), np.zeros(len(a_start), bool)
     if not len(a_start) or not len(r_start):
         return nothing
     order = np.lexsort((r_end, r_instance))
@@ -160,10 +350,8 @@ def match(a_instance: Array, a_start: Array, a_end: Array, r_instance: Array, r_
     owner[flat_r[first]] = flat_a[first]
     mutual = certain & (owner[np.maximum(nearest, 0)] == a) & (second[np.maximum(nearest, 0)] > MARGIN * least)
     sure = mutual & (a_end - r_end[nearest] <= SURE_END_NS) & (r_start[nearest] - a_start <= SURE_BEFORE_NS)
-    if np.count_nonzero(sure) < COMPLETE * len(a_start):
-        mutual = sure
     found: Array = np.where(mutual, nearest, -1)
-    return found
+    return found, sure
 
 
 def _cost(after: Array, before: Array) -> Array:

@@ -5,18 +5,34 @@ The truth is known where the authentication is the parent of its request: the te
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from receiver.store import files
+from receiver.store.chunk import APISERVER, FACT, FLAG_REQUEST, SPAN, Chunk, Resource
 from receiver.store.index import Index
-from receiver.traces.pairing import lone_authentications, match, paired_with, pairs
+from receiver.traces import pairing
+from receiver.traces.pairing import (
+    COMPLETE,
+    catch_up,
+    lone_authentications,
+    match,
+    paired_with,
+    pairs,
+    partners,
+    waited,
+)
 from tests.receiver.traces import shapes
-from tests.receiver.traces.shapes import FILTER, HTTP, SERVER, Recorder, index_of
+from tests.receiver.traces.shapes import FILTER, HTTP, SERVER, T0, Recorder, index_of
 
 Array = npt.NDArray[Any]
 
@@ -56,6 +72,104 @@ def test_nothing_to_pair_with(record: Any) -> None:
 
 def test_an_empty_index() -> None:
     assert len(pairs(Index()).request) == 0
+
+
+# --- as spans arrive ------------------------------------------------------------------------------
+EDGE = ((((T0 >> 23) + 9) << 23) - T0) // 1_000
+"""us after T0 where one neighbourhood of `pairing` ends and the next begins, or nearly."""
+Piece = tuple[int, int, int, int, int, int, int]
+
+
+def pieces(chance: random.Random, traces: int) -> list[Piece]:
+    """Spans of some requests and their authentications, times in us: (trace, span, parent, start, end, role,
+    instance). Now and then one is missing, or its trace holds more than it seemed to at first."""
+    found: list[Piece] = []
+    for number in range(0, traces, 2):
+        a, r, instance = number + 1, number + 2, chance.randrange(2)
+        end = EDGE + chance.choice((-9_000, -1_500, -1_500, 0)) + chance.randrange(40) * chance.choice((10, 100))
+        start = end - chance.choice((0, 300, 5_000))
+        early, late = chance.choice((100, 150, 900, 40_000)), chance.choice((5, 20, 1_500, 1_500))
+        if chance.random() < 0.85:
+            found.append((a, 1, 0, start - early, end + late, 0, instance))
+        if chance.random() < 0.85:
+            parent = 7 if chance.random() < 0.3 else 0
+            found.append((r, 1, parent, start, end, 1, instance))
+            if chance.random() < 0.3:
+                found.append((r, 7, 0, start - 10, end + 10, 0, instance))
+        if chance.random() < 0.2:
+            found.append((chance.choice((a, r)), 2, 1, start, end, 2, instance))
+        if chance.random() < 0.2:  # an earlier request of the same trace is the headline then
+            found.append((r, 3, 0, start - 50, end - chance.choice((50, 3_000)), 1, instance))
+    return found
+
+
+def stored(number: int, some: Sequence[Piece]) -> Chunk:
+    rows = np.zeros(len(some), SPAN)
+    for at, (trace, span, parent, start, end, role, instance) in enumerate(some):
+        kind, flags = (2, APISERVER | FLAG_REQUEST) if role == 1 else (1, APISERVER)
+        rows[at] = (0, trace, span, parent, T0 + start * 1_000, T0 + end * 1_000, role, instance, kind, flags)
+    senders = [Resource("apiserver", "a"), Resource("apiserver", "b")]
+    return Chunk(
+        number, "s", "", T0, ["", "GET", "Get", "authentication"], senders, named(rows), np.zeros(0, FACT), b""
+    )
+
+
+def named(rows: Array) -> Array:
+    rows["name"] = np.where(rows["name"] == 0, 3, rows["name"])  # "" is no name
+    return rows
+
+
+def slow_pairs(index: Index) -> list[tuple[int, int]]:
+    """The definition, read span by span."""
+    lone, requests = [], []
+    for slot, head in enumerate(index.head_row.tolist()):
+        rows = index.rows_of(slot).tolist()
+        authentications = [int(index.span[row]) for row in rows if index.names[index.name[row]] == "authentication"]
+        if index.head_rank[slot] == 2 and int(index.parent[head]) not in authentications:
+            requests.append(slot)
+        if len(rows) == 1 and index.head_rank[slot] == 1 and authentications:
+            lone.append(slot)
+    found = matched(index, index.head_row[lone], index.head_row[requests]) if lone and requests else []
+    return [(requests[at], slot) for slot, at in zip(lone, found, strict=False) if at >= 0]
+
+
+@given(st.randoms(use_true_random=False), st.integers(2, 60), st.sampled_from((0.0, 0.0, COMPLETE)))
+@settings(deadline=None, max_examples=150)
+def test_pairs_kept_up_to_date_are_those_of_the_definition(chance: random.Random, traces: int, share: float) -> None:
+    with mock.patch.object(pairing, "COMPLETE", share):  # 0: what is not sure is believed, too
+        check_arrivals(chance, pieces(chance, traces))
+
+
+def check_arrivals(chance: random.Random, waiting: list[Piece]) -> None:
+    chance.shuffle(waiting)
+    index, number = Index(), 0
+    while waiting:
+        size, number = chance.choice((1, 2, 5, 20)), number + 1
+        index.extend([stored(number, waiting[:size])])
+        del waiting[:size]
+        if chance.random() < 0.2:
+            continue
+        expected = slow_pairs(index)
+        found = pairs(index)
+        assert list(zip(found.request.tolist(), found.authentication.tolist(), strict=True)) == expected
+        other = dict(expected) | {a: r for r, a in expected}
+        assert partners(index).tolist() == [other.get(slot, -1) for slot in range(index.traces)]
+        assert waited(index, range(index.traces)).tolist() == found.before_requests(index.traces).tolist()
+
+
+def test_after_new_spans_only_their_neighbourhood_is_paired_again(
+    recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunks = shapes.chunks_of(files.read(recordings / "kubeadm-node.otlp.jsonl.gz", pytest.fail))
+    looked: list[int] = []
+    matching = pairing._matched
+    monkeypatch.setattr(pairing, "_matched", lambda *columns: looked.append(len(columns[0])) or matching(*columns))
+    index = Index()
+    for chunk in chunks:
+        index.extend([chunk])
+        catch_up(index)
+    assert len(pairs(index).request) > 1_200
+    assert sum(looked) < 10 * len(lone_authentications(index))
 
 
 # --- recordings -----------------------------------------------------------------------------------
