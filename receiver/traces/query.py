@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from receiver.store.chunk import APISERVER, COMPONENT_MASK, ROLE_WEBHOOK
 from receiver.store.index import RANK_ROOT, Index
+from receiver.traces import durations, pairing
+from receiver.traces.semantics import LONG_SUBRESOURCES, LONG_VERBS
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +40,9 @@ FIELDS: Final = (
 )
 """Fields of `field=value`; `namespace` is the same as `ns`."""
 SORTS: Final = ("start", "duration", "spans", "errors", "verb", "resource", "namespace", "client", "code")
-"""Orders of a view: by time, duration, numbers and code the highest first, by text from a to z, then newest first."""
+"""Orders of a view: by time, duration, numbers and code the highest first, by text from a to z, then newest first.
+By duration, requests that were asked to last (`semantics.long_running`) come after all others, and so do streams to
+etcd: they would fill the top of every list of slow ones."""
 MAX_QUERY: Final = 4_096
 """Longest filter in characters."""
 MIN_ID_DIGITS: Final = 6
@@ -49,6 +53,7 @@ _CLIENT: Final = 3  # OTLP span kind
 _STREAMS: Final = ("etcdserverpb.Watch/Watch", "etcdserverpb.Lease/LeaseKeepAlive")
 """Streams between apiserver and etcd that end with the process: alone, whichever side sent them, they say nothing."""
 _PROBES: Final = ("/livez", "/readyz", "/healthz", "/metrics")
+_OWN_AGENT: Final = "k8s-trace-tui"
 
 
 class QueryError(Exception):
@@ -135,7 +140,9 @@ class View:
     """What is listed: the filter, and what the keys of the list turn on.
 
     `window_ns` counts from the arrival of the last span of a trace by this machine's clock; None is all.
-    `reverse` turns the order round; within equals the newest stay first.
+    `reverse` turns the order round; within equals the newest stay first. `hide_paired` leaves out the lone
+    `authentication` traces whose request is known (`pairing`): each is a part of what its request says. One that
+    holds a failed span stays.
     """
 
     query: Query
@@ -144,11 +151,13 @@ class View:
     hide_noise: bool
     sort: str  # one of SORTS
     reverse: bool
+    hide_paired: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """Slots (int32) in display order, how many more traces only noise hides, and how many traces there are."""
+    """Slots (int32) in display order, how many more traces only noise hides, and how many traces there are, without
+    those that `View.hide_paired` leaves out."""
 
     slots: Array
     hidden_noise: int
@@ -158,8 +167,7 @@ class Selection:
 def select(index: Index, view: View, now: int) -> Selection:
     """The traces of a view. For the thread that extends the index: it takes no lock, so readers never wait for it.
 
-    Noise is what a control plane does all the time (facts: kubernetes-tracing 8): requests for leases, probes and
-    metrics, lone `authentication` roots, lone calls to etcd and its streams. What holds a failed span is never noise.
+    In the order by duration, either way round, what was asked to last comes after all others: see `SORTS`.
 
     Args:
         now: ns since the epoch by the clock that gave `received`; for a recording, of its newest span.
@@ -179,6 +187,11 @@ def select(index: Index, view: View, now: int) -> Selection:
     if view.errors_only:
         chosen &= (index.error_count > 0) | (traces.code >= 400)
     hidden = 0
+    durations.catch_up(index)  # readers find it done
+    if view.hide_paired:
+        paired = (pairing.partners(index) >= 0) & ~traces.requests & (index.error_count == 0)
+        chosen &= ~paired
+        total -= int(np.count_nonzero(paired))
     if view.hide_noise:
         noise = chosen & traces.noise()
         hidden = int(np.count_nonzero(noise))
@@ -189,7 +202,7 @@ def select(index: Index, view: View, now: int) -> Selection:
 
 
 _NUMBERS: Final[dict[str, Callable[[_Traces], Array]]] = {
-    "duration": lambda traces: traces.index.head_duration,
+    "duration": lambda traces: durations.durations_of(traces.index),
     "spans": lambda traces: traces.index.span_count.astype(np.int64),
     "errors": lambda traces: traces.index.error_count.astype(np.int64),
     "code": lambda traces: traces.code.astype(np.int64),
@@ -214,7 +227,10 @@ def _order(traces: _Traces, slots: Array, sort: str, reverse: bool) -> Array:
     order: Array
     if sort in _NUMBERS:
         number = _NUMBERS[sort](traces)[slots]
-        order = np.lexsort((newest, number if reverse else -number))
+        keys = [newest, number if reverse else -number]
+        if sort == "duration":
+            keys.append(traces.lasting()[slots])
+        order = np.lexsort(keys)
         return order
     ranks = [traces.strings.ranks(traces.request(column)[slots]) for column in _TEXTS[sort]]
     keys = [-rank if reverse else rank for rank in reversed(ranks)]
@@ -272,22 +288,59 @@ class _Traces:
 
     # --- noise ------------------------------------------------------------------------------------
     def noise(self) -> Array:
-        index, strings = self.index, self.strings
-        found = self.requests & strings.equal("leases")[self.request("resource")]
-        paths = strings.none()
+        """What any kind of `NOISE` says is noise, without what went wrong."""
+        found = np.zeros(self.index.traces, bool)
+        for kind in NOISE:
+            found |= kind.holds(self)
+        found &= (self.index.error_count == 0) & (self.code < 500)
+        return found
+
+    def leases(self) -> Array:
+        return self._equal("resource", "leases")
+
+    def probes(self) -> Array:
+        paths = self.strings.none()
         for probe in _PROBES:
-            paths |= strings.equal(probe) | strings.starting(probe + "/")
-        found |= self.requests & (self.request("resource") == 0) & paths[self.request("detail")]
-        roots = ~self.requests & (index.head_rank == RANK_ROOT)
-        names = self.head_names()
-        found |= roots & (index.span_count == 1) & strings.equal("authentication")[names]
+            paths |= self.strings.equal(probe) | self.strings.starting(probe + "/")
+        found: Array = self.requests & (self.request("resource") == 0) & paths[self.request("detail")]
+        return found
+
+    def etcd_alone(self) -> Array:
+        index, names = self.index, self.head_names()
         calls = (index.kind_status[index.head_row] & 0x0F) == _CLIENT
         calls &= (index.flags[index.head_row] & COMPONENT_MASK) == APISERVER
-        found |= roots & calls & strings.starting("etcdserverpb.")[names]
-        streams = strings.equal(_STREAMS[0].casefold()) | strings.equal(_STREAMS[1].casefold())
-        found |= ~self.requests & (index.span_count == 1) & streams[names]
-        found &= index.error_count == 0
+        found: Array = self.roots() & calls & self.strings.starting("etcdserverpb.")[names]
+        return found | self.streams()
+
+    def streams(self) -> Array:
+        """Lone streams between API server and etcd."""
+        names = self.strings.equal(_STREAMS[0].casefold()) | self.strings.equal(_STREAMS[1].casefold())
+        found: Array = ~self.requests & (self.index.span_count == 1) & names[self.head_names()]
         return found
+
+    def authentications(self) -> Array:
+        found: Array = self.roots() & (self.index.span_count == 1)
+        return found & self.strings.equal("authentication")[self.head_names()]
+
+    def own(self) -> Array:
+        found: Array = self.requests & self.strings.starting(_OWN_AGENT)[self.request("agent")]
+        return found
+
+    def roots(self) -> Array:
+        """Traces that are no request and whose headline is a root."""
+        found: Array = ~self.requests & (self.index.head_rank == RANK_ROOT)
+        return found
+
+    # --- what was asked to last -------------------------------------------------------------------
+    def lasting(self) -> Array:
+        """`semantics.long_running` by trace; streams to etcd; and since 1.34 the lone `authentication` of such a
+        request, which lasts as long."""
+        found = self.streams()
+        for column, values in (("verb", LONG_VERBS), ("subresource", LONG_SUBRESOURCES)):
+            for value in values:
+                found |= self._equal(column, value)
+        partner = pairing.partners(self.index)
+        return found | ((partner >= 0) & found[np.maximum(partner, 0)])
 
     # --- terms ------------------------------------------------------------------------------------
     def matches(self, term: Term) -> Array:
@@ -398,6 +451,25 @@ class _Traces:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """One kind of what a control plane does all the time, by name (facts: kubernetes-tracing 8)."""
+
+    name: str
+    says: str
+    holds: Callable[[_Traces], Array]
+
+
+NOISE: Final = (
+    Noise("leases", "requests for leases", _Traces.leases),
+    Noise("probes", f"probes and metrics: {', '.join(_PROBES)}", _Traces.probes),
+    Noise("etcd", "calls to etcd that belong to no request, and its streams", _Traces.etcd_alone),
+    Noise("authentication", "authentications whose request is not known", _Traces.authentications),
+    Noise("own", f"requests by this program ({_OWN_AGENT})", _Traces.own),
+)
+"""What `View.hide_noise` hides. What holds a failed span or was answered with 5xx is never noise."""
+
+
 _FIELD_MATCHES: Final[dict[str, Callable[[_Traces, str], Array]]] = {
     "verb": lambda traces, value: traces._equal("verb", value),
     "resource": _Traces._resource,
@@ -420,6 +492,13 @@ def _starts(hi: Array, lo: Array, digits: str) -> Array:
     found: Array = (hi >> np.uint64(64 - 4 * len(head))) == np.uint64(int(head, 16))
     if tail:
         found &= (lo >> np.uint64(64 - 4 * len(tail))) == np.uint64(int(tail, 16))
+    return found
+
+
+def starting_with(index: Index, digits: str) -> Array:
+    """Slots of the traces whose id starts with these hex digits (1 to 32, lower case). Under the index's lock, or for
+    the thread that extends it."""
+    found: Array = np.flatnonzero(_starts(index.id_hi, index.id_lo, digits))
     return found
 
 

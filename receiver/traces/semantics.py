@@ -485,6 +485,18 @@ def _selected_name(selector: str) -> str:
     return ""
 
 
+# --- requests that last ---------------------------------------------------------------------------
+LONG_VERBS: Final = ("watch", "proxy")
+LONG_SUBRESOURCES: Final = ("attach", "exec", "log", "portforward", "proxy")
+"""Requests that last as long as their client likes, by what kube-apiserver itself exempts from its request timeout
+(`--min-request-timeout`: BasicLongRunningRequestCheck). Every `log`: only the URL's query says whether it follows."""
+
+
+def long_running(request: Request) -> bool:
+    """Whether the length of a request says nothing about the cluster: it was asked to last."""
+    return request.verb in LONG_VERBS or request.subresource in LONG_SUBRESOURCES
+
+
 # --- the request of a trace -----------------------------------------------------------------------
 def merge_request(server: Facts | None, verb: Facts | None) -> Request | None:
     """The API request that a SERVER span and its verb span tell of; None without either.

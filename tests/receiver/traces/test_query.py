@@ -16,7 +16,18 @@ from receiver.store.chunk import APISERVER, FACT, FLAG_FACTS, FLAG_REQUEST, ROLE
 from receiver.store.index import Index
 from receiver.traces import query as query_module
 from receiver.traces.model import TraceSummary
-from receiver.traces.query import MAX_QUERY, MIN_ID_DIGITS, SORTS, Query, QueryError, Term, View, select
+from receiver.traces.query import (
+    MAX_QUERY,
+    MIN_ID_DIGITS,
+    NOISE,
+    SORTS,
+    Query,
+    QueryError,
+    Term,
+    View,
+    select,
+    starting_with,
+)
 from receiver.traces.reader import summaries
 from tests.receiver.traces import shapes
 from tests.receiver.traces.shapes import CLIENT, GRPC, HTTP, INTERNAL, SERVER, T0, Recorder, chunks_of
@@ -105,10 +116,13 @@ def test_an_unknown_order_is_an_error() -> None:
 
 # --- against the slow way -------------------------------------------------------------------------
 AUDITS = ("91094b44-5c10-49f0-9182-902c188ed283", "91094b44-ffff-49f0-9182-902c188ed283", "Ticket-4711", "")
-AGENTS = ("kubectl/v1.32.4 (linux/amd64)", "kube-scheduler/v1.36", "Straße", "")
+AGENTS = ("kubectl/v1.32.4 (linux/amd64)", "kube-scheduler/v1.36", "Straße", "k8s-trace-tui/0.1.0", "")
 PATHS = (
     "/api/v1/namespaces/default/pods/web",
     "/api/v1/namespaces/default/pods/web/status",
+    "/api/v1/namespaces/default/pods/web/exec?command=sh",
+    "/api/v1/namespaces/default/pods/web/log?follow=true",
+    "/api/v1/nodes/n1/proxy/metrics",
     "/api/v1/namespaces/kube-system/pods",
     "/api/v1/namespaces/kube-system",
     "/apis/apps/v1/namespaces/team-a/deployments/Web?watch=true",
@@ -126,7 +140,15 @@ SERVICES = ("apiserver", "etcd", "label-injector", "Kubelet", "")
 def make(rec: Recorder, chance: random.Random, trace: str) -> None:
     """One trace of a shape that occurs, or does not."""
     options: dict[str, Any] = {"trace": trace, "at": chance.randrange(0, 5), "ms": chance.randrange(0, 4)}
-    shape = chance.randrange(6)
+    shape = chance.randrange(7)
+    if shape == 6:  # a request and its authentication, which cannot be mistaken for another's
+        values = {"http.target": chance.choice(PATHS), "http.request.method": "GET", "http.response.status_code": 200}
+        options |= {"instance": trace, "at": options["at"] + 1, "ms": options["ms"] + 2}
+        rec.span("GET", SERVER, scope=HTTP, values=values, **options)
+        failed = int(chance.random() < 0.2) * 2
+        options |= {"trace": f"{trace}, authentication", "at": options["at"] - 0.1, "ms": options["ms"] + 0.11}
+        rec.span("authentication", INTERNAL, scope=shapes.FILTER, status=failed, **options)
+        return
     if shape == 0:
         rec.span(chance.choice(("authentication", "syncPod")), INTERNAL, scope=shapes.FILTER, **options)
         if chance.random() < 0.3:
@@ -242,11 +264,27 @@ class Sample:
         field = {"ns": "namespace"}.get(term.field, term.field)
         return str(getattr(request, field)).casefold() == value
 
-    def noise(self, slot: int, row: TraceSummary) -> bool:
-        if row.errors:
-            return False
+    def pair_of(self, row: TraceSummary) -> TraceSummary | None:
+        """The request that a lone authentication belongs to."""
+        if row.headline != "authentication" or row.spans > 1 or not row.instance.startswith("trace "):
+            return None
+        return next(other for other in self.rows if other.instance == row.instance and other.request is not None)
+
+    def lasts(self, row: TraceSummary) -> bool:
         request = row.request
         if request is not None:
+            return request.verb == "watch" or request.subresource in ("exec", "log", "proxy")
+        if (pair := self.pair_of(row)) is not None:
+            return self.lasts(pair)
+        return row.spans == 1 and row.headline == "etcdserverpb.Watch/Watch"
+
+    def noise(self, slot: int, row: TraceSummary) -> bool:
+        request = row.request
+        if row.errors or (request is not None and (request.code or 0) >= 500):
+            return False
+        if request is not None:
+            if request.user_agent.startswith("k8s-trace-tui"):
+                return True
             if request.resource:
                 return request.resource == "leases"
             head = request.path.split("/")[1:2]
@@ -280,23 +318,32 @@ FIELD_WORDS = (
 )  # fmt: skip
 
 
-def check(sample: Sample, words: list[str], errors_only: bool, hide_noise: bool, window: int | None) -> None:
+def check(
+    sample: Sample,
+    words: list[str],
+    errors_only: bool,
+    hide_noise: bool,
+    window: int | None,
+    hide_paired: bool = False,
+) -> None:
     parsed = Query.parse(" ".join(f'"{word}"' if " " in word else word for word in words))
     now = T0 + MINUTE + MINUTE // 2
-    expected, hidden = set(), 0
+    expected, hidden, total = set(), 0, sample.index.traces
     for slot, row in enumerate(sample.rows):
         wanted = all(sample.holds(row, term) for term in parsed.terms)
         if errors_only and not (row.errors or (row.request is not None and (row.request.code or 0) >= 400)):
             wanted = False
         if window is not None and int(sample.index.last_received[slot]) < now - window:
             wanted = False
+        if hide_paired and not row.errors and sample.pair_of(row) is not None:
+            wanted, total = False, total - 1
         if wanted and hide_noise and sample.noise(slot, row):
             hidden += 1
         elif wanted:
             expected.add(slot)
-    found = select(sample.index, View(parsed, window, errors_only, hide_noise, "start", False), now)
+    found = select(sample.index, View(parsed, window, errors_only, hide_noise, "start", False, hide_paired), now)
     assert set(found.slots.tolist()) == expected
-    assert (found.hidden_noise, found.total, len(found.slots)) == (hidden, sample.index.traces, len(expected))
+    assert (found.hidden_noise, found.total, len(found.slots)) == (hidden, total, len(expected))
     assert found.slots.dtype == np.int32
 
 
@@ -308,10 +355,11 @@ def test_one_term_selects_what_the_slow_way_finds(word: str) -> None:
 
 @pytest.mark.parametrize("errors_only", [False, True])
 @pytest.mark.parametrize("hide_noise", [False, True])
+@pytest.mark.parametrize("hide_paired", [False, True])
 @pytest.mark.parametrize("window", [None, MINUTE])
-def test_a_view_without_a_filter(errors_only: bool, hide_noise: bool, window: int | None) -> None:
+def test_a_view_without_a_filter(errors_only: bool, hide_noise: bool, hide_paired: bool, window: int | None) -> None:
     for sample in SAMPLES:
-        check(sample, [], errors_only, hide_noise, window)
+        check(sample, [], errors_only, hide_noise, window, hide_paired)
 
 
 @given(
@@ -320,12 +368,32 @@ def test_a_view_without_a_filter(errors_only: bool, hide_noise: bool, window: in
     st.booleans(),
     st.booleans(),
     st.sampled_from((None, MINUTE)),
+    st.booleans(),
 )
 @settings(max_examples=200, deadline=None)
 def test_all_terms_must_hold(
-    sample: Sample, words: list[str], errors_only: bool, hide_noise: bool, window: int | None
+    sample: Sample, words: list[str], errors_only: bool, hide_noise: bool, window: int | None, hide_paired: bool
 ) -> None:
-    check(sample, words, errors_only, hide_noise, window)
+    check(sample, words, errors_only, hide_noise, window, hide_paired)
+
+
+def test_every_kind_of_noise_and_of_pairs_is_in_the_samples() -> None:
+    rows = [(sample, slot, row) for sample in SAMPLES for slot, row in enumerate(sample.rows)]
+    for kind in NOISE:
+        assert any(kind.holds(query_module._Traces(sample.index)).any() for sample in SAMPLES), kind.name
+    assert {bool(row.errors) for sample, _, row in rows if sample.pair_of(row) is not None} == {True, False}
+    assert any(sample.lasts(row) for sample, _, row in rows if sample.pair_of(row) is not None)
+
+
+def test_an_answer_of_5xx_is_no_noise() -> None:
+    rec = Recorder()
+    for code in (200, 404, 500, 503):
+        values = {"http.target": "/livez", "http.request.method": "GET", "http.response.status_code": code}
+        rec.span("GET", SERVER, trace=str(code), scope=HTTP, values=values)
+    index = rec.index()
+    found = select(index, view(hide_noise=True), LATER)
+    assert {row.request.code for row in summaries(index, found.slots, LATER) if row.request} == {500, 503}
+    assert found.hidden_noise == 2
 
 
 def test_any_start_of_a_trace_id_finds_it() -> None:
@@ -334,6 +402,10 @@ def test_any_start_of_a_trace_id_finds_it() -> None:
         for length in (MIN_ID_DIGITS, 15, 16, 17, 31, 32):
             for text in (row.trace_id[:length].upper(), f"trace={row.trace_id[:length]}"):
                 assert slot in select(sample.index, view(text), LATER).slots
+    ids = [row.trace_id for row in sample.rows]
+    for digits in ("0", "f", *(id[:length] for id in ids[:5] for length in (1, 2, 15, 16, 17, 32))):
+        expected = [slot for slot, id in enumerate(ids) if id.startswith(digits)]
+        assert starting_with(sample.index, digits).tolist() == expected
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -370,6 +442,8 @@ def test_orders(sort: str, reverse: bool) -> None:
             expected.sort(key=key, reverse=reverse)  # a stable sort stays stable when reversed
             if sort not in ("duration", "spans", "errors", "code"):
                 expected.sort(key=lambda slot: sample.rows[slot].request is None)
+            if sort == "duration":
+                expected.sort(key=lambda slot: sample.lasts(sample.rows[slot]))
         found = select(sample.index, view(sort=sort, reverse=reverse), LATER).slots.tolist()
         assert found == expected
 
