@@ -96,6 +96,7 @@ class TraceSummary:
     request: Request | None
     webhooks: tuple[str, ...] = ()
     failure: str = ""  # status message of a failed webhook call, or ""
+    failed_webhook: str = ""  # the webhook of that call
     created: str = ""  # name of the object that a create stored, which its URL does not tell
 
 

@@ -152,9 +152,9 @@ def _requests(index: Index, slots: Array) -> list[Request | None]:
     ]
 
 
-def _webhooks(index: Index, slots: Array) -> dict[int, tuple[tuple[str, ...], str]]:
-    """By position in `slots`, of the traces that called webhooks: their names in start order, and what the first
-    failed call said ("" if none failed)."""
+def _webhooks(index: Index, slots: Array) -> dict[int, tuple[tuple[str, ...], str, str]]:
+    """By position in `slots`, of the traces that called webhooks: their names in start order, what the first failed
+    call said ("" if none failed), and which webhook that was."""
     calling = index.webhook_fact[slots] >= 0
     facts, positions = chained(np.where(calling, index.last_fact[slots], -1), index.fact("fact_prev"), MAX_FACTS)
     rows = index.fact("fact_row")[facts]
@@ -170,7 +170,7 @@ def _webhooks(index: Index, slots: Array) -> dict[int, tuple[tuple[str, ...], st
         strict=True,
     ):
         hooks.setdefault(position, {})[span] = (start, names[name])
-    failures: dict[int, str] = {}
+    failures: dict[int, tuple[str, str]] = {}
     call = np.flatnonzero((role == ROLE_CALL) & failed)
     call = call[np.argsort(facts[call])]  # the first to arrive is named
     for position, above, detail, code in zip(
@@ -180,12 +180,13 @@ def _webhooks(index: Index, slots: Array) -> dict[int, tuple[tuple[str, ...], st
         index.fact("code")[facts[call]].tolist(),
         strict=True,
     ):
-        if above in hooks.get(position, ()) and not failures.get(position):
-            failures[position] = names[detail] or (f"HTTP {code}" if code else "")
+        said = names[detail] or (f"HTTP {code}" if code else "")
+        if said and above in hooks.get(position, ()) and position not in failures:
+            failures[position] = said, hooks[position][above][1]
     return {
         position: (
             tuple(dict.fromkeys(name for _, name in sorted(called.values()) if name)),
-            failures.get(position, ""),
+            *failures.get(position, ("", "")),
         )
         for position, called in hooks.items()
     }
@@ -221,16 +222,16 @@ def summaries(index: Index, slots: Sequence[int] | Array, now: int, *, live: boo
             [index.resources[i].instance for i in index.resource[head].tolist()],
             [index.names[i] for i in index.name[head].tolist()],
         ]
-    nothing: tuple[tuple[str, ...], str] = ((), "")
+    nothing: tuple[tuple[str, ...], str, str] = ((), "", "")
     made = []
     for i, row in enumerate(zip(*columns, strict=True)):
         trace_id, start, duration, spans, errors, received, source, instance, name = row
-        called, failure = hooks.get(i, nothing)
+        called, failure, failed = hooks.get(i, nothing)
         state = _settled(received, missing[i], now, live)
         made.append(
             TraceSummary(
                 trace_id, start, duration, spans, errors, services[i], state, missing[i], source, instance, name,
-                requests[i], called, failure, created[i],
+                requests[i], called, failure, failed, created[i],
             )
         )  # fmt: skip
     return made
