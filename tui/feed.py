@@ -18,12 +18,14 @@ import numpy as np
 
 from receiver.store.database import Database, DatabaseMissing, StoreError
 from receiver.store.index import RANK_REQUEST, Index
+from receiver.traces import links
 from receiver.traces.query import Query, Selection, View, select
 from receiver.traces.reader import load, summaries
 
 if TYPE_CHECKING:
     from receiver.traces.bodies import Bodies
-    from receiver.traces.model import Trace, TraceSummary
+    from receiver.traces.links import Relation
+    from receiver.traces.model import Span, Trace, TraceSummary
 
 SLICE: Final = 48
 """Chunks taken in at once: some 25,000 spans, so that nothing waits long for the index."""
@@ -206,6 +208,18 @@ class Feed:
     def trace(self, trace_id: str) -> Trace | None:
         """The whole trace, built. Takes its time with a big one: call it in a worker thread."""
         return load(self._index, trace_id, self.now(), live=self.live)
+
+    def linked(self, trace_id: str) -> int:
+        """How many spans link from this trace or to it. For a worker thread."""
+        return links.count(self._index, trace_id)
+
+    def relations(self, trace_id: str, span: Span) -> list[Relation]:
+        """The links of a trace in both directions, those of a span first. For a worker thread.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        return links.relations(self._index, self.bodies, trace_id, self.now(), span=span, live=self.live)
 
     @property
     def bodies(self) -> Bodies:

@@ -93,7 +93,7 @@ KEYS: tuple[Key, ...] = (
     Key("trace.pan-right", "full_stop,shift+right", "pan(1)", "later"),
     Key("trace.next-error", "e", "failure(1)", "the next failed span"),
     Key("trace.previous-error", "E", "failure(-1)", "the failed span before"),
-    Key("trace.link", "l", "link", "go to the linked trace", "link"),
+    Key("trace.link", "l", "link", "to a linked trace, whichever of the two links", "link"),
     Key("trace.copy", "c", "copy", "copy something of this span", "copy"),
     Key("trace.copy-trace", "C", "copy_trace", "copy the trace id"),
     Key("trace.freeze", "space", "freeze", "freeze the open trace, or let it grow again", "freeze"),

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from receiver.traces.model import Settled, TraceSummary
-from tui.terminal_text import count
+from tui.terminal_text import count, duration
 
 
 def verdict_mark(row: TraceSummary) -> str:
@@ -40,6 +40,24 @@ def place_of(row: TraceSummary) -> tuple[str, str]:
     if request.namespace and request.resource != "namespaces":
         return f"{request.namespace}/", request.name or row.created
     return "", request.name or row.created
+
+
+def title_of(row: TraceSummary) -> str:
+    """What it is in a few words: `create pods default/slow-one`; without a request the name of its headline."""
+    request = row.request
+    if request is None:
+        return row.headline
+    if not request.resource:
+        return f"{request.verb} {request.path or row.headline}"
+    resource = "/".join(filter(None, (request.resource, request.subresource)))
+    return " ".join(filter(None, (request.verb, resource, "".join(place_of(row)))))
+
+
+def mention(row: TraceSummary) -> str:
+    """A trace where another one is on the screen: `list nodes  12.3 ms  by kubelet`."""
+    who = client_of(row.request.user_agent) if row.request is not None else ""
+    who = who or (row.services[0] if row.services else "")
+    return "  ".join(filter(None, (title_of(row), duration(row.duration_ns), f"by {who}" if who else "")))
 
 
 def explanation(row: TraceSummary, *, whole: bool = False) -> list[tuple[str, str]]:

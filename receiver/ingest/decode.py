@@ -31,9 +31,11 @@ from receiver.store.chunk import (
     FACT,
     FLAG_FACTS,
     FLAG_REQUEST,
+    MAX_LINKS,
     MAX_STRING,
     NANOSECOND_MAX,
     ROLE_CALL,
+    ROLE_LINK,
     ROLE_SERVER,
     ROLE_VERB,
     SPAN,
@@ -100,6 +102,7 @@ _IndexRequest: Final = request_type(
             ("kind", 6, INT32, False),
             ("start_time_unix_nano", 7, FIXED64, False),
             ("end_time_unix_nano", 8, FIXED64, False),
+            ("links", 13, BYTES, True),  # next to no span has any, and one that has is of unusual form
             ("status", 15, "Status", False),
         ),
     },
@@ -249,7 +252,7 @@ def _decode(body: bytes, source: str, peer: str, received: int) -> Decoded:
         reason = "spans that cannot be parsed"
     index = _IndexRequest.FromString(body)
     index.DiscardUnknownFields()
-    spans, shapes, groups, kept = _columns(BytesRequest.FromString(index.SerializeToString()))
+    spans, shapes, groups, kept, links = _columns(BytesRequest.FromString(index.SerializeToString()))
     del index
     bad = len(spans) - int(np.count_nonzero(kept)) if kept is not None else 0
     if bad:
@@ -258,7 +261,7 @@ def _decode(body: bytes, source: str, peer: str, received: int) -> Decoded:
     chunk = None
     if len(spans) > bad:
         strings, resources = _Strings(), _Numbers()
-        facts = _facts(body, spans, shapes, groups, kept, strings)
+        facts = _with_links(_facts(body, spans, shapes, groups, kept, strings), spans, links, kept)
         names = [strings[shape.name] for shape in shapes.table]
         spans["name"] = np.array(names, np.uint32)[shapes.rows]
         owners = [min(resources[group.sender.resource], 0xFFFE) for group in groups]
@@ -324,9 +327,13 @@ class _Shapes:
     rows: Array
 
 
-def _columns(request: Any) -> tuple[Array, _Shapes, list[_Group], Array | None]:
+_Links = dict[int, tuple[bytes, ...]]
+"""By row the ids of the traces that a span links to, 16 bytes each, for the few that link to any."""
+
+
+def _columns(request: Any) -> tuple[Array, _Shapes, list[_Group], Array | None, _Links]:
     """Index rows of a request that holds only the index's fields, spans as bytes. `name` and `resource` are left
-    0. The last is a mask of the rows to keep, None for all."""
+    0. The fourth is a mask of the rows to keep, None for all."""
     blobs: list[bytes] = []
     groups: list[_Group] = []
     for i, resource in enumerate(request.resources):
@@ -337,7 +344,7 @@ def _columns(request: Any) -> tuple[Array, _Shapes, list[_Group], Array | None]:
                 groups.append(_Group(_sender(resource.resource, scope.scope), len(blobs) - before, i, j))
     count = len(blobs)
     if not count:
-        return np.zeros(0, SPAN), _Shapes([], np.zeros(0, np.int64)), groups, None
+        return np.zeros(0, SPAN), _Shapes([], np.zeros(0, np.int64)), groups, None, {}
     data = b"".join((*blobs, bytes(_MARGIN)))
     ends = np.cumsum(np.fromiter(map(len, blobs), np.int64, count))
     starts = np.concatenate((np.zeros(1, np.int64), ends[:-1]))
@@ -378,7 +385,7 @@ def _columns(request: Any) -> tuple[Array, _Shapes, list[_Group], Array | None]:
     short = ends - starts < _SHORTEST  # a message object each would make a flood of empty spans dear
     odd = {row: _odd(spans, row, blobs[row]) for row in np.flatnonzero(~(plain | short)).tolist()}
     odd.update(dict.fromkeys(np.flatnonzero(short).tolist(), _NO_SPAN))
-    kept[list(odd)] = [whole for whole, _ in odd.values()]
+    kept[list(odd)] = [one.kept for one in odd.values()]
     froms, tos = (named + 2).tolist(), (after + 2).tolist()
     table: list[_Shape] = []
     numbers: dict[_Sender, _ShapeNumbers] = {}
@@ -390,25 +397,33 @@ def _columns(request: Any) -> tuple[Array, _Shapes, list[_Group], Array | None]:
         low, high = len(rows), len(rows) + group.count
         keys = [data[a:b] for a, b in zip(froms[low:high], tos[low:high], strict=True)]
         if odd:
-            keys = [odd[row][1] if row in odd else key for row, key in enumerate(keys, low)]
+            keys = [odd[row].key if row in odd else key for row, key in enumerate(keys, low)]
         rows += [known[key] for key in keys]
     numbered = np.array(rows, np.int64)
     spans["flags"] = np.array([shape.flags for shape in table], np.uint8)[numbered]
-    return spans, _Shapes(table, numbered), groups, None if kept.all() else kept
+    links = {row: one.links for row, one in odd.items() if one.links and one.kept}
+    return spans, _Shapes(table, numbered), groups, None if kept.all() else kept, links
 
 
 _MARGIN: Final = 320  # no place worked out from a span lies further behind its end
 _MAX_KIND: Final = 5
 _MAX_STATUS: Final = 2
-_NO_SPAN: Final = (False, b"\x30\x00")  # as `_odd` tells it: not kept, without a name
 
 
-def _odd(spans: Array, row: int, raw: bytes) -> tuple[bool, bytes]:
-    """Fill in the row of a span of unusual form: no times, no kind, a long name, ids of another length.
+@dataclass(frozen=True, slots=True)
+class _Odd:
+    """A span that was read one by one. `key` is that of its shape as in the other rows: name, tag of kind, kind."""
 
-    Returns:
-        Whether it is kept, and the key of its shape as in the other rows: name, tag of kind, kind.
-    """
+    kept: bool
+    key: bytes
+    links: tuple[bytes, ...] = ()
+
+
+_NO_SPAN: Final = _Odd(False, b"\x30\x00")
+
+
+def _odd(spans: Array, row: int, raw: bytes) -> _Odd:
+    """Fill in the row of a span of unusual form: no times, no kind, a long name, ids of another length, links."""
     span = OtlpSpan.FromString(raw)
     lengths = (len(span.trace_id), len(span.span_id), len(span.parent_span_id))
     whole = any(span.trace_id) and any(span.span_id) and lengths in ((16, 8, 8), (16, 8, 0))
@@ -427,7 +442,18 @@ def _odd(spans: Array, row: int, raw: bytes) -> tuple[bool, bytes]:
         kind | status << 4,
         0,
     )
-    return whole, span.name[: MAX_STRING * 2].encode() + bytes((0x30, kind))
+    return _Odd(whole, span.name[: MAX_STRING * 2].encode() + bytes((0x30, kind)), _linked(span))
+
+
+def _linked(span: OtlpSpan) -> tuple[bytes, ...]:
+    """The traces that a span links to, each once and at most `MAX_LINKS`. An id that is none joins nothing."""
+    ids: dict[bytes, None] = {}
+    for link in span.links:
+        if len(link.trace_id) == 16 and any(link.trace_id):
+            ids.setdefault(link.trace_id)
+            if len(ids) == MAX_LINKS:
+                break
+    return tuple(ids)
 
 
 # --- facts -----------------------------------------------------------------------------------------
@@ -496,6 +522,21 @@ def _facts(
     table: Array = unordered[np.argsort(unordered["row"])]
     spans["flags"][table["row"]] |= FLAG_FACTS
     return table
+
+
+def _with_links(facts: Array, spans: Array, links: _Links, kept: Array | None) -> Array:
+    """The facts and a row for each linked trace of a span that is kept, in row order; these spans get FLAG_FACTS."""
+    told = [(row, one) for row, ids in links.items() if kept is None or kept[row] for one in ids]
+    if not told:
+        return facts
+    more = np.zeros(len(told), FACT)
+    more["row"] = [row for row, _ in told]
+    more["role"], more["flags"] = ROLE_LINK, AUDIT_UUID
+    more["audit"] = np.frombuffer(b"".join(one for _, one in told), "V16")
+    spans["flags"][more["row"]] |= FLAG_FACTS
+    table = np.concatenate((facts, more))
+    ordered: Array = table[np.argsort(table["row"], kind="stable")]
+    return ordered
 
 
 _FACT_ROW: Final = struct.Struct("<IBBH9I16s4x")

@@ -64,7 +64,7 @@ FACT: Final = np.dtype(
         ("name", "<u4"),
         ("agent", "<u4"),
         ("detail", "<u4"),  # role SERVER: the path; WEBHOOK: the configuration; CALL: the status message
-        ("audit", "V16"),  # 16 bytes of a UUID, or its string index in the first four
+        ("audit", "V16"),  # 16 bytes of a UUID, or its string index in the first four; LINK: the linked trace's id
         ("spare", "<u4"),
     ]
 )
@@ -75,6 +75,11 @@ ROLE_VERB: Final = 2  # `Get`, `List`, `Create`, ...: verb and names from its at
 ROLE_WEBHOOK: Final = 3
 ROLE_CALL: Final = 4  # an apiserver's HTTP client span: verb = method, name = host, detail = status message
 ROLE_STORED: Final = 5  # `Create etcd3`: name = of the object made, which the URL of a create does not tell
+# Any span: it has a link to the trace `audit` (with AUDIT_UUID). To which span of it, the body says. Readers that do
+# not know the role pass over it, and in files written before there was one these rows are absent: no other format.
+ROLE_LINK: Final = 6
+MAX_LINKS: Final = 16
+"""Linked traces of one span that the index knows; the body has all of its links. Kubernetes makes one at most."""
 AUDIT_UUID: Final = 0x01
 FACT_STRINGS: Final = ("verb", "group", "version", "resource", "subresource", "namespace", "name", "agent", "detail")
 

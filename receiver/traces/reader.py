@@ -264,7 +264,7 @@ def load(index: Index, trace_id: str, now: int, cap: int = SPAN_CAP, *, live: bo
         head = int(index.head_row[slot])
         if left_out and head < rows[left_out]:
             rows[left_out] = head  # what names the trace is always there
-        spans = _spans(index, rows[left_out:], index.trace_id(slot))
+        spans = spans_at(index, rows[left_out:])
         state = _settled(int(index.last_received[slot]), missing, now, live)
         request = _requests(index, one)[0]
     trace = build(spans, settled=state, missing=missing, left_out=left_out)
@@ -273,7 +273,11 @@ def load(index: Index, trace_id: str, now: int, cap: int = SPAN_CAP, *, live: bo
     return trace
 
 
-def _spans(index: Index, rows: Array, trace_id: str) -> list[Span]:
+def spans_at(index: Index, rows: Array) -> list[Span]:
+    """The spans of these rows, of whatever traces. Under `index.lock`."""
+    slots = index.slot[rows].tolist()
+    ids = {slot: index.trace_id(slot) for slot in set(slots)}
+    traces = [ids[slot] for slot in slots]
     resource = index.resource[rows].tolist()
     kind_status = index.kind_status[rows]
     flags = index.flags[rows]
@@ -286,7 +290,9 @@ def _spans(index: Index, rows: Array, trace_id: str) -> list[Span]:
             resources[sender].service, resources[sender].instance, _COMPONENTS[component], sources[source],
             chunk, ordinal, request,
         )
-        for span, parent, name, kind, start, end, status, sender, component, source, chunk, ordinal, request in zip(
+        for trace_id, span, parent, name, kind, start, end, status, sender, component, source, chunk, ordinal, request
+        in zip(
+            traces,
             index.span[rows].tolist(),
             index.parent[rows].tolist(),
             index.name[rows].tolist(),

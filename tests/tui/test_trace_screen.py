@@ -50,7 +50,7 @@ class Driver:
             screen = self.app.screen
             if not isinstance(screen, TraceScreen):
                 return
-            jobs = (screen._loads, screen._notes, screen._details)
+            jobs = (screen._loads, screen._notes, screen._details, screen._relations)
             if not any(job.busy for job in jobs):
                 await self.pilot.pause()
                 return
@@ -561,26 +561,54 @@ async def test_a_linked_trace_and_back() -> None:
         assert driver.screen.trace_id == made.trace_id
 
 
-async def test_links_to_nowhere_to_here_and_to_several() -> None:
+async def test_a_link_to_nowhere_says_whose_trace_it_is() -> None:
+    nowhere = (Link("d" * 32, "b" * 16, {}),)
+    causes = "not sampled, not sent here, or evicted."
+    for at, whose in ((1, "caller's own"), (0, "linked")):
+        made = slow_pod()
+        made.bodies[made.spans[at].span_id] = replace(made.bodies[made.spans[at].span_id], links=nowhere)
+        async with opened(made) as driver:
+            assert "1 link (l)" in driver.lines()[0]
+            await driver.press("j", "j", "l")  # from any span of the trace
+            made_up = "its id made up, " if at else ""
+            assert driver.said == [f"The {whose} trace {'d' * 32} was not received: {made_up}{causes}"]
+    async with opened(slow_pod()) as driver:
+        assert "link" not in driver.lines()[0]
+        await driver.press("l")
+        assert driver.said == ["No link leads from this trace to another, and none that is here leads to it."]
+
+
+async def test_a_choice_of_links_in_both_directions() -> None:
     made = slow_pod()
     ids = [span.span_id for span in made.spans]
-    made.bodies[ids[0]] = body(links=(Link("d" * 32, "b" * 16, {}),))
-    made.bodies[ids[1]] = body(links=(Link(made.trace_id, ids[-1], {}), Link("c" * 32, "b" * 16, {})))
-    async with opened(made) as driver:
-        await driver.press("k", "l")
-        await driver.pilot.pause(0.2)
-        assert driver.said == [
-            f"The linked trace {'d' * 32} is not in the store: not sampled, not sent here, or evicted."
-        ]
-        await driver.press("j", "l")
-        await driver.pilot.pause(0.2)
+    links = (Link(made.trace_id, ids[-1], {}), Link("c" * 32, "b" * 16, {}))
+    made.bodies[ids[1]] = replace(made.bodies[ids[1]], links=links)
+    node = Made(OTHER)
+    node(
+        "", "PATCH /api/v1/nodes/{:name}/status", 0, 12.3, kind=Kind.SERVER, request=True,
+        of=body({"http.request.method": "PATCH", "http.target": "/api/v1/nodes/n1/status",
+                 "user_agent.original": "kubelet/v1.36.2 (linux/amd64)"}, links=(Link(made.trace_id, ids[6], {}),)),
+    )  # fmt: skip
+    async with opened(made, node) as driver:
+        assert "3 links (l)" in driver.lines()[0]
+        await driver.press("l")
         assert isinstance(driver.app.screen, ChoiceScreen)
-        assert "not in the store, span" in driver.text()
+        text = driver.text()
+        assert "3 links" in text
+        assert re.search(r"1  links to +SerializeObject, in this trace", text)
+        assert re.search(r"2  links to +the caller's own trace c{8}…c{4} was not received ", text)
+        assert re.search(r"3  linked from +patch nodes/status n1  12.3 ms  by kubelet  to Create", text)
         await driver.press("1")
         assert "SerializeObject" in driver.cursor_line()
         await driver.press("l")
-        await driver.pilot.pause(0.2)
-        assert driver.said[-1] == "This span has no link to another trace."
+        assert re.search(r"1  linked from +POST /api/v1/namespaces/\S+, in this trace", driver.text())
+        await driver.press("1")
+        assert "POST" in driver.cursor_line()
+        await driver.press("l", "3")
+        assert driver.screen.trace_id == OTHER
+        await driver.press("l")  # the way back is the other trace's only link
+        assert driver.screen.trace_id == made.trace_id
+        assert "Create" in driver.cursor_line()
 
 
 # --- hostile spans -----------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from textual import events
 from textual.app import ComposeResult
@@ -15,6 +15,9 @@ from textual.strip import Strip
 from tui.keys import bindings
 from tui.terminal_text import fit
 from tui.widgets.line import LineWidget, Part, strip
+
+MOST_OPTIONS: Final = 9
+"""Options of one choice; more are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class ChoiceScreen(ModalScreen[int | None]):
 
     def __init__(self, question: str, options: Sequence[Option]) -> None:
         super().__init__()
-        self._lines = ChoiceLines(question, options[:9])
+        self._lines = ChoiceLines(question, options[:MOST_OPTIONS])
 
     def compose(self) -> ComposeResult:
         """Textual's."""

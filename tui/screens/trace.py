@@ -18,11 +18,12 @@ from textual.widget import Widget
 
 from receiver.store.database import StoreError
 from receiver.traces import verdict
-from receiver.traces.model import Body, Link, Node, Request, Settled, Span, Trace
+from receiver.traces.links import Relation
+from receiver.traces.model import Body, Node, Request, Settled, Span, Trace
 from tui.feed import Snapshot
 from tui.keys import bindings
 from tui.latest import Latest
-from tui.screens.choice import ChoiceScreen, Option
+from tui.screens.choice import MOST_OPTIONS, ChoiceScreen, Option
 from tui.screens.frame import FrameScreen
 from tui.terminal_text import clock, count, duration, printable, width_of
 from tui.widgets.detail import Description, DetailPane, describe, value_text
@@ -33,7 +34,7 @@ from tui.widgets.prompt import Prompt
 from tui.widgets.status import Banner
 from tui.widgets.verdict import VerdictLines
 from tui.widgets.waterfall import Waterfall
-from tui.wording import client_of
+from tui.wording import client_of, mention
 
 SMALL: Final = 256
 """Spans up to which a trace is read and built at once, for its first frame; more of them take a worker."""
@@ -63,6 +64,8 @@ class Loaded:
     lines: Outline | None
     version: int
     took: float
+    linked: int = 0
+    """How many links lead from it or to it."""
 
 
 class TraceScreen(FrameScreen):
@@ -99,6 +102,7 @@ class TraceScreen(FrameScreen):
         self._version = -2  # of what is shown; -1 is a trace that is not held
         self._look_again = 0.0
         self._gone = False
+        self._linked = 0
         self._described = ""
         self._created = ""
         self._slow_detail = 0
@@ -106,6 +110,7 @@ class TraceScreen(FrameScreen):
         self._verdicts: Latest[verdict.Verdict] = Latest(self, "verdict", self._judged, self._could_not)
         self._notes: Latest[dict[str, Note]] = Latest(self, "notes", self._noted, self._could_not)
         self._details: Latest[tuple[str, Description]] = Latest(self, "detail", self._told, self._could_not)
+        self._relations: Latest[list[Relation]] = Latest(self, "links", self._choose_relation, self._could_not)
 
     # -- the widgets ----------------------------------------------------------------------------------
     def compose(self) -> ComposeResult:
@@ -213,7 +218,8 @@ class TraceScreen(FrameScreen):
         version = self.feed.version(self.trace_id)
         trace = self.feed.trace(self.trace_id)
         lines = None if trace is None else outline(trace)
-        return Loaded(lines, version, time.monotonic() - began)
+        linked = self.feed.linked(self.trace_id)
+        return Loaded(lines, version, time.monotonic() - began, linked)
 
     def _loaded(self, loaded: Loaded) -> None:
         grew = loaded.version != self._version
@@ -226,6 +232,7 @@ class TraceScreen(FrameScreen):
             self._gone = True  # what was on the screen stays there
         else:
             self._gone = False
+            self._linked = loaded.linked
             shown = self.lines
             self.lines = loaded.lines
             if grew or shown is None or shown.trace.settled is not loaded.lines.trace.settled:
@@ -315,6 +322,9 @@ class TraceScreen(FrameScreen):
             mark = self.glyphs.unseen
             words = f"{mark} {count(trace.missing)} parent{'s' * (trace.missing != 1)} missing"
             parts += [("   ", p.base)] * bool(parts) + [(words, p.warning)]
+        if self._linked:
+            words = f"{count(self._linked)} link{'s' * (self._linked != 1)} ({self.trace_app.key_of('trace.link')})   "
+            parts.insert(0, (words, p.dim))
         return [*parts, (" ", p.base)]
 
     # -- notes and detail -----------------------------------------------------------------------------
@@ -515,49 +525,70 @@ class TraceScreen(FrameScreen):
 
     # -- actions: links -------------------------------------------------------------------------------
     def action_link(self) -> None:
-        """To the linked trace; a choice where there are several."""
+        """To a trace that is linked with this one, whichever way; a choice where there are several."""
         node = self.waterfall.node
         if node is not None:
-            self._with_body(node.span, self._follow_links)
+            span = node.span
+            self._relations.ask(lambda: self.feed.relations(self.trace_id, span))
 
-    def _follow_links(self, body: Body) -> None:
-        links = list(dict.fromkeys((link.trace_id, link.span_id) for link in body.links))
-        if not links:
-            self.trace_app.say("This span has no link to another trace.")
-        elif len(links) == 1:
-            self._follow(body.links[0])
-        else:
-            options = [
-                Option(str(at + 1), f"trace {trace_id}", f"{self._whether_held(trace_id)}span {span_id}")
-                for at, (trace_id, span_id) in enumerate(links[:9])
-            ]
+    def _choose_relation(self, found: list[Relation]) -> None:
+        if not found:
+            self.trace_app.say("No link leads from this trace to another, and none that is here leads to it.")
+            return
+        if len(found) == 1:
+            self._follow(found[0])
+            return
 
-            def chosen(at: int | None) -> None:
-                if at is not None:
-                    self._follow(Link(*links[at], {}))
+        def chosen(at: int | None) -> None:
+            if at is not None:
+                self._follow(found[at])
 
-            self.app.push_screen(ChoiceScreen(f"{count(len(links))} links", options), chosen)
+        shown = found[:MOST_OPTIONS]
+        more = f", the first {len(shown)} of them" if len(found) > len(shown) else ""
+        options = [Option(str(at + 1), *self._say_relation(one)) for at, one in enumerate(shown)]
+        self.app.push_screen(ChoiceScreen(f"{count(len(found))} links{more}", options), chosen)
 
-    def _whether_held(self, trace_id: str) -> str:
-        return "" if self.feed.version(trace_id) >= 0 else "not in the store, "
+    def _say_relation(self, one: Relation) -> tuple[str, str]:
+        """What a link is, what is at its other end, and at which span of this trace it is, if not the cursor's."""
+        which = "links to" if one.outgoing else "linked from"
+        node = self.waterfall.node
+        here = ""
+        if node is not None and one.here and one.here != node.span.span_id:
+            here = f"  {'from' if one.outgoing else 'to'} {self._name_of(one.here)}"
+        if one.trace_id == self.trace_id:
+            return which, f"{self._name_of(one.span_id)}, in this trace{here}"
+        if one.other is not None:
+            return which, printable(mention(one.other)) + here
+        whose = "the caller's own trace" if one.caller else "trace"
+        short = f"{one.trace_id[:8]}{self.glyphs.ellipsis}{one.trace_id[-4:]}"
+        return which, f"{whose} {printable(short)} was not received{here}"
 
-    def _follow(self, link: Link) -> None:
-        if link.trace_id == self.trace_id:
-            found = self.lines.line_of.get(link.span_id) if self.lines is not None else None
+    def _name_of(self, span_id: str) -> str:
+        """A span of this trace, as it is called in a choice."""
+        line = self.lines.line_of.get(span_id) if self.lines is not None else None
+        if self.lines is None or line is None:
+            return f"span {printable(span_id, 16)}"
+        return printable(self.lines.nodes[line].span.name, 40)
+
+    def _follow(self, one: Relation) -> None:
+        if one.trace_id == self.trace_id:
+            found = self.lines.line_of.get(one.span_id) if self.lines is not None else None
             if found is None:
-                self.trace_app.say(f"The linked span {link.span_id} of this trace was not received.", wrong=True)
+                self.trace_app.say(f"The linked span {one.span_id} of this trace was not received.", wrong=True)
             else:
                 self.waterfall.go_to(found)
-        elif self.feed.version(link.trace_id) < 0:
+        elif self.feed.version(one.trace_id) < 0:
+            whose = "caller's own" if one.caller else "linked"
+            causes = "its id made up, " if one.caller else ""
             self.trace_app.say(
-                f"The linked trace {link.trace_id} is not in the store: not sampled, not sent here, or evicted.",
+                f"The {whose} trace {one.trace_id} was not received: {causes}not sampled, not sent here, or evicted.",
                 wrong=True,
             )
         else:
-            self.trace_app.go("trace", link.trace_id, span_id=link.span_id)
+            self.trace_app.go("trace", one.trace_id, span_id=one.span_id)
             screen = self.app.screen
-            if isinstance(screen, TraceScreen) and screen.trace_id == link.trace_id:
-                screen.put_cursor(link.span_id)  # it may have been open under this one
+            if isinstance(screen, TraceScreen) and screen.trace_id == one.trace_id:
+                screen.put_cursor(one.span_id)  # it may have been open under this one
 
     # -- looks ----------------------------------------------------------------------------------------
     def repaint(self) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import random
 import struct
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -23,8 +24,10 @@ from receiver.store.chunk import (
     FACT_STRINGS,
     FLAG_FACTS,
     FLAG_REQUEST,
+    MAX_LINKS,
     MAX_STRING,
     NANOSECOND_MAX,
+    ROLE_LINK,
     ROLE_SERVER,
     ROLE_VERB,
     Chunk,
@@ -89,6 +92,9 @@ def expected(sent: ExportTraceServiceRequest) -> tuple[list[tuple[Any, ...]], li
                     facts.append((len(rows), role, said.code, *strings, said.audit))
                     if role == ROLE_SERVER and said.audit and said.agent and said.detail:
                         told.add(one.trace_id)
+                linked = dict.fromkeys(link.trace_id for link in one.links if len(link.trace_id) == 16)
+                for trace_id in [found for found in linked if any(found)][:MAX_LINKS]:
+                    facts.append((len(rows), ROLE_LINK, 0, *("" for _ in FACT_STRINGS), str(UUID(bytes=trace_id))))
                 rows.append(
                     (
                         one.trace_id,
@@ -192,6 +198,13 @@ odd_ids = st.sampled_from([b"", b"\1", bytes(7), bytes(8), bytes(16), b"\1" * 7,
 names_by_kind = st.sampled_from([(1, "Get"), (1, "Call mutating webhook"), (2, "GET"), (3, "HTTP GET"), (3, "x")])
 
 
+linked = st.one_of(
+    st.just([]),
+    st.lists(odd_ids | st.sampled_from([b"trace of sixteen", b"a linked trace !"]), max_size=3),
+    st.just([bytes([n]) * 16 for n in range(MAX_LINKS + 3)]),
+)
+
+
 @st.composite
 def spans(draw: st.DrawFn) -> Span:
     kind, name = draw(st.one_of(names_by_kind, st.tuples(st.integers(0, 5), texts)))
@@ -206,6 +219,7 @@ def spans(draw: st.DrawFn) -> Span:
         end_time_unix_nano=draw(times),
         attributes=draw(st.lists(pairs, max_size=6)),
         flags=draw(st.sampled_from([0, 0x101])),
+        links=[Span.Link(trace_id=id, span_id=b"a linked") for id in draw(linked)],
     )
     if draw(st.booleans()):
         one.status.code = draw(st.integers(0, 2))  # type: ignore[assignment]

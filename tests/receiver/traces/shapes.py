@@ -68,8 +68,9 @@ class Recorder:
         status: int = 0,
         message: str = "",
         values: dict[str, Any] | None = None,
+        links: Sequence[tuple[str, bytes]] = (),
     ) -> bytes:
-        """Record a span that starts `at` ms after T0 and lasts `ms`; returns its id."""
+        """Record a span that starts `at` ms after T0 and lasts `ms`; returns its id. Links are (trace, span id)."""
         span_id = hashlib.sha256(f"{trace} {len(self.spans)}".encode()).digest()[:8]
         made = SpanMessage(
             trace_id=hashlib.sha256(trace.encode()).digest()[:16],
@@ -83,6 +84,8 @@ class Recorder:
         )
         made.status.code = status
         made.status.message = message
+        for other, end in links:
+            made.links.add(trace_id=bytes.fromhex(self.trace_id(other)), span_id=end)
         self.spans.append((service, instance, scope, made))
         return span_id
 
