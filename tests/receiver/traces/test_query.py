@@ -25,6 +25,8 @@ from receiver.traces.query import (
     QueryError,
     Term,
     View,
+    counts,
+    quoted,
     select,
     starting_with,
 )
@@ -98,6 +100,14 @@ def test_what_is_not_understood_is_said_in_one_sentence(text: str, says: str) ->
         Query.parse(text)
     assert str(caught.value).count(". ") == 0
     assert len(str(caught.value)) < 250
+
+
+@given(st.text(max_size=60) | st.text(alphabet="\"'= ax", max_size=20))
+def test_any_value_can_be_written_as_one_term(value: str) -> None:
+    assert Query.parse(f"ua={quoted(value)} {quoted(value)}").terms == (
+        Term("ua", value.casefold()),
+        Term("", value.casefold()),
+    )
 
 
 @given(st.text(max_size=60))
@@ -212,10 +222,13 @@ class Sample:
         self.index.extend(second)
         self.rows = summaries(self.index, range(self.index.traces), LATER)
         self.configurations: dict[str, set[str]] = {}
+        self.hooks: dict[str, set[str]] = {}
+        self.audits: dict[str, set[str]] = {}
         for _, _, _, span in rec.spans:
+            told = {"configuration": self.configurations, "webhook": self.hooks, "audit-id": self.audits}
             for pair in span.attributes:
-                if pair.key == "configuration":
-                    self.configurations.setdefault(span.trace_id.hex(), set()).add(pair.value.string_value)
+                if pair.key in told:
+                    told[pair.key].setdefault(span.trace_id.hex(), set()).add(pair.value.string_value.casefold())
 
     def texts(self, row: TraceSummary) -> list[str]:
         found = [row.headline, *row.services, *row.webhooks, *self.configurations.get(row.trace_id, ())]
@@ -236,12 +249,17 @@ class Sample:
             long = len(digits) >= MIN_ID_DIGITS
             if long and "-" not in value and row.trace_id.startswith(value):
                 return True
-            if request is None:
-                return False
-            audit = request.audit_id.casefold()
-            if audit == AUDITS[2].casefold():
-                return value in audit or value == str(request.code)
-            return (long and audit.startswith(value)) or value == str(request.code)
+            if any(
+                value in audit if audit == AUDITS[2].casefold() else long and audit.startswith(value)
+                for audit in self.audits.get(row.trace_id, ())
+            ):
+                return True
+            return request is not None and value == str(request.code)
+        if term.field == "audit":
+            none = ("",) if request is not None else ()
+            return any(audit.startswith(value) for audit in self.audits.get(row.trace_id, none))
+        if term.field == "webhook":
+            return value in {*self.hooks.get(row.trace_id, ()), *self.configurations.get(row.trace_id, ())}
         if term.field == "service":
             return value in [service.casefold() for service in row.services]
         if term.field == "trace":
@@ -256,8 +274,6 @@ class Sample:
             return str(request.code or "") == value or f"{(request.code or 0) // 100}xx" == value
         if term.field == "ua":
             return value in request.user_agent.casefold()
-        if term.field == "audit":
-            return request.audit_id.casefold().startswith(value)
         if term.field == "resource":
             resource, slash, subresource = value.partition("/")
             return request.resource == resource and (not slash or request.subresource == subresource)
@@ -314,7 +330,8 @@ FIELD_WORDS = (
     "ns=default", "ns=", "namespace=KUBE-SYSTEM", "name=web", "name=Web", "name=", "ua=kubectl", "ua=", "code=404",
     "code=4xx", "code=2xx", "code=", "group=apps", "group=", "audit=91094b44-5", "audit=9", "audit=ticket", "audit=",
     "instance=apiserver-a", "instance=apiserver", "instance=", "source=local", "source=cp-2", "source=x",
-    "service=etcd", "service=apiserver", "service=kubelet", "service=nobody",
+    "service=etcd", "service=apiserver", "service=kubelet", "service=nobody", "webhook=a.example.com", "webhook=POLICY",
+    "webhook=a.example",
 )  # fmt: skip
 
 
@@ -345,6 +362,9 @@ def check(
     assert set(found.slots.tolist()) == expected
     assert (found.hidden_noise, found.total, len(found.slots)) == (hidden, total, len(expected))
     assert found.slots.dtype == np.int32
+    everything = len(select(sample.index, View(parsed, None, False, False, "start", False, hide_paired), now).slots)
+    other = View(Query.parse("verb=get"), window, errors_only, hide_noise, "start", False, hide_paired)
+    assert counts(sample.index, [parsed, parsed], other, now) == [(everything, len(expected))] * 2
 
 
 @pytest.mark.parametrize("word", WORDS + FIELD_WORDS)
@@ -377,10 +397,14 @@ def test_all_terms_must_hold(
     check(sample, words, errors_only, hide_noise, window, hide_paired)
 
 
+def traces_of(index: Index) -> query_module._Traces:
+    return query_module._Traces(index, query_module._strings_of(index))
+
+
 def test_every_kind_of_noise_and_of_pairs_is_in_the_samples() -> None:
     rows = [(sample, slot, row) for sample in SAMPLES for slot, row in enumerate(sample.rows)]
     for kind in NOISE:
-        assert any(kind.holds(query_module._Traces(sample.index)).any() for sample in SAMPLES), kind.name
+        assert any(kind.holds(traces_of(sample.index)).any() for sample in SAMPLES), kind.name
     assert {bool(row.errors) for sample, _, row in rows if sample.pair_of(row) is not None} == {True, False}
     assert any(sample.lasts(row) for sample, _, row in rows if sample.pair_of(row) is not None)
 
