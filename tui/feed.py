@@ -18,7 +18,8 @@ import numpy as np
 
 from receiver.store.database import Database, DatabaseMissing, StoreError
 from receiver.store.index import RANK_REQUEST, Index
-from receiver.traces import links
+from receiver.traces import links, pivots
+from receiver.traces.hops import webhooks_of
 from receiver.traces.query import Query, Selection, View, select
 from receiver.traces.reader import load, summaries
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from receiver.traces.bodies import Bodies
     from receiver.traces.links import Relation
     from receiver.traces.model import Span, Trace, TraceSummary
+    from receiver.traces.pivots import Counted
 
 SLICE: Final = 48
 """Chunks taken in at once: some 25,000 spans, so that nothing waits long for the index."""
@@ -220,6 +222,18 @@ class Feed:
             StoreError: the file cannot be read.
         """
         return links.relations(self._index, self.bodies, trace_id, self.now(), span=span, live=self.live)
+
+    def pivots(self, trace_id: str, webhook_call: str = "") -> list[Counted]:
+        """What a trace shares with others, counted; [] where it is not held. For a worker thread.
+
+        Args:
+            webhook_call: id of the `Call ... webhook` span whose webhook comes first; "" for none.
+        """
+        index, row = self._index, self.summary(trace_id)
+        if row is None:
+            return []
+        webhook, _ = webhooks_of(index, trace_id).get(webhook_call, ("", ""))
+        return pivots.counted(index, pivots.pivots(row, webhook), self.snapshot.view, self.now())
 
     @property
     def bodies(self) -> Bodies:

@@ -628,3 +628,43 @@ async def test_what_is_frozen_stays_while_it_is_sorted(drive: Open) -> None:
         await d.press("D")
         assert "frozen" in d.title
         assert d.count == shown
+
+
+async def test_a_pivot_from_a_row_to_others_like_it(drive: Open) -> None:
+    async with drive((80, 24)) as d:
+        await d.command("filter verb=create resource=pods")
+        before = d.count
+        row = d.app.requests.chosen()
+        assert row is not None
+        assert row.request is not None
+        await d.press("p")
+        while d.app.requests._pivots.busy:
+            await d.settle()
+        await d.settle()
+        found = re.search(r"n  same namespace +([\d,]+) traces(?:, ([\d,]+) shown)?", d.screen)
+        assert found, d.screen
+        await d.press("n")
+        assert f"ns={row.request.namespace}" in d.title
+        assert d.count == int((found[2] or found[1]).replace(",", ""))
+        assert d.count != before
+
+
+async def test_a_pivot_lifts_what_would_hide_all_that_it_found(drive: Open) -> None:
+    async with drive() as d:
+        await d.command("noise on")
+        await d.command("filter resource=leases verb=update")
+        assert d.count > 2
+        row = d.app.requests.chosen()
+        assert row is not None
+        await d.command("errors on")
+        await d.command("noise off")
+        assert d.count == 0
+        d.app.requests._pivots.ask(row.trace_id)
+        while d.app.requests._pivots.busy:
+            await d.settle()
+        await d.settle()
+        found = re.search(r"o  same object +([\d,]+) traces ", d.screen)
+        assert found, d.screen
+        await d.press("o")
+        assert d.count == int(found[1].replace(",", ""))
+        assert "errors only" not in d.title

@@ -50,7 +50,7 @@ class Driver:
             screen = self.app.screen
             if not isinstance(screen, TraceScreen):
                 return
-            jobs = (screen._loads, screen._notes, screen._details, screen._relations)
+            jobs = (screen._loads, screen._notes, screen._details, screen._relations, screen._explained, screen._pivots)
             if not any(job.busy for job in jobs):
                 await self.pilot.pause()
                 return
@@ -611,6 +611,63 @@ async def test_a_choice_of_links_in_both_directions() -> None:
         assert "Create" in driver.cursor_line()
 
 
+# --- explain and pivots ------------------------------------------------------------------------------
+async def test_explain_says_two_lines_and_follows_the_cursor() -> None:
+    async with opened(slow_pod()) as driver:
+        rows = driver.screen.waterfall.body
+        await driver.press("x")
+        assert "─ POST /api/v1/namespaces/{:namespace}/pods ─" in driver.text()
+        assert "One API request, from when its caller is known" in driver.text()
+        assert "kube-apiserver 1.31 and later" in driver.text()
+        assert driver.screen.waterfall.body == rows - 5
+        assert not driver.screen.pane.display, "it needs no detail pane"
+        await driver.press("j")
+        assert "What a request passes before it is handled" in driver.text()
+        await driver.press("j", "j")
+        assert "Asks a mutating admission webhook" in driver.text()
+        assert "Call mutating webhook" in driver.text()
+        await driver.press("j", "j")
+        assert "The webhook's own span, sent by its program" in driver.text()
+        assert "(label-injector-webhook)" in driver.text()
+        await driver.press("x")
+        assert "The webhook's own span" not in driver.text()
+        assert driver.screen.waterfall.body == rows
+        await driver.press("x", "G")
+        assert "Encodes the answer" in driver.text()
+
+
+async def test_explaining_what_nobody_knows_names_its_sender() -> None:
+    made = Made(OTHER)
+    made("", NASTY, 0, 10, service="sim", component=Component.OTHER, of=body(scope_name="city"))
+    async with opened(made, trace_id=OTHER, size=(160, 40)) as driver:
+        await driver.press("x")
+        assert "Not a span of Kubernetes that this program knows: service sim, scope city sent it." in driver.text()
+        assert "\x1b" not in driver.text()
+
+
+async def test_a_pivot_fills_the_list_with_what_is_shared() -> None:
+    other = slow_pod()
+    other = Made(OTHER, [replace(span, trace_id=OTHER) for span in other.spans[:7]], other.bodies)
+    async with opened(slow_pod(), other) as driver:
+        await driver.press("p")
+        text = driver.text()
+        assert "Other traces with the" in text
+        assert re.search(r"n  same namespace +2 traces +default", text)
+        assert re.search(r"o  same object +only this one +pods default/slow-one", text), "the other one made nothing"
+        await driver.press("escape", "j", "j", "j", "j", "j", "j", "j", "p")  # inside the validating webhook
+        hooks = [line.split()[-1] for line in driver.lines() if "same webhook" in line]
+        assert hooks == ["name-policy.example.com", "label-injector.example.com"]
+        await driver.press("a")
+        assert driver.app.screen is driver.app.requests
+        await driver.pilot.pause()
+        driver.app._tick()
+        await driver.pilot.pause()
+        assert re.search(r"audit=e1b1ced3-bf05-45b\S+ +\[2 of 2\]", driver.text())
+    async with opened(trace_id=OTHER) as driver:
+        await driver.press("p")
+        assert "no API request" in driver.said[-1]
+
+
 # --- hostile spans -----------------------------------------------------------------------------------
 NASTY = "\x1b]0;x\x07\x9b2J\u202eevil\u2066\u2028\u200b\ufeff[bold red]markup[/]\n\t界e\u0301"
 
@@ -640,7 +697,7 @@ def nasty() -> Made:
 async def test_nothing_a_sender_wrote_reaches_the_terminal_raw(glyphs: Glyphs) -> None:
     bad: Callable[[str], bool] = lambda c: unicodedata.category(c) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # noqa: E731
     async with opened(nasty(), size=(120, 40), glyphs=glyphs) as driver:
-        for keys in ((), ("d",), ("j",), ("j",), ("j", "j"), ("G",), ("z",), ("U",), ("c",), ("escape", "y")):
+        for keys in ((), ("d",), ("j",), ("j",), ("j", "j"), ("G",), ("z",), ("U",), ("c",), ("escape", "x"), ("y",)):
             await driver.press(*keys)
             await driver.pilot.pause(0.05)
             lines = driver.lines()

@@ -19,6 +19,7 @@ from tui.feed import EVERYTHING, Feed, Snapshot
 from tui.glyphs import Glyphs
 from tui.keys import bindings
 from tui.screens.frame import FrameScreen
+from tui.screens.pivot import PivotChoice
 from tui.terminal_text import clock, count, date_and_clock, duration, fit, printable, width_of
 from tui.theming import Palette
 from tui.widgets.line import Part
@@ -269,6 +270,7 @@ class RequestsScreen(FrameScreen):
         self._view: View = AT_FIRST
         self._window = "all"
         self._shown: Snapshot | None = None
+        self._pivots = PivotChoice(self)
 
     def body(self) -> Iterable[Widget]:
         """The table."""
@@ -539,6 +541,11 @@ class RequestsScreen(FrameScreen):
         if (row := self.chosen()) is not None:
             self.trace_app.open_raw(row.trace_id)
 
+    def action_pivot(self) -> None:
+        """A choice of what the chosen row shares with others."""
+        if (row := self.chosen()) is not None:
+            self._pivots.ask(row.trace_id)
+
     def action_copy(self) -> None:
         """Copy the trace id."""
         self._try(lambda: self.copy("id"))
@@ -591,7 +598,7 @@ class RequestsScreen(FrameScreen):
         self._filter = text.strip()
         self._look(replace(self._view, query=query))
         self.prompt_says(
-            "words, verb= resource= ns= name= ua= code= group= audit= source= service= trace=, all must match"
+            "words, verb= resource= ns= name= ua= code= group= audit= webhook= source= service= trace=, all must match"
         )
 
     def filter_submitted(self, text: str) -> None:

@@ -7,7 +7,7 @@ worker thread. Bodies are read for the lines on the screen only, and for the cur
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -18,18 +18,22 @@ from textual.widget import Widget
 
 from receiver.store.database import StoreError
 from receiver.traces import verdict
+from receiver.traces.explain import FILTERS, Explanation, explain
 from receiver.traces.links import Relation
-from receiver.traces.model import Body, Node, Request, Settled, Span, Trace
+from receiver.traces.model import Body, Component, Node, Request, Settled, Span, Trace
+from receiver.traces.tree import is_webhook_call
 from tui.feed import Snapshot
 from tui.keys import bindings
 from tui.latest import Latest
 from tui.screens.choice import MOST_OPTIONS, ChoiceScreen, Option
 from tui.screens.frame import FrameScreen
+from tui.screens.pivot import PivotChoice
 from tui.terminal_text import clock, count, duration, printable, width_of
 from tui.widgets.detail import Description, DetailPane, describe, value_text
+from tui.widgets.explain import ExplainPanel
 from tui.widgets.keyline import KeyLine
 from tui.widgets.line import Ground, OneLine, Part
-from tui.widgets.outline import Note, Outline, note, outline
+from tui.widgets.outline import CHAIN, Note, Outline, note, outline
 from tui.widgets.prompt import Prompt
 from tui.widgets.status import Banner
 from tui.widgets.verdict import VerdictLines
@@ -110,6 +114,11 @@ class TraceScreen(FrameScreen):
         self._verdicts: Latest[verdict.Verdict] = Latest(self, "verdict", self._judged, self._could_not)
         self._notes: Latest[dict[str, Note]] = Latest(self, "notes", self._noted, self._could_not)
         self._details: Latest[tuple[str, Description]] = Latest(self, "detail", self._told, self._could_not)
+        self._explaining = False
+        self._explained: Latest[tuple[str, str, Explanation]] = Latest(
+            self, "explain", self._explained_with_scope, self._could_not
+        )
+        self._pivots = PivotChoice(self)
         self._relations: Latest[list[Relation]] = Latest(self, "links", self._choose_relation, self._could_not)
 
     # -- the widgets ----------------------------------------------------------------------------------
@@ -121,6 +130,7 @@ class TraceScreen(FrameScreen):
         # With its classes from the start: each one set later costs a pass of CSS before the first frame.
         with Ground(id="trace", classes=" ".join(self._shares())):
             yield from self.body()
+        yield ExplainPanel()
         yield OneLine(id="hint")
         yield Prompt()
         yield KeyLine()
@@ -337,6 +347,7 @@ class TraceScreen(FrameScreen):
         """The cursor is on another span."""
         event.stop()
         self._fetch_detail()
+        self._explain()
 
     def _fetch_notes(self) -> None:
         nodes = self.waterfall.without_note()
@@ -589,6 +600,57 @@ class TraceScreen(FrameScreen):
             screen = self.app.screen
             if isinstance(screen, TraceScreen) and screen.trace_id == one.trace_id:
                 screen.put_cursor(one.span_id)  # it may have been open under this one
+
+    # -- actions: pivots ------------------------------------------------------------------------------
+    def action_pivot(self) -> None:
+        """A choice of what this trace shares with others; of its webhooks the one that the cursor is in comes first."""
+        self._pivots.ask(
+            self.trace_id, next((span.span_id for span in self._above() if is_webhook_call(span.name)), "")
+        )
+
+    def _above(self) -> Iterator[Span]:
+        """The cursor's span and those above it."""
+        lines = self.lines
+        line = self.waterfall.line if lines is not None and len(lines) else -1
+        while lines is not None and line >= 0:
+            yield lines.nodes[line].span
+            line = lines.parent[line]
+
+    # -- actions: explain -----------------------------------------------------------------------------
+    def action_explain(self) -> None:
+        """Explain the cursor's span, wherever it goes, or stop doing so."""
+        self._explaining = not self._explaining
+        if self._explaining:
+            self._explain()
+        else:
+            self.query_one(ExplainPanel).hide()
+
+    def _explain(self) -> None:
+        lines, waterfall = self.lines, self.waterfall
+        if not self._explaining or lines is None or not len(lines):
+            return
+        line, line_id = waterfall.line, waterfall.line_id
+        span, parent = lines.nodes[line].span, lines.above(line)
+        above = parent.span if parent is not None else None
+        panel = self.query_one(ExplainPanel)
+        if lines.flags[line] & CHAIN:
+            panel.show("filters", FILTERS)
+            return
+        said = explain(span, above)
+        if said.known and span.component is not Component.WEBHOOK:
+            panel.show(span.name, said)
+            return
+
+        def job() -> tuple[str, str, Explanation]:  # whose program it is, only the body says
+            body = self.feed.bodies.body(span)
+            return line_id, span.name, explain(span, above, scope=body.scope_name if body is not None else "")
+
+        self._explained.ask(job)
+
+    def _explained_with_scope(self, found: tuple[str, str, Explanation]) -> None:
+        line_id, name, said = found
+        if self._explaining and line_id == self.waterfall.line_id:
+            self.query_one(ExplainPanel).show(name, said)
 
     # -- looks ----------------------------------------------------------------------------------------
     def repaint(self) -> None:
