@@ -82,6 +82,10 @@ MAX_LINKS: Final = 16
 """Linked traces of one span that the index knows; the body has all of its links. Kubernetes makes one at most."""
 AUDIT_UUID: Final = 0x01
 FACT_STRINGS: Final = ("verb", "group", "version", "resource", "subresource", "namespace", "name", "agent", "detail")
+_FACT_NAMES: Final = slice(2, 2 + len(FACT_STRINGS))
+"""Where they stand in a row of 32-bit numbers."""
+assert FACT.fields is not None
+assert [FACT.fields[name][1] for name in FACT_STRINGS] == [4 * at for at in range(_FACT_NAMES.start, _FACT_NAMES.stop)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +129,28 @@ def unpack(
     Raises:
         ValueError: the blobs are not what `Chunk` writes (a damaged or foreign file).
     """
-    strings, resources = json.loads(names)
+    # SQLite keeps what was put in, whatever the column is declared as.
+    if type(received) is not int or not 0 <= received <= NANOSECOND_MAX:
+        raise ValueError("chunk was received at no time")
+    if type(source) is not str or type(peer) is not str or not type(names) is type(spans) is type(facts) is bytes:
+        raise ValueError("chunk has columns of another type")
+    try:
+        strings, resources = json.loads(names)
+    except RecursionError:
+        raise ValueError("chunk has no string list") from None
+    if type(strings) is not list or not strings or strings[0] != "" or set(map(type, strings)) != {str}:
+        raise ValueError("chunk has no string list")
+    for pair in resources if type(resources) is list else (None,):
+        if type(pair) is not list or list(map(type, pair)) != [str, str]:
+            raise ValueError("chunk has no list of resources")
     rows = np.frombuffer(spans, SPAN)
     fact_rows = np.frombuffer(facts, FACT)
-    if not strings or strings[0] != "":
-        raise ValueError("chunk has no string list")
     if len(rows) and (int(rows["name"].max()) >= len(strings) or int(rows["resource"].max()) >= len(resources)):
         raise ValueError("chunk refers to names that it does not hold")
-    if len(fact_rows) and int(fact_rows["row"].max()) >= len(rows):
-        raise ValueError("chunk has facts about spans that it does not hold")
+    if len(fact_rows):
+        if int(fact_rows["row"].max()) >= len(rows):
+            raise ValueError("chunk has facts about spans that it does not hold")
+        numbers = np.frombuffer(facts, "<u4").reshape(len(fact_rows), -1)
+        if int(numbers[:, _FACT_NAMES].max()) >= len(strings):
+            raise ValueError("chunk has facts in words that it does not hold")
     return Chunk(chunk_id, source, peer, received, strings, [Resource(*r) for r in resources], rows, fact_rows, body)

@@ -292,6 +292,8 @@ class Database:
         for some in _slices(sorted(set(ids))):
             marks = ",".join("?" * len(some))
             for chunk_id, body in self._all(f"SELECT id, body FROM chunks WHERE id IN ({marks})", some):
+                if type(body) is not bytes:
+                    raise _damaged(self.path, TypeError("a request is not bytes"))
                 found[chunk_id] = decompress(body)
         return found
 
@@ -300,13 +302,22 @@ class Database:
         return [row[0] for row in self._all("SELECT id FROM chunks ORDER BY id")]
 
     def chunk_sizes(self) -> list[tuple[int, int, int]]:
-        """(id, received in ns, bytes) of all chunks, ascending by id."""
-        return self._all("SELECT id, received, bytes FROM chunks ORDER BY id")
+        """(id, received in ns, bytes) of all chunks, ascending by id.
+
+        Raises:
+            DatabaseDamaged: one of them is not a number.
+        """
+        rows: list[tuple[int, int, int]] = self._all("SELECT id, received, bytes FROM chunks ORDER BY id")
+        if not all(type(received) is int and type(size) is int for _, received, size in rows):
+            raise _damaged(self.path, TypeError("a chunk has a time or a size that is no number"))
+        return rows
 
     def generation(self) -> int:
         """Rises whenever chunks were deleted: a reader then drops what is gone."""
         rows = self._all("SELECT value FROM meta WHERE key = 'generation'")
-        return int(rows[0][0]) if rows else 0
+        if rows and type(rows[0][0]) is not int:
+            raise _damaged(self.path, TypeError("its generation is no number"))
+        return rows[0][0] if rows else 0
 
     def last_id(self) -> int:
         """The newest chunk's id, 0 for none."""

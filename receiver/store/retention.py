@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from receiver.store.chunk import FLAG_REQUEST, ROLE_SERVER, Chunk
-from receiver.store.database import Database, StoreError
+from receiver.store.database import Database, DatabaseDamaged, StoreError
 from receiver.store.repack import Part, repack
 
 Array = npt.NDArray[Any]
@@ -126,6 +126,9 @@ class Retention(threading.Thread):
         while not self._stopping.wait(_TICK_SECONDS):
             try:
                 self.tick()
+            except DatabaseDamaged as error:
+                self.problem = str(error)
+                self._stopping.wait(10.0)
             except StoreError as error:
                 _log.warning("eviction failed: %s", error)  # a full disk: the writer says so; try again
             except Exception:  # noqa: BLE001 - without this thread the disk fills up

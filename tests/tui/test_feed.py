@@ -219,6 +219,17 @@ def test_a_damaged_file_is_said(path: Path, started: Callable[[Feed], Feed]) -> 
     assert "damaged" in feed.snapshot.problem or "not a k8s-trace-tui database" in feed.snapshot.problem
 
 
+def test_a_row_that_is_not_ours_is_damage_and_no_defect(path: Path, started: Callable[[Feed], Feed]) -> None:
+    database = Database.create(path)
+    database.append(chunks_of(demo_requests(4)))
+    database._connection.execute("UPDATE chunks SET received = 'x' WHERE id = 2")
+    feed = started(Feed(path))
+    until(lambda: feed.snapshot.problem != "")
+    assert "spans.db is damaged" in feed.snapshot.problem or f"{path.name} is damaged" in feed.snapshot.problem
+    assert "--db" in feed.snapshot.problem
+    database.close()
+
+
 def test_a_defect_while_reading_is_said_and_reading_goes_on(
     started: Callable[[Feed], Feed], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from receiver.store import database as module
 from receiver.store.chunk import Chunk
@@ -21,6 +25,8 @@ from receiver.store.database import (
     compress,
     decompress,
 )
+from receiver.store.index import Index
+from receiver.store.retention import Policy, Retention
 from tests.receiver.store.test_index import Plain, chunk
 
 
@@ -231,6 +237,48 @@ def test_what_a_removed_file_leaves_never_gets_into_the_next(tmp_path: Path, lef
     assert bool(database.said) == (left in ("log", "both", "log and an empty file"))
     assert Path(f"{path}.gone-wal").exists() == bool(database.said)
     assert Database.create(path).said == "", "once"
+
+
+# --- rows that are not what we write ------------------------------------------------------------------
+_VALUES = (
+    st.integers(-(1 << 63), (1 << 63) - 1)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=20)
+    | st.binary(max_size=20)
+    | st.sampled_from([b"", b"[]", b"[[],[]]", b'[[""],[["a",1]]]', b'[["",7],[]]', b"[" * 20_000, b'{"a":1,"b":2}'])
+    | st.integers(1, 5).map(lambda rows: b"\xff" * 64 * rows)
+    | st.integers(1, 5).map(lambda rows: b"\xff" * 56 * rows)
+    | st.just(bytes(8) + b"\xff" * 56)  # facts about the first span, in words far away
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(["received", "n", "bytes", "source", "peer", "names", "spans", "facts", "body"]), _VALUES)
+def test_whatever_a_row_holds_it_is_read_or_called_damage(column: str, value: object) -> None:
+    database = Database.memory()
+    ids = database.append([made(1), made(2)])
+    database._connection.execute(f"UPDATE chunks SET {column} = ? WHERE id = ?", (value, ids[0]))
+
+    def read(what: Callable[[], object]) -> None:
+        with contextlib.suppress(DatabaseDamaged):
+            what()
+
+    read(lambda: Index().extend(database.read_after(0)))
+    read(lambda: database.index_rows(ids))
+    read(lambda: database.bodies(ids))
+    read(Retention(database, Policy(cap=1)).tick)
+    read(Retention(database, Policy(max_age=1)).tick)
+
+
+def test_a_time_that_is_no_number_is_damage_everywhere(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    database = Database.create(path)
+    ids = database.append([made(1), made(2)])
+    database._connection.execute("UPDATE chunks SET received = 'yesterday' WHERE id = ?", ids[:1])
+    for reads in (lambda: database.read_after(0), lambda: database.index_rows(ids), database.chunk_sizes):
+        with pytest.raises(DatabaseDamaged, match=r"spans\.db is damaged .*--db"):
+            reads()
+    database.close()
 
 
 # --- what SQLite reports ------------------------------------------------------------------------------
