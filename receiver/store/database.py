@@ -331,6 +331,41 @@ class Database:
             size = self._all("PRAGMA page_size")
         return (int(pages[0][0]) - int(free[0][0])) * int(size[0][0])
 
+    def shrink(self, size: int) -> int:
+        """Give at most `size` bytes of free pages at the file's end back to the disk, moving what is behind them.
+
+        Other connections may read meanwhile. The file itself gets shorter with the next checkpoint, which is tried. A
+        file that was made without this ability stays as it is.
+
+        Returns:
+            Bytes given back; 0 when there is nothing more to give.
+
+        Raises:
+            StoreError: the file cannot be changed.
+        """
+        with self._lock:
+            before = self.size
+            try:
+                # A script, because Python's execute() would take a single step of it, which is a single page.
+                self._connection.executescript(f"PRAGMA incremental_vacuum({max(1, size // self._page_size())})")
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            except sqlite3.Error as error:
+                _fail(error, self.path, writing=True)
+            return before - self.size
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether the file was made so that it can be made smaller."""
+        return int(self._all("PRAGMA auto_vacuum")[0][0]) == 2
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file, free pages included, as soon as it is checkpointed."""
+        return int(self._all("PRAGMA page_count")[0][0]) * self._page_size()
+
+    def _page_size(self) -> int:
+        return int(self._all("PRAGMA page_size")[0][0])
+
     def checkpoint(self) -> None:
         """Fold the log into the file as far as readers let us, so that the file alone holds everything.
 
@@ -358,6 +393,7 @@ class Database:
     def _make(self) -> None:
         execute = self._connection.execute
         execute(f"PRAGMA page_size = {_PAGE}")
+        execute("PRAGMA auto_vacuum = INCREMENTAL")  # so that `shrink` can give back what retention freed
         # All in one transaction with the marks, and the log comes later: whoever is killed in the middle, or has no
         # space, leaves an empty file, and a file that is not empty is wholly ours without a log beside it.
         execute("BEGIN IMMEDIATE")

@@ -13,6 +13,9 @@ newest, and traces that reach into younger chunks take a quarter of the cap at m
 
 With a maximum age the cut is what is older, and only the first two reasons count.
 
+A file that is larger than the cap, because that was lowered or the disk is filling up, gets shorter in small steps
+while spans come in: what was freed would be used again, but the disk may be needed by others now.
+
 Which traces a chunk holds is kept in memory as one 32-bit number a span: some 16 MB at the usual cap.
 """
 
@@ -49,6 +52,12 @@ KEPT_SHARE: Final = 0.1
 """Share of the cap for failed and slow traces that would have gone."""
 STRADDLING_SHARE: Final = 0.25
 SLOW_NS: Final = 1_000_000_000
+MOST_AT_ONCE: Final = 64 << 20
+"""Bytes of a cut, or STEP of the cap if that is more: what is looked at for a cut is in memory."""
+SHRINK_ABOVE: Final = 1.1
+"""Of the cap: a file this large is made as small as the cap."""
+_SHRINK_STEP: Final = 1 << 20  # bytes: some 10 ms in which nothing else can be written
+_SHRINK_PAUSE: Final = 0.02
 _TICK_SECONDS: Final = 1.0
 _BATCH: Final = 64
 _MERGED_SPANS: Final = 20_000
@@ -123,9 +132,13 @@ class Retention(threading.Thread):
 
     def run(self) -> None:
         """The thread's own."""
-        while not self._stopping.wait(_TICK_SECONDS):
+        wait = _TICK_SECONDS
+        while not self._stopping.wait(wait):
+            wait = _TICK_SECONDS
             try:
-                self.tick()
+                if self.tick() and self.live_bytes > self.cap:
+                    wait = 0.0  # far above a cap that was lowered
+                self._shrink()
             except DatabaseDamaged as error:
                 self.problem = str(error)
                 self._stopping.wait(10.0)
@@ -154,6 +167,7 @@ class Retention(threading.Thread):
                 too_old = {number for number, received, _ in sizes if received < limit}
                 self._oldest = min((received for _, received, _ in sizes), default=None)
         need = self.live_bytes - int(self.cap * (1 - STEP)) if self.live_bytes > self.cap else 0
+        need = min(need, max(MOST_AT_ONCE, int(self.cap * STEP)))
         if not too_old and not need:
             return False
         sizes = sorted(sizes or self._database.chunk_sizes(), key=lambda row: (row[1], row[0]))
@@ -169,13 +183,32 @@ class Retention(threading.Thread):
         if cut:
             self._evict([row[0] for row in sizes if row[0] in cut], too_old, [row[0] for row in sizes])
         self._oldest = None
-        self.live_bytes = self._database.live_bytes()
+        had, self.live_bytes = self.live_bytes, self._database.live_bytes()
         # When most of the cut had to stay, the next one reaches further.
-        self._widen = min(self._widen * 2, 1e6) if self.live_bytes > self.cap else 1.0
+        stayed = self.live_bytes > self.cap and had - self.live_bytes < need // 2
+        self._widen = min(self._widen * 2, 1e6) if stayed else 1.0
         return self.evicted_spans > before
 
+    def _shrink(self) -> None:
+        """Give the disk back what the file has more than it may.
+
+        Raises:
+            StoreError: the file cannot be changed.
+        """
+        path = self._database.path
+        if path is None or self.live_bytes > self.cap or not self._database.shrinks:
+            return
+        try:
+            if path.stat().st_size <= self.cap * SHRINK_ABOVE:
+                return
+        except OSError:
+            return  # moved away: the writer sees it
+        while not self._stopping.wait(_SHRINK_PAUSE):
+            if not self._database.shrink(_SHRINK_STEP) or self._database.size <= self.cap:
+                return
+
     def _cap_now(self) -> int:
-        """The cap, less what the disk lacks. The file does not shrink, so what counts is how far it may still grow."""
+        """The cap, less what the disk lacks: what counts is how far the file may grow, its own bytes are ours."""
         path = self._database.path
         if path is None:
             return self._policy.cap

@@ -190,6 +190,24 @@ def test_a_full_disk_refuses_and_recovers(tmp_path: Path, receiver: StartReceive
         subprocess.run(["umount", "-l", str(disk)], check=False)
 
 
+def test_a_lowered_cap_shrinks_the_file_at_the_next_start(receiver: StartReceiver, load: Callable[..., Load]) -> None:
+    live = receiver(arguments=["--min-free", "0%"])
+    senders = load(live.address, size=20_000)
+    senders.wait_for(lambda: len(senders.acknowledged) >= 60)
+    assert live.stop() == 0
+    senders.stop()
+    assert live.db.stat().st_size > 20 << 20
+    again = receiver(listen=[live.address], arguments=["--min-free", "0%", "--max-size", "6MiB"])
+    until(lambda: live.db.stat().st_size <= 7 << 20)
+    newest = load(again.address)
+    newest._numbers = iter(range(50_000_001, 60_000_000, 20))
+    newest.wait_for(lambda: len(newest.acknowledged) >= 10)
+    kept = newest.stop()
+    assert again.stop() == 0
+    assert kept <= stored(live.db)
+    assert live.db.stat().st_size <= 8 << 20
+
+
 def test_a_database_that_is_taken_away_ends_the_receiver(receiver: StartReceiver, load: Callable[..., Load]) -> None:
     live = receiver()
     senders = load(live.address)

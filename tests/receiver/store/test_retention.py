@@ -207,3 +207,66 @@ def test_a_nearly_full_disk_lowers_the_cap(tmp_path: Path, monkeypatch: pytest.M
     disk(free=1 << 20)
     assert watch._cap_now() == retention.FLOOR  # of use however full the disk is
     database.close()
+
+
+# --- a cap that was lowered ---------------------------------------------------------------------------
+def test_a_lowered_cap_makes_the_file_smaller_and_keeps_the_newest(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    database = Database.create(path)
+    for number in range(1, 401):
+        database.append([chunk(START + number * SECOND, [(number, 20 * number + span) for span in range(20)])])
+    database.checkpoint()
+    large = path.stat().st_size
+    assert large > 6 * CAP
+    reader = Database.read(path)  # somebody looks on
+    assert len(reader.ids()) == 400
+    shrinker = Retention(database, Policy(cap=CAP, min_free=0.0), clock=lambda: START + 500 * SECOND)
+    while shrinker.tick():
+        pass
+    assert database.live_bytes() <= CAP
+    shrinker._shrink()
+    assert path.stat().st_size <= CAP * retention.SHRINK_ABOVE
+    kept = reader.ids()
+    assert kept[-1] == 400
+    index = Index()
+    index.extend(reader.read_after(0, 1000))
+    assert index.spans == 20 * len(kept)
+    assert all(len(body) > 20_000 for body in reader.bodies(kept).values())
+    more = database.append([chunk(START + 600 * SECOND, [(9_000, 90_000)])])
+    assert reader.ids()[-1:] == more
+    assert database._all("PRAGMA integrity_check") == [("ok",)]
+    reader.close()
+    database.close()
+
+
+def test_a_file_within_its_cap_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    database = Database.create(path)
+    ids = database.append([chunk(START + n * SECOND, [(n, n)]) for n in range(1, 401)])
+    database.replace(ids[:300], [])
+    database.checkpoint()
+    before = path.stat().st_size
+    Retention(database, Policy(cap=CAP, min_free=0.0))._shrink()
+    assert path.stat().st_size == before, "free pages are used again"
+    database.close()
+
+
+def test_far_above_the_cap_no_cut_is_larger_than_what_may_be_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "MOST_AT_ONCE", CAP // 4)
+    store = Store(cap=CAP)
+    for number in range(1, 401):
+        store.database.append([chunk(START + number * SECOND, [(number, 20 * number + span) for span in range(20)])])
+    read, most = store.retention._read, 0
+
+    def watched(numbers: Sequence[int]) -> Any:
+        nonlocal most
+        most = max(most, len(numbers))
+        return read(numbers)
+
+    monkeypatch.setattr(store.retention, "_read", watched)
+    turns = 0
+    while store.retention.tick():
+        turns += 1
+    assert store.database.live_bytes() <= CAP
+    assert turns > 10
+    assert most * 20_000 < 2 * (CAP // 4), "bytes of a chunk are about 20,000"
