@@ -497,6 +497,23 @@ def long_running(request: Request) -> bool:
     return request.verb in LONG_VERBS or request.subresource in LONG_SUBRESOURCES
 
 
+_BUILT_IN_GROUPS: Final = frozenset(
+    f"{name}.k8s.io"
+    for name in (
+        "admissionregistration", "apiextensions", "apiregistration", "authentication", "authorization",
+        "certificates", "coordination", "discovery", "events", "flowcontrol.apiserver", "internal.apiserver",
+        "networking", "node", "rbac.authorization", "resource", "scheduling", "storage", "storagemigration",
+    )
+)  # fmt: skip
+
+
+def built_in(group: str) -> bool:
+    """Whether Kubernetes itself serves an API group, and not a custom resource or an API server behind it.
+
+    Others have names with `.k8s.io`, too: `metrics.k8s.io`, `gateway.networking.k8s.io`."""
+    return "." not in group or group in _BUILT_IN_GROUPS
+
+
 # --- the request of a trace -----------------------------------------------------------------------
 def merge_request(server: Facts | None, verb: Facts | None) -> Request | None:
     """The API request that a SERVER span and its verb span tell of; None without either.

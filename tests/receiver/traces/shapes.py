@@ -175,13 +175,16 @@ def release_1_22(rec: Recorder) -> None:
     rec.span("etcdserverpb.KV/Txn", SERVER, call, service="etcd", instance="", scope=GRPC, at=12, ms=3)
 
 
-def release_1_26(rec: Recorder) -> None:
-    """1.26 to 1.32: everything hangs under an `authentication` that has already ended."""
-    server = rec.span("KubernetesAPI", SERVER, scope=HTTP, ms=20, values=_old_http())
+def release_1_26(rec: Recorder, *, serialize_inside: bool = False) -> None:
+    """1.26 to 1.32: everything hangs under an `authentication` that has already ended. `SerializeObject` is beside the
+    verb span until 1.31, inside it in 1.32; from 1.31 on the server span has the path in its name."""
+    server = rec.span(
+        f"POST {_TEMPLATE}" if serialize_inside else "KubernetesAPI", SERVER, scope=HTTP, ms=20, values=_old_http()
+    )
     filters = rec.span("authentication", INTERNAL, server, scope=FILTER, at=0.1, ms=0.4)
     # before 1.29 a verb span has no names but resource and url
     names = {"verb": "POST", "resource": "pods", "url": PODS, "user-agent": AGENT, "audit-id": AUDIT}
-    create = rec.span("Create", INTERNAL, filters, at=1, ms=17, values=names)
+    create = rec.span("Create", INTERNAL, filters, at=1, ms=18 if serialize_inside else 17, values=names)
     webhook = rec.span(
         "Call mutating webhook", INTERNAL, create, at=2, ms=8,
         values=_hook("label-injector"),
@@ -192,13 +195,17 @@ def release_1_26(rec: Recorder) -> None:
     store = rec.span("Create etcd3", INTERNAL, create, at=11, ms=6, values={"key": "/pods/default/web"})
     call = rec.span("etcdserverpb.KV/Txn", CLIENT, store, scope=GRPC, at=12, ms=4)
     rec.span("etcdserverpb.KV/Txn", SERVER, call, service="etcd", instance="", scope=GRPC, at=13, ms=2)
-    rec.span("SerializeObject", INTERNAL, filters, at=18, ms=1)
+    rec.span("SerializeObject", INTERNAL, create if serialize_inside else filters, at=18, ms=1)
 
 
-def release_1_33(rec: Recorder) -> None:
-    """1.33: the server span is ended right after the audit filter, has no code, and its work outlives it."""
-    rec.span("authentication", INTERNAL, None, trace="lone", scope=FILTER, ms=0.3)
-    server = rec.span(f"POST {_TEMPLATE}", SERVER, scope=HTTP, at=0.4, ms=0.1, values=_old_http(code=None))
+def release_1_33(rec: Recorder, *, privileged: bool = False) -> None:
+    """1.33: the server span is ended right after the audit filter, has no code, and its work outlives it. The
+    `authentication` before it has ended, too; it is a root of its own, or the parent."""
+    top = rec.span("authentication", INTERNAL, None, trace="trace" if privileged else "lone", scope=FILTER, ms=0.3)
+    server = rec.span(
+        f"POST {_TEMPLATE}", SERVER, top if privileged else None, scope=HTTP, at=0.4, ms=0.1,
+        values=_old_http(code=None),
+    )  # fmt: skip
     create = rec.span("Create", INTERNAL, server, at=1, ms=17, values=_verb())
     store = rec.span("Create etcd3", INTERNAL, create, at=11, ms=6)
     call = rec.span("etcdserverpb.KV/Txn", CLIENT, store, scope=GRPC, at=12, ms=4)
@@ -209,15 +216,14 @@ def release_1_33(rec: Recorder) -> None:
 _TEMPLATE = "/api/v1/namespaces/{:namespace}/pods"
 
 
-def release_1_34(rec: Recorder, *, privileged: bool) -> None:
-    """1.34 and later: the chain of filters; `authentication` is the parent, or a root of its own."""
+def release_1_34(rec: Recorder, *, privileged: bool, etcd_3_7: bool = False) -> None:
+    """1.34 and later: the chain of filters; `authentication` is the parent, or a root of its own. etcd 3.7 has spans of
+    its own inside a call."""
     top = rec.span("authentication", INTERNAL, None, trace="trace" if privileged else "lone", scope=FILTER, ms=21)
     server = rec.span(
         f"POST {_TEMPLATE}", SERVER, top if privileged else None, scope=HTTP, at=0.2, ms=20, values=_new_http()
     )
-    above = server
-    for number, name in enumerate(("audit", "impersonation", "priorityandfairness", "authorization")):
-        above = rec.span(name, INTERNAL, above, scope=FILTER, at=0.3 + number / 10, ms=19.5 - number)
+    above = _filters(rec, server, 20)
     create = rec.span("Create", INTERNAL, above, at=1, ms=15, values=_verb())
     webhook = rec.span(
         "Call validating webhook", INTERNAL, create, at=2, ms=8,
@@ -230,8 +236,45 @@ def release_1_34(rec: Recorder, *, privileged: bool) -> None:
     rec.span("POST", SERVER, hook, service="policy", instance="p-1", scope="", at=3, ms=9)
     store = rec.span("Create etcd3", INTERNAL, create, at=11, ms=4)
     call = rec.span("etcdserverpb.KV/Txn", CLIENT, store, scope=GRPC, at=12, ms=2)
-    rec.span("etcdserverpb.KV/Txn", SERVER, call, service="etcd", instance="", scope=GRPC, at=12.5, ms=1)
+    inside = rec.span("etcdserverpb.KV/Txn", SERVER, call, service="etcd", instance="", scope=GRPC, at=12.5, ms=1)
+    if etcd_3_7:
+        values = {"success_first_key": "/registry/pods/default/web", "read_only": False}
+        rec.span("txn", INTERNAL, inside, service="etcd", scope="go.etcd.io/etcd", at=12.6, ms=0.8, values=values)
     rec.span("SerializeObject", INTERNAL, create, at=15, ms=0.5)
+
+
+def _filters(rec: Recorder, server: bytes, ms: float) -> bytes:
+    """The filters of 1.34 inside each other; returns the innermost."""
+    above = server
+    for number, name in enumerate(("audit", "impersonation", "priorityandfairness", "authorization")):
+        above = rec.span(name, INTERNAL, above, scope=FILTER, at=0.3 + number / 10, ms=ms - 0.5 - number)
+    return above
+
+
+def unauthenticated_1_26(rec: Recorder) -> None:
+    """1.26 to 1.32: a caller whom nobody knows gets no further than `authentication`."""
+    server = rec.span("KubernetesAPI", SERVER, scope=HTTP, ms=1, values=_old_http("GET", code=401))
+    rec.span("authentication", INTERNAL, server, scope=FILTER, at=0.1, ms=0.8)
+
+
+def unauthenticated_1_33(rec: Recorder) -> None:
+    """1.33 and later: a caller whom nobody knows leaves `authentication` alone, there is no server span."""
+    rec.span("authentication", INTERNAL, None, scope=FILTER, ms=1)
+
+
+def watch_1_26(rec: Recorder) -> None:
+    """1.26 to 1.32: a watch that has closed; its `List` span is never sent."""
+    target = PODS + "?watch=true"
+    server = rec.span("KubernetesAPI", SERVER, scope=HTTP, ms=60_000, values=_old_http("GET", target, 200))
+    rec.span("authentication", INTERNAL, server, scope=FILTER, at=0.1, ms=0.4)
+
+
+def watch_1_34(rec: Recorder) -> None:
+    """1.34 and 1.35: a watch that has closed; its `List` span is never sent."""
+    target = PODS + "?watch=true"
+    values = _new_http("GET", target, 200)
+    server = rec.span(f"GET {_TEMPLATE}", SERVER, scope=HTTP, ms=60_000, values=values)
+    _filters(rec, server, 60_000)
 
 
 def watch_1_36(rec: Recorder) -> None:

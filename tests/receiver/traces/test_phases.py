@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,50 +33,6 @@ def both(index: Index, trace_id: str) -> Phases:
 
 def in_ms(phases: Phases) -> dict[str, float]:
     return {phase.name: round(phases.ns[phase] / MS, 3) for phase in Phase if phases.ns[phase]}
-
-
-RELEASES: dict[str, tuple[Callable[[Recorder], None], float, dict[str, float]]] = {
-    "1.22": (
-        shapes.release_1_22,
-        20,
-        {"WEBHOOK": 8, "ETCD_SERVER": 3, "ETCD_GAP": 2, "OTHER": 7},
-    ),
-    "1.26": (
-        shapes.release_1_26,
-        20,
-        {
-            "AUTHENTICATION": 0.4, "DECODING": 1, "MUTATING": 8, "ETCD_SERVER": 2, "ETCD_GAP": 2, "STORAGE_ENCODING": 2,
-            "ENCODING": 1, "OTHER": 3.6,
-        },
-    ),
-    "1.33": (
-        shapes.release_1_33,
-        17.6,
-        {
-            "DECODING": 10, "ETCD_SERVER": 2, "ETCD_GAP": 2, "STORAGE_ENCODING": 2, "ENCODING": 0.5, "OTHER": 1.1,
-        },
-    ),
-    "1.34": (
-        partial(shapes.release_1_34, privileged=False),
-        20,
-        {
-            "AUDIT": 1, "IMPERSONATION": 1, "QUEUE": 0.1, "AUTHORIZATION": 0.4, "DECODING": 1, "VALIDATING": 8,
-            "ETCD_SERVER": 1, "ETCD_GAP": 1, "STORAGE_ENCODING": 2, "ENCODING": 0.5,
-        },
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("release", RELEASES)
-def test_the_phases_of_every_release(release: str) -> None:
-    record, duration, expected = RELEASES[release]
-    rec = Recorder()
-    record(rec)
-    found = both(rec.index(), rec.trace_id())
-    assert found.duration == duration * MS
-    known = in_ms(found)
-    assert expected.items() <= known.items()
-    assert set(known) - set(expected) <= {"OTHER"}
 
 
 def test_webhooks_are_named_and_their_time_is_theirs() -> None:

@@ -74,6 +74,9 @@ R33 = """\
        etcdserverpb.KV/Txn apiserver
          etcdserverpb.KV/Txn etcd
      SerializeObject apiserver"""
+R33_PRIVILEGED = " authentication apiserver\n" + "\n".join(
+    "  " + line + " >" * (line[0] == "*") for line in R33.splitlines()
+)
 R34 = """\
 *POST /api/v1/namespaces/{:namespace}/pods apiserver
    audit apiserver
@@ -104,12 +107,13 @@ FORCED = """\
         (shapes.release_1_22, R22),
         (shapes.release_1_26, R26),
         (shapes.release_1_33, R33),
+        (partial(shapes.release_1_33, privileged=True), R33_PRIVILEGED),
         (partial(shapes.release_1_34, privileged=False), R34),
         (partial(shapes.release_1_34, privileged=True), R34_PRIVILEGED),
         (shapes.watch_1_36, WATCH),
         (shapes.forced, FORCED),
     ],
-    ids=["1.22", "1.26", "1.33", "1.34", "1.34 privileged", "open watch", "forced"],
+    ids=["1.22", "1.26", "1.33", "1.33 privileged", "1.34", "1.34 privileged", "open watch", "forced"],
 )
 def test_shape_of_release(release: Callable[[Recorder], None], expected: str) -> None:
     rec = Recorder()
