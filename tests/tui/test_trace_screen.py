@@ -130,6 +130,15 @@ EIGHTY = """\
          SerializeObject  applicat… api   0.10 ms                         ▉"""
 
 
+@pytest.mark.parametrize("width", [60, 70, 80, 100])
+async def test_a_long_name_gives_way_to_code_and_duration(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tui.screens.trace._title", lambda *_: "create pods default/" + "a-long-name-" * 20)
+    async with opened(slow_pod(), size=(width, 24)) as driver:
+        title = driver.lines()[0]
+        assert "…   201   2.53 s" in title
+        assert len(title) <= width
+
+
 async def test_the_picture_at_80x24() -> None:
     async with opened(slow_pod()) as driver:
         seen = [line.rstrip() for line in driver.lines()]

@@ -12,7 +12,7 @@ from textual.binding import BindingType
 from textual.screen import ModalScreen
 from textual.strip import Strip
 
-from tui.keys import bindings
+from tui.keys import bindings, key_name
 from tui.terminal_text import fit
 from tui.widgets.line import LineWidget, Part, strip
 
@@ -47,14 +47,14 @@ class ChoiceLines(LineWidget, can_focus=True):
         self.styles.height = len(self.options) + 2
 
     def draw(self, y: int, width: int) -> Strip:
-        """The question, an option, or the free line at the end."""
+        """The question, an option, or the keys."""
         palette, glyphs = self.palette, self.glyphs
         if y == 0:
             rest = glyphs.rule * max(0, width - len(self.question) - 3)
             parts: list[Part] = [(f"{glyphs.rule} ", palette.rule), (self.question, palette.title)]
             return strip([*parts, (f" {rest}", palette.rule)], width, palette.base)
         if y > len(self.options):
-            return Strip.blank(width, palette.base)
+            return strip(self._keys(), width, palette.base)
         option, selected = self.options[y - 1], y - 1 == self.cursor
         look = palette.on_cursor if selected else (lambda style: style)
         base = look(palette.base)
@@ -64,6 +64,16 @@ class ChoiceLines(LineWidget, can_focus=True):
         room = max(0, width - what - 8)
         parts.append((fit(option.preview, room), look(palette.dim)))
         return strip(parts, width, base)
+
+    def _keys(self) -> list[Part]:
+        """How to take one of them, or none."""
+        palette, unicode = self.palette, not self.glyphs.ascii
+        parts: list[Part] = [(" ", palette.base)]
+        for name, word in (("choice.pick", "take"), ("choice.cancel", "back")):
+            bound = (active.binding for active in self.screen.active_bindings.values() if active.binding.id == name)
+            if (binding := next(bound, None)) is not None:
+                parts += [(key_name(binding.key, unicode), palette.key), (f" {word}  ", palette.dim)]
+        return [*parts, ("or its letter", palette.dim)]
 
 
 class ChoiceScreen(ModalScreen[int | None]):

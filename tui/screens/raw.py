@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from textual.binding import BindingType
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -17,8 +18,8 @@ from tui.feed import Snapshot
 from tui.keys import bindings
 from tui.latest import Latest
 from tui.screens.frame import FrameScreen
-from tui.terminal_text import count, fit, printable, size
-from tui.widgets.line import LineWidget, strip
+from tui.terminal_text import count, fit, printable, size, width_of
+from tui.widgets.line import LineWidget, Part, strip
 
 MOST_SPANS: Final = 2_000
 """Spans of a trace that are shown raw; `k8s-trace-tui show --raw` prints all."""
@@ -59,6 +60,9 @@ class TextLines(LineWidget, can_focus=True):
     """
     BINDINGS: ClassVar[list[BindingType]] = bindings("list")
 
+    class Moved(Message):
+        """Other lines are on the screen."""
+
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
         self.lines: tuple[str, ...] = ()
@@ -70,14 +74,29 @@ class TextLines(LineWidget, can_focus=True):
         self.lines = lines
         self._go(0)
 
+    @property
+    def below(self) -> int:
+        """Lines that are further down."""
+        return max(0, len(self.lines) - self.top - self.size.height)
+
+    @property
+    def wider(self) -> bool:
+        """Whether a line on the screen goes on to the right."""
+        shown = self.lines[self.top : self.top + self.size.height]
+        return any(width_of(line[self.left : self.left + 4 * self.size.width]) >= self.size.width for line in shown)
+
     def _go(self, top: int) -> None:
         self.top = max(0, min(top, len(self.lines) - self.size.height))
         self.refresh()
+        self.post_message(self.Moved())
 
     def pan(self, step: int) -> None:
-        """To the right (1) or left (-1)."""
+        """To the right (1), as far as there is something, or left (-1)."""
+        if step > 0 and not self.wider:
+            return
         self.left = max(0, self.left + step * _PAN)
         self.refresh()
+        self.post_message(self.Moved())
 
     def action_move(self, step: int) -> None:
         """A line."""
@@ -151,6 +170,13 @@ class RawScreen(FrameScreen):
                 spans.append(node.span)
         raw = self.feed.bodies.raw(spans)
         return RawText(tuple(json_lines(raw)), len(spans), total)
+
+    def on_text_lines_moved(self, event: TextLines.Moved) -> None:
+        """The text's message."""
+        event.stop()
+        lines, left = self.query_one(TextLines), self.trace_app.key_of("raw.right")
+        more: list[Part] = [(f" {left}", self.palette.key), (" goes on to the right", self.palette.dim)]
+        self.hint_parts(more if lines.wider else [], self.more_lines(lines.below))
 
     def _show(self, text: RawText) -> None:
         self._text = text

@@ -295,7 +295,7 @@ class TraceScreen(FrameScreen):
         # A long name gives way before the facts that say how it went.
         least = sum(3 + width_of(text) for text, _ in facts[:2])
         if width_of(title) > room - least:
-            left[1] = (printable(title, max(8, room - least - 1)), p.title)
+            left[1] = (printable(title, max(8, room - least - 2)), p.title)  # and a cell for the ellipsis
         used = 1 + width_of(left[1][0])
         for fact in facts:
             cells = 3 + width_of(fact[0])

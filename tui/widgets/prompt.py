@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
@@ -41,6 +42,16 @@ class _Line(Input):
         Binding("tab", "complete", "complete", show=False),
         Binding("escape,ctrl+c", "cancel", "cancel", show=False),
     ]
+
+    def _on_paste(self, event: events.Paste) -> None:
+        """What is pasted becomes one line of printable text, as much of it as fits: Textual would take the first line
+        as it is, and nothing at all where it is too long."""
+        event.prevent_default()
+        event.stop()
+        line = " ".join(event.text[: 100 * MAX_LENGTH].split())
+        start, end = sorted(self.selection)
+        room = MAX_LENGTH - len(self.value) + end - start
+        self.replace("".join(filter(str.isprintable, line))[:room], start, end)
 
     def action_older(self) -> None:
         self._prompt.step(1)
