@@ -87,6 +87,21 @@ async def test_listeners_senders_totals(drive: Open) -> None:  # noqa: F811
         assert "TracingConfiguration" not in d.screen
 
 
+@pytest.mark.parametrize(
+    ("width", "left"),
+    [
+        (150, "Receiver  listening 127.0.0.1:4317, 10.0.0.5:4318 ─"),
+        (94, "Receiver  listening 127.0.0.1:4317 and 1 more ─"),
+        (60, "Receiver ─"),
+    ],
+)
+async def test_what_was_received_is_in_the_title_at_any_width(drive: Open, width: int, left: str) -> None:  # noqa: F811
+    async with drive((width, 24), feed=live()) as d:
+        await d.press("tab")
+        assert d.title.startswith(f"─ {left}")
+        assert d.title.endswith("received 65,810   refused 0   lost 0 ─")
+
+
 async def test_what_was_refused_or_lost_is_marked(drive: Open) -> None:  # noqa: F811
     async with drive(feed=live({**STATUS, "refused": 3, "rejected": 5, "malformed": 2})) as d:
         assert "! 3 refused" in d.lines[0]

@@ -12,7 +12,7 @@ from tui.feed import Snapshot, sender_key
 from tui.keys import bindings
 from tui.screens.frame import FrameScreen
 from tui.screens.help import Lines
-from tui.terminal_text import clock, count, duration, fit, printable, size
+from tui.terminal_text import clock, count, duration, fit, printable, size, width_of
 from tui.widgets.line import Part
 from tui.widgets.status import wrap_words
 from tui.widgets.table import Sheet, VirtualTable
@@ -160,8 +160,7 @@ class ReceiverScreen(FrameScreen):
             left.append((f"  {self.glyphs.suspicious} not running", p.warning))
         else:
             listening = [one for one in _list(status, "listeners") if not one.get("error")]
-            names = ", ".join(printable(f"{one.get('address')}", 60) for one in listening) or "nowhere"
-            left.append((f"  listening {names}", p.base))
+            names = [printable(f"{one.get('address')}", 60) for one in listening] or ["nowhere"]
             lost = _number(status, "rejected") + _number(status, "malformed")
             right = [
                 (f"received {count(_number(status, 'accepted'))}", p.base),
@@ -171,7 +170,18 @@ class ReceiverScreen(FrameScreen):
                 ),
                 (f"   lost {count(lost)}", p.error if lost else p.base),
             ]
+            left += self._listening(names, sum(width_of(text) for text, _ in right))
         self.title_parts(left, right)
+
+    def _listening(self, names: Sequence[str], taken: int) -> list[Part]:
+        """As many addresses as have room beside what was received; they are all in the table below."""
+        room = self.size.width - taken - len("─ Receiver    ─  ") - 1
+        for shown in range(len(names), 0, -1):
+            more = f" and {len(names) - shown} more" if shown < len(names) else ""
+            text = f"  listening {', '.join(names[:shown])}{more}"
+            if width_of(text) <= room:
+                return [(text, self.palette.base)]
+        return []
 
     # -- lines ------------------------------------------------------------------------------------------
     def _lines(self, snapshot: Snapshot, quiet: int, helps: bool) -> list[Line]:
@@ -303,7 +313,7 @@ class ReceiverScreen(FrameScreen):
             wrapped = wrap_words(text, max(20, self.size.width - 14), 6)
             for at, part in enumerate(wrapped):
                 mark = fit(name if not at else "", 10)
-                lines.append([(f" {mark} ", p.dim), (part.strip(), p.warning)])
+                lines.append([(f" {mark} ", p.dim), (part.strip(), p.warning if name == "settings" else p.base)])
         return lines
 
     def _contents(self, snapshot: Snapshot) -> list[Line]:
