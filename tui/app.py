@@ -20,7 +20,7 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from tui import clipboard
-from tui.commands import CommandError, Commands
+from tui.commands import HEX, CommandError, Commands
 from tui.config import Settings
 from tui.feed import Feed
 from tui.glyphs import Glyphs, choose
@@ -324,21 +324,22 @@ class TraceApp(App[int]):
         self.push_screen(RawScreen(trace_id))
 
     def open_by_prefix(self, text: str) -> None:
-        """`:open`: a trace by its id or the start of it, as far as that is on the screen.
+        """`:open`: a trace by its id or the start of it, whether or not it is on the screen.
 
         Raises:
-            CommandError: no such trace.
+            CommandError: no such trace, or more than one.
         """
         text = text.strip().lower()
         if not text:
-            raise CommandError("Which trace? Write its id, or Tab for those on the screen.")
-        if self.feed.version(text) >= 0:
-            self.open_trace(text)
-            return
-        found = [id for id in self.requests.visible_ids() if id.startswith(text)]
-        if len(found) != 1:
+            raise CommandError("Which trace? Write its id or how that starts, or Tab for those on the screen.")
+        if not HEX.fullmatch(text):
+            raise CommandError(f"{text[:40]!r} is no trace id: those are up to 32 hex digits.")
+        found, matching = self.feed.starting_with(text, 1)
+        if matching != 1:
             raise CommandError(
-                f"{'More than one trace starts' if found else 'No trace here starts'} with {text[:40]!r}."
+                f"{matching:,} traces start with {text!r}: write more of it."
+                if found
+                else f"No trace here starts with {text!r}."
             )
         self.open_trace(found[0])
 

@@ -173,7 +173,13 @@ def _add_traces(parser: argparse.ArgumentParser) -> None:
         "--follow", action="store_true", help="then print each new trace once it has been quiet for 1 s"
     )
     parser.add_argument("--limit", type=_number, metavar="N", help="at most this many (default: all)")
-    parser.add_argument("--sort", choices=SORTS, default="start", help="order (default: start, the newest first)")
+    parser.add_argument(
+        "--sort",
+        choices=SORTS,
+        default="start",
+        help="order (default: start, the newest first); by duration, watches, exec, logs and other requests that were "
+        "asked to last come after all others",
+    )
     parser.add_argument("--reverse", action="store_true", help="the other way round")
     _add_common(parser)
 

@@ -6,11 +6,12 @@ Beside the commands below, every action that has a key on the screen is a comman
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from receiver.traces.query import FIELDS
+from receiver.traces.query import FIELDS, NOISE
 from tui.keys import BY_ID
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ WINDOWS: Final[dict[str, int | None]] = {
 
 SORTS: Final[dict[str, tuple[str, str]]] = {
     "start": ("newest first", "oldest first"),
-    "duration": ("slowest first", "fastest first"),
+    "duration": ("slowest first, watches last", "fastest first, watches last"),
     "code": ("highest code first", "lowest code first"),
     "errors": ("most failed spans first", "fewest failed spans first"),
     "spans": ("most spans first", "fewest spans first"),
@@ -43,6 +44,9 @@ SORTS: Final[dict[str, tuple[str, str]]] = {
 
 SWITCH: Final = ("on", "off")
 COPIES: Final = ("id", "line", "name", "audit", "client")
+HEX: Final = re.compile("[0-9a-f]{1,32}")
+"""A trace id, or the start of one."""
+_NOISE: Final = ", ".join(kind.name for kind in NOISE)
 
 
 class CommandError(Exception):
@@ -59,8 +63,8 @@ class Command:
     """What may follow, for the hint."""
     says: str
     run: Callable[[str], None]
-    offers: Callable[[], Iterable[str]] = tuple
-    """What the argument may be, for completion."""
+    offers: Callable[[Sequence[str], str], Iterable[str]] = lambda before, begun: ()
+    """What the argument may be, for completion, from the words before and what is written of the last one."""
 
 
 class Commands:
@@ -72,17 +76,21 @@ class Commands:
         self._all: list[Command] = [
             Command("requests", ("req", "traces"), "", "the list of requests", _bare(lambda: app.go("requests"))),
             Command("receiver", ("rx", "doctor"), "", "who sends, what is kept", _bare(lambda: app.go("receiver"))),
-            Command("open", ("trace",), "TRACE", "a trace by its id", app.open_by_prefix, requests.visible_ids),
-            Command("filter", (), "WORDS FIELD=VALUE", "only these; alone: all", requests.set_filter, self._fields),
-            Command("errors", (), "[on|off]", "only what failed", _switched(requests.set_errors), _on_off),
-            Command("noise", (), "[on|off]", "leases, probes and the like", _switched(requests.set_noise), _on_off),
-            Command("window", ("last",), "|".join(WINDOWS), "what came lately", requests.set_window, lambda: WINDOWS),
-            Command("sort", (), "FIELD [reverse]", "order of the list", requests.set_sort, lambda: SORTS),
-            Command("freeze", (), "[on|off]", "keep the list as it is", _switched(app.freeze), _on_off),
+            Command(
+                "open", ("trace",), "TRACE", "a trace by its id, or the start of it", app.open_by_prefix, self._ids
+            ),
+            Command("filter", (), "WORDS FIELD=VALUE", "only these; alone: all", requests.set_filter, _fields),
+            Command("errors", (), "[on|off]", "only what failed", _switched(requests.set_errors), _one_of(SWITCH)),
+            Command("noise", (), "[on|off]", f"show {_NOISE}", _switched(requests.set_noise), _one_of(SWITCH)),
+            Command("window", ("last",), "|".join(WINDOWS), "what came lately", requests.set_window, _one_of(WINDOWS)),
+            Command("sort", (), "FIELD [reverse]", "order of the list", requests.set_sort, _orders),
+            Command("freeze", (), "[on|off]", "keep the list as it is", _switched(app.freeze), _one_of(SWITCH)),
             Command("follow", ("newest",), "", "to the newest, and stay there", _bare(requests.follow)),
-            Command("copy", (), "|".join(COPIES), "copy from the chosen row", requests.copy, lambda: COPIES),
-            Command("theme", (), "NAME", "other colours", app.set_theme, lambda: app.theme_names),
-            Command("utc", (), "[on|off]", "times in UTC or in the local zone", _switched(app.set_utc), _on_off),
+            Command("copy", (), "|".join(COPIES), "copy from the chosen row", requests.copy, _one_of(COPIES)),
+            Command("theme", (), "NAME", "other colours", app.set_theme, self._themes),
+            Command(
+                "utc", (), "[on|off]", "times in UTC or in the local zone", _switched(app.set_utc), _one_of(SWITCH)
+            ),
             Command("help", ("h", "?", "keys"), "", "all keys and commands", _bare(app.action_help)),
             Command("back", (), "", "the view before", _bare(app.action_backward)),
             Command("forward", (), "", "forward again", _bare(app.action_forward)),
@@ -132,17 +140,18 @@ class Commands:
         return "  ".join(names) if names else f"no command {name[:40]!r}"
 
     def complete(self, text: str) -> list[str]:
-        """Whole lines that `text` may become, best first; at most 50."""
+        """Whole lines that `text` may become, best first; at most 50. Behind the whole name of a command comes what it
+        takes."""
         lead = text[: len(text) - len(text.lstrip())]
         name, space, argument = text.lstrip().partition(" ")
-        if not space:
-            return [lead + other for other in self._names() if other.startswith(name.lower())][:50]
         command = self._by_name.get(name.lower())
-        if command is None:
-            return []
+        names = [] if space else [lead + other for other in self._names() if other.startswith(name.lower())]
+        if command is None or (not space and names[1:]):
+            return names[:50]
         before, gap, last = argument.rpartition(" ")
         head = f"{lead}{name} {before}{gap}"
-        return [head + offer for offer in command.offers() if offer.startswith(last)][:50]
+        offers = command.offers(before.split(), last.lower())
+        return [*names, *(head + offer for offer in offers if offer.startswith(last.lower()))][:50]
 
     def _names(self) -> list[str]:
         names = [command.name for command in self._all]
@@ -161,9 +170,27 @@ class Commands:
         """Whether it is of a screen on top of the list: there `:copy` means what `c` means."""
         return (action.binding.id or "").partition(".")[0] not in ("requests", "list", "app")
 
-    @staticmethod
-    def _fields() -> Iterable[str]:
-        return [f"{field}=" for field in FIELDS]
+    def _ids(self, before: Sequence[str], begun: str) -> Iterable[str]:
+        """Those on the screen first, then any."""
+        here = [] if before else self._app.requests.visible_ids()
+        if not before and HEX.fullmatch(begun):
+            here += self._app.feed.starting_with(begun, 50)[0]
+        return dict.fromkeys(here)
+
+    def _themes(self, before: Sequence[str], begun: str) -> Iterable[str]:
+        return () if before else self._app.theme_names
+
+
+def _fields(before: Sequence[str], begun: str) -> Iterable[str]:
+    return [f"{field}=" for field in FIELDS]
+
+
+def _orders(before: Sequence[str], begun: str) -> Iterable[str]:
+    return SORTS if not before else ("reverse",) if before[-1] in SORTS else ()
+
+
+def _one_of(words: Iterable[str]) -> Callable[[Sequence[str], str], Iterable[str]]:
+    return lambda before, begun: () if before else words
 
 
 def _bare(run: Callable[[], object]) -> Callable[[str], None]:
@@ -175,10 +202,6 @@ def _bare(run: Callable[[], object]) -> Callable[[str], None]:
         run()
 
     return command
-
-
-def _on_off() -> Iterable[str]:
-    return SWITCH
 
 
 def _switched(run: Callable[[bool | None], None]) -> Callable[[str], None]:

@@ -60,14 +60,15 @@ def trace_document(summary: TraceSummary, phases: Phases | None = None, paired_w
     }
 
 
-def trace_lines(trace: Trace, bodies: BodySource) -> Iterator[str]:
+def trace_lines(trace: Trace, bodies: BodySource, waited: int = 0) -> Iterator[str]:
     """The pieces of one line of `show --json`.
 
     In pieces and without recursion: a trace may be larger than is good for one string, and deeper than `json` goes.
+    `waited` is how many ns a paired authentication began before the request (`pairing`).
     """
     head = {
         "trace_id": trace.trace_id,
-        "verdict": verdict.judge(trace, bodies).text,  # fills `critical_ns` of the nodes, too
+        "verdict": verdict.judge(trace, bodies, authentication=waited).text,  # fills `critical_ns` of the nodes, too
         "start": trace.start,
         "end": trace.end,
         "spans": trace.spans,

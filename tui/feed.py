@@ -18,9 +18,10 @@ import numpy as np
 
 from receiver.store.database import Database, DatabaseMissing, StoreError
 from receiver.store.index import RANK_REQUEST, Index
-from receiver.traces import links, pivots
+from receiver.traces import durations, links, pairing, pivots
 from receiver.traces.hops import webhooks_of
-from receiver.traces.query import Query, Selection, View, select
+from receiver.traces.listing import Row, rows
+from receiver.traces.query import Query, Selection, View, select, starting_with
 from receiver.traces.reader import load, summaries
 
 if TYPE_CHECKING:
@@ -190,8 +191,15 @@ class Feed:
 
     def rows(self, snapshot: Snapshot, indexes: Sequence[int]) -> list[TraceSummary]:
         """Summaries of these rows of a snapshot's selection; for a screenful."""
-        slots = [int(snapshot.selection.slots[index]) for index in indexes]
-        return summaries(snapshot.index, slots, self.now(), live=self.live)
+        return summaries(snapshot.index, self._slots(snapshot, indexes), self.now(), live=self.live)
+
+    def lines(self, snapshot: Snapshot, indexes: Sequence[int]) -> list[Row]:
+        """The same with where their time went; for a screenful."""
+        return rows(snapshot.index, self._slots(snapshot, indexes), self.now(), live=self.live)
+
+    @staticmethod
+    def _slots(snapshot: Snapshot, indexes: Sequence[int]) -> list[int]:
+        return [int(snapshot.selection.slots[index]) for index in indexes]
 
     def summary(self, trace_id: str) -> TraceSummary | None:
         """One trace's summary, None when it is not held."""
@@ -234,6 +242,23 @@ class Feed:
             return []
         webhook, _ = webhooks_of(index, trace_id).get(webhook_call, ("", ""))
         return pivots.counted(index, pivots.pivots(row, webhook), self.snapshot.view, self.now())
+
+    def waited(self, trace_id: str) -> int:
+        """Nanoseconds that the authentication of a request began before it, where that is a trace of its own and
+        known; else 0. For `verdict.judge`."""
+        index = self._index
+        slot = index.slot_of(trace_id)
+        if slot is None:
+            return 0
+        with index.lock:
+            return int(pairing.waited(index, [slot])[0])
+
+    def starting_with(self, digits: str, most: int) -> tuple[list[str], int]:
+        """(the ids of the first `most` traces whose id starts with these hex digits, how many there are)."""
+        index = self._index
+        with index.lock:
+            slots = starting_with(index, digits)
+            return [index.trace_id(slot) for slot in slots[:most].tolist()], len(slots)
 
     @property
     def bodies(self) -> Bodies:
@@ -360,6 +385,9 @@ class Feed:
             return generation, False
         spans, requests = index.spans, _requests(index)
         index.extend(chunks)
+        # Here, whoever looks next: a screen must not have to do it, and a frozen list selects nothing.
+        durations.catch_up(index)
+        pairing.catch_up(index)
         self._rate.add(index.spans - spans, _requests(index) - requests)
         return generation, len(chunks) == SLICE
 

@@ -47,6 +47,7 @@ class Glyphs:
     eighths: str  # nine glyphs, from empty to full; ASCII has no partial ones
     validating: str  # the texture of a validating webhook's bar; a mutating one has its component's
     fill: Mapping[Component, str]  # the texture of a component's bar
+    share: Mapping[str, str]  # the texture of a part of a bar of shares, by `shares.SHARES`
 
 
 UNICODE: Final = Glyphs(
@@ -87,6 +88,20 @@ UNICODE: Final = Glyphs(
         Component.RUNTIME: "█",
         Component.OTHER: "█",
     },
+    share={
+        "mutating": "█",
+        "validating": "▓",
+        "webhook": "▚",
+        "conversion": "▒",
+        "etcd": "░",
+        "encryption": "▞",
+        "aggregated": "▙",
+        "cache": "·",
+        "encoding": "═",
+        "decoding": "━",
+        "filters": "┄",
+        "apiserver": "─",
+    },
 )
 
 ASCII: Final = Glyphs(
@@ -126,6 +141,20 @@ ASCII: Final = Glyphs(
         Component.KUBELET: "=",
         Component.RUNTIME: "+",
         Component.OTHER: "o",
+    },
+    share={
+        "mutating": "#",
+        "validating": "%",
+        "webhook": "W",
+        "conversion": "&",
+        "etcd": ":",
+        "encryption": "$",
+        "aggregated": "@",
+        "cache": ".",
+        "encoding": "=",
+        "decoding": "~",
+        "filters": "+",
+        "apiserver": "-",
     },
 )
 

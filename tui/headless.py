@@ -25,9 +25,9 @@ from receiver.store.index import Index
 from receiver.store.place import choose_database, default_place
 from receiver.traces import pairing
 from receiver.traces.bodies import Bodies
+from receiver.traces.listing import rows
 from receiver.traces.model import Span, Trace
-from receiver.traces.phases import breakdown
-from receiver.traces.query import Query, View, select
+from receiver.traces.query import Query, View, select, starting_with
 from receiver.traces.reader import load, summaries
 from receiver.traces.verdict import judge
 from tui import __version__
@@ -44,7 +44,6 @@ _QUIET_NS: Final = 1_000_000_000
 _PATIENCE_NS: Final = 10_000_000_000
 _POLL_SECONDS: Final = 0.25
 _PREFIX: Final = 4
-_LOW: Final = 0xFFFFFFFFFFFFFFFF
 
 
 class UnknownTrace(Exception):
@@ -109,14 +108,13 @@ def _print_traces(index: Index, slots: Sequence[int], now: int, as_json: bool, h
     paired = pairing.pairs(index)
     for at in range(0, len(slots), _AT_ONCE):
         some = slots[at : at + _AT_ONCE]
-        rows = summaries(index, some, now)
+        listed = rows(index, some, now)
         if as_json:
-            columns = (breakdown(index, some).phases(index), pairing.paired_with(index, paired, some))
-            for summary, phases, other in zip(rows, *columns, strict=True):
-                print(dumps(trace_document(summary, phases, other)))
+            for row, other in zip(listed, pairing.paired_with(index, paired, some), strict=True):
+                print(dumps(trace_document(row.summary, row.phases, other)))
         else:
-            for summary in rows:
-                print(lines.line(summary))
+            for row in listed:
+                print(lines.line(row))
 
 
 def follow(database: Database, query: Query, *, as_json: bool, limit: int | None) -> int:
@@ -195,6 +193,7 @@ def show(database: Database, wanted: Iterable[str], *, as_json: bool, raw: bool)
 def _show(database: Database, wanted: Iterable[str], as_json: bool, raw: bool) -> int:
     index = load_index(database)
     bodies = Bodies(database)
+    paired = pairing.pairs(index)
     page = paper(sys.stdout)
     code = 0
     first = True
@@ -209,8 +208,9 @@ def _show(database: Database, wanted: Iterable[str], as_json: bool, raw: bool) -
         trace = load(index, index.trace_id(slot), now, MAX_SPANS)
         if trace is None:
             continue
+        waited = int(paired.before_requests(index.traces)[slot])
         if as_json:
-            for piece in trace_lines(trace, bodies):
+            for piece in trace_lines(trace, bodies, waited):
                 sys.stdout.write(piece)
             sys.stdout.write("\n")
         elif raw:
@@ -222,7 +222,8 @@ def _show(database: Database, wanted: Iterable[str], as_json: bool, raw: bool) -
         else:
             if not first:
                 print()
-            for line in tree_lines(trace, summaries(index, [slot], now)[0], page, judge(trace, bodies).sentences):
+            said = judge(trace, bodies, authentication=waited).sentences
+            for line in tree_lines(trace, summaries(index, [slot], now)[0], page, said):
                 print(line)
         first = False
         sys.stdout.flush()
@@ -258,12 +259,7 @@ def find_trace(index: Index, text: str) -> int:
         raise UnknownTrace(
             f"{shown!r} is not a trace id: give at least {_PREFIX} of its hex digits, as `traces` prints it."
         )
-    low, high = int(given.ljust(32, "0"), 16), int(given.ljust(32, "f"), 16)
-    hi, lo = index.id_hi, index.id_lo
-    found = (hi >= np.uint64(low >> 64)) & (hi <= np.uint64(high >> 64))
-    if len(given) > 16:
-        found &= (lo >= np.uint64(low & _LOW)) & (lo <= np.uint64(high & _LOW))
-    slots = np.flatnonzero(found)
+    slots = starting_with(index, given)
     if len(slots) == 0:
         raise UnknownTrace(f"There is no trace {shown} here: `k8s-trace-tui traces` lists those that are.")
     if len(slots) > 1:

@@ -14,11 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TextIO
 
+from receiver.traces.listing import Row
 from receiver.traces.model import Node, Oddity, Trace, TraceSummary
 from tui.documents import walk
 from tui.glyphs import Glyphs, choose
 from tui.terminal_text import clock, count, date_and_clock, duration, fit, printable, use_ascii
-from tui.wording import client_of, explanation, place_of, state_text, verdict_mark
+from tui.wording import client_of, phrase, place_of, state_text, verdict_mark
 
 _DEEPEST: Final = 24
 """Levels that are indented; deeper ones say their depth instead, or a chain of 40,000 spans would be 40,000 wide."""
@@ -55,7 +56,7 @@ RED, YELLOW, DIM, BOLD = 31, 33, 2, 1
 
 # --- a line a trace --------------------------------------------------------------------------------
 class TraceList:
-    """Lines of `traces`. Columns have fixed widths, so that lines can come one by one; what is known about why comes
+    """Lines of `traces`. Columns have fixed widths, so that lines can come one by one; where the time went comes
     last. The trace id comes first: `show -` takes these lines as they are."""
 
     def __init__(self, paper: Paper) -> None:
@@ -64,7 +65,9 @@ class TraceList:
         self._id = 32 if width is None else 12 if width >= 80 else 8
         self._agent = 24 if width is None else 20 if width >= 110 else 0
         self._resource = 20 if width is None or width >= 100 else 14 if width >= 80 else 8
-        self._why = 24 if width is None or width >= 132 else 0
+        self._why = 26 if width is None or width >= 132 else 0
+        signs = paper.glyphs
+        self._signs = {"failed": (signs.failed, (RED,)), "suspicious": (signs.suspicious, (YELLOW,))}
         columns = [self._id, 12, 7, self._resource, self._agent, 6, 9, 5, self._why]
         fixed = sum(columns) + sum(1 for column in columns if column)
         self._name = 40 if width is None else max(8, width - fixed)
@@ -75,12 +78,13 @@ class TraceList:
         widths = (self._id, 12, 7, self._resource, self._name, self._agent)
         cells = [fit(text, width) for text, width in zip(texts, widths, strict=True) if width]
         cells += [fit("CODE", 6, right=True), fit("DURATION", 9, right=True), fit("SPANS", 5, right=True)]
-        cells += ["WHAT IS KNOWN"] if self._why else []
+        cells += ["WHERE IT WENT"] if self._why else []
         return self._paper.paint(" ".join(cells), BOLD)
 
-    def line(self, summary: TraceSummary) -> str:
+    def line(self, row: Row) -> str:
         """One trace."""
-        paint, glyphs, request = self._paper.paint, self._paper.glyphs, summary.request
+        summary = row.summary
+        paint, request = self._paper.paint, summary.request
         room = 7 + 1 + self._resource + 1 + self._name
         if request is None:
             about, client, code = summary.headline, " ".join(summary.services), ""
@@ -92,9 +96,7 @@ class TraceList:
             about = f"{fit(request.verb, 7)} {request.path}"
             client, code = client_of(request.user_agent), str(request.code or "")
         spans = count(summary.spans)
-        mark = verdict_mark(summary)
-        sign = {"failed": glyphs.failed, "suspicious": glyphs.suspicious}.get(mark, " ")
-        colour = {"failed": (RED,), "suspicious": (YELLOW,)}.get(mark, ())
+        sign, colour = self._signs.get(verdict_mark(summary), (" ", ()))
         cells = [
             paint(summary.trace_id[: self._id], DIM),
             paint(fit(clock(summary.start), 12), DIM),
@@ -108,7 +110,9 @@ class TraceList:
             fit(spans, 5, right=True) if self._paper.width is not None else spans.rjust(5),
         ]
         if self._why:
-            why = "".join(text for text, _ in explanation(summary))
+            said = phrase(row)
+            sign, colour = self._signs.get(said.mark, ("", (DIM,)))
+            why = f"{sign} {said.text}".lstrip()
             cells.append(paint(fit(why, self._why) if self._paper.width is not None else printable(why), *colour))
         return " ".join(cells).rstrip()
 
@@ -163,7 +167,7 @@ def _title(summary: TraceSummary) -> str:
         about = f"{request.verb} {resource or request.path} {''.join(place_of(summary))}".rstrip()
         parts = [about, str(request.code or ""), client_of(request.user_agent)]
     parts += [duration(summary.duration_ns), date_and_clock(summary.start)]
-    parts += ["".join(text for text, _ in explanation(summary, whole=True))]
+    parts += [phrase(Row(summary)).text]  # without times: those the verdict tells
     return printable("  ".join(filter(None, parts)), 1024)
 
 

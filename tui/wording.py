@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Final
 
+from receiver.traces.listing import Row
 from receiver.traces.model import Settled, TraceSummary
+from receiver.traces.phases import HOOKS, Phase, Phases
+from receiver.traces.semantics import long_running
+from receiver.traces.verdict import NOTABLE_NS, NOTABLE_SHARE, Verdict
 from tui.terminal_text import count, duration
 
 
@@ -60,29 +65,119 @@ def mention(row: TraceSummary) -> str:
     return "  ".join(filter(None, (title_of(row), duration(row.duration_ns), f"by {who}" if who else "")))
 
 
-def explanation(row: TraceSummary, *, whole: bool = False) -> list[tuple[str, str]]:
-    """What is known about where it went, as (text, style name); without phases, so only what spans say outright.
+# --- why, in a few words ---------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """A cause in a few words. `mark`: "failed", "suspicious" (slow, or failed in part) or "" (it is just so)."""
 
-    Args:
-        row: the trace.
-        whole: names of webhooks as they are, not only up to their first dot; errors with all that was wrapped around
-            them, not only the cause at their end.
+    text: str = ""
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a verdict says about a row: `phrase` for the list, `sentence` for the line under it; empty where it found
+    nothing remarkable."""
+
+    phrase: Phrase = Phrase()
+    sentence: str = ""
+
+
+def phrase(row: Row) -> Phrase:
+    """What a row's cause seems to be, from the index alone: what failed, else what took the largest part of the time.
+
+    The verdict may know better: `told`.
     """
-    parts: list[tuple[str, str]] = []
-    code = row.request.code if row.request else None
-    failed = verdict_mark(row) == "failed"
-    if row.failure:
-        cause = row.failure if whole else row.failure.rpartition(": ")[2] or row.failure
-        parts.append((cause, "error" if failed else "warning"))
-    elif code is not None and code >= 400:
-        parts.append((_ANSWERS.get(code, f"answered {code}"), "error" if failed else "base"))
-    elif row.errors:
-        parts.append((f"{count(row.errors)} failed span{'s' if row.errors > 1 else ''}", "error" if failed else "base"))
-    if row.webhooks:
-        names = dict.fromkeys(name if whole else name.partition(".")[0] for name in row.webhooks)
-        gap = "  " if parts else ""
-        parts.append((f"{gap}webhook{'s' if len(names) > 1 else ''} {', '.join(names)}", "webhook"))
-    return parts
+    summary, request = row.summary, row.summary.request
+    failed = f"{count(summary.errors)} failed span{'s' if summary.errors > 1 else ''}" if summary.errors else ""
+    if request is None:
+        return Phrase(failed, "failed" if failed else "")
+    time, code = _time_phrase(row), request.code or 0
+    if code >= 400:
+        if summary.failure:
+            return Phrase(_failed_webhook(summary), "failed")
+        if code == 403 and summary.webhooks:  # an authorizer would have refused before any webhook was called
+            return Phrase(f"denied by {short_name(summary.webhooks[-1])}", "failed")
+        answer = _ANSWERS.get(code, f"answered {code}")
+        return time if time.mark and code < 500 else Phrase(answer, "failed" if code >= 500 else "")
+    if time.mark:
+        return time
+    if summary.failure:
+        return Phrase(_failed_webhook(summary), "suspicious")
+    return Phrase(failed, "suspicious") if failed else time
+
+
+def short_name(webhook: str) -> str:
+    """A webhook's name up to its first dot: the domain behind it is mostly the same for all."""
+    return webhook.partition(".")[0]
+
+
+def _failed_webhook(summary: TraceSummary) -> str:
+    said = summary.failure.lower()
+    if "context canceled" in said:
+        what = "given up on"
+    elif "deadline exceeded" in said or "timeout" in said:
+        what = "timeout"
+    elif "x509" in said or "tls:" in said or "certificate" in said:
+        what = "untrusted"
+    elif said.startswith("http "):
+        what = "fails"
+    else:
+        what = "down"
+    return " ".join(filter(None, ("webhook", short_name(summary.failed_webhook), what)))
+
+
+def _time_phrase(row: Row) -> Phrase:
+    """The largest part of a request's time; nothing for what was asked to last."""
+    phases, request = row.phases, row.summary.request
+    if phases is None or not phases.duration or request is None or long_running(request):
+        return Phrase()
+    ns = phases.ns
+    parts = [(sum(ns[phase] for phase in those), text) for text, those in _PARTS]
+    stores = "etcd write" if request.verb in _WRITES else "etcd read"
+    parts.append((phases.group("etcd"), stores))
+    parts.append((max(ns[Phase.AUTHENTICATION], row.waited), "authentication"))
+    parts.append(_hooks(phases))
+    most, text = max(parts, key=lambda part: part[0])
+    return Phrase(text, "suspicious" if _is_notable(most, phases.duration + row.waited) else "")
+
+
+def _is_notable(ns: int, of: int) -> bool:
+    return ns >= NOTABLE_NS and ns >= NOTABLE_SHARE * of
+
+
+def _hooks(phases: Phases) -> tuple[int, str]:
+    """(time of all webhooks, the one to name: slow by itself, or nearly all of it; else how many there were)."""
+    by_name: dict[str, int] = {}
+    for hook in phases.hooks:
+        by_name[hook.name] = by_name.get(hook.name, 0) + hook.ns
+    total = sum(phases.ns[phase] for phase in HOOKS)
+    name = max(by_name, key=lambda name: by_name[name], default="")
+    if len(by_name) > 1 and by_name[name] < 0.8 * total and not _is_notable(by_name[name], phases.duration):
+        return total, f"{len(by_name)} webhooks"
+    return total, f"webhook {short_name(name)}".rstrip()
+
+
+def worth_judging(row: Row) -> bool:
+    """Whether a verdict may know more than the index does: it takes decoding, so not for every row."""
+    request = row.summary.request
+    if request is None:
+        return False
+    if (request.code or 0) >= 400 or row.summary.errors:
+        return True
+    slow = row.summary.duration_ns >= NOTABLE_NS and not long_running(request)
+    return slow or row.waited >= NOTABLE_NS
+
+
+def told(summary: TraceSummary, verdict: Verdict) -> Told:
+    """What of a verdict is told in the list: of a refused or failed request what is first in it, else what took the
+    most time."""
+    if not verdict.findings:
+        return Told()
+    failed = ((summary.request.code if summary.request else 0) or 0) >= 400
+    finding = verdict.findings[0] if failed else max(verdict.findings, key=lambda one: one.ns)
+    wrong = finding.failed and (verdict_mark(summary) == "failed" or finding.cause == "webhook denied")
+    return Told(Phrase(finding.phrase, "failed" if wrong and failed else "suspicious"), finding.text)
 
 
 def state_text(row: TraceSummary) -> str:
@@ -94,6 +189,20 @@ def state_text(row: TraceSummary) -> str:
     return ""
 
 
+_WRITES: Final = ("create", "update", "patch", "delete", "deletecollection", "post", "put")
+_PARTS: Final = (
+    ("apiserver", (Phase.OTHER,)),
+    ("audit", (Phase.AUDIT,)),
+    ("impersonation", (Phase.IMPERSONATION,)),
+    ("queued", (Phase.QUEUE,)),
+    ("authorization", (Phase.AUTHORIZATION,)),
+    ("cache", (Phase.CACHE,)),
+    ("encryption", (Phase.ENCRYPTION,)),
+    ("encoding", (Phase.ENCODING, Phase.STORAGE_ENCODING)),
+    ("decoding", (Phase.DECODING, Phase.STORAGE_DECODING)),
+    ("aggregated API", (Phase.AGGREGATION,)),
+    ("container runtime", (Phase.RUNTIME,)),
+)
 _ANSWERS: Final = {
     400: "bad request",
     401: "unauthorized",

@@ -28,8 +28,8 @@ must not cost more the longer somebody reuses one trace id."""
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the list. `phases` is None for what is no API request, or has no start time. `waited` is how many ns
-    its authentication began before the request, 0 where that is not known (`pairing`)."""
+    """A line of the list. `phases` is None for what is no API request. `waited` is how many ns its authentication began
+    before the request, 0 where that is not known (`pairing`)."""
 
     summary: TraceSummary
     phases: Phases | None = None
@@ -59,9 +59,9 @@ _known: weakref.WeakKeyDictionary[Index, dict[int, tuple[int, Phases]]] = weakre
 
 
 def _phases(index: Index, slots: Array, now: int, live: bool) -> dict[int, Phases]:
-    """By slot, of those that are requests with a start time."""
+    """By slot, of those that are requests."""
     known = _known.setdefault(index, {})
-    asked = slots[(index.server_fact[slots] >= 0) & (index.head_start[slots] > 0)]
+    asked = slots[index.server_fact[slots] >= 0]
     big = asked[index.span_count[asked] > BIG].tolist()
     found: dict[int, Phases] = {}
     for slot in big:

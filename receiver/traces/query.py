@@ -502,7 +502,7 @@ class _Traces:
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """One kind of what a control plane does all the time, by name (facts: kubernetes-tracing 8)."""
+    """One kind of what a control plane does all the time (facts: kubernetes-tracing 8)."""
 
     name: str
     says: str
@@ -510,11 +510,11 @@ class Noise:
 
 
 NOISE: Final = (
-    Noise("leases", "requests for leases", _Traces.leases),
-    Noise("probes", f"probes and metrics: {', '.join(_PROBES)}", _Traces.probes),
-    Noise("etcd", "calls to etcd that belong to no request, and its streams", _Traces.etcd_alone),
-    Noise("authentication", "authentications whose request is not known", _Traces.authentications),
-    Noise("own", f"requests by this program ({_OWN_AGENT})", _Traces.own),
+    Noise("leases", "requests for leases, by which nodes and leaders say that they are alive", _Traces.leases),
+    Noise("probes and metrics", f"requests for {', '.join(_PROBES)}", _Traces.probes),
+    Noise("lone etcd calls", "calls to etcd that belong to no request, and streams between both", _Traces.etcd_alone),
+    Noise("lone authentications", "authentications whose request is not known", _Traces.authentications),
+    Noise("own requests", f"requests of this program (user agent {_OWN_AGENT})", _Traces.own),
 )
 """What `View.hide_noise` hides. What holds a failed span or was answered with 5xx is never noise."""
 

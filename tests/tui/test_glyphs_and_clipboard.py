@@ -16,11 +16,11 @@ from tui.glyphs import ASCII, UNICODE, Glyphs, choose
 def test_every_glyph_is_one_cell(glyphs: Glyphs) -> None:
     for field in fields(Glyphs):
         value = getattr(glyphs, field.name)
-        if field.name in ("name", "ascii", "fill"):
+        if field.name in ("name", "ascii", "fill", "share"):
             continue
         assert cell_len(value) == (9 if field.name == "eighths" else 1), field.name
     assert set(glyphs.fill) == set(Component)
-    assert all(cell_len(fill) == 1 for fill in glyphs.fill.values())
+    assert all(cell_len(fill) == 1 for fill in (*glyphs.fill.values(), *glyphs.share.values()))
     if glyphs.ascii:
         assert all(str(getattr(glyphs, f.name)).isascii() for f in fields(Glyphs))
 

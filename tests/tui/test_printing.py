@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from rich.cells import cell_len
 
+from receiver.traces.listing import Row
 from receiver.traces.model import Node, Oddity, Request, Settled, Trace
 from tests.tui.test_documents import TRACE, span, summary
 from tui.glyphs import ASCII, UNICODE
@@ -40,21 +41,21 @@ def test_every_line_of_the_list_is_as_wide_as_its_heading(width: int) -> None:
         summary(request=None, headline=HOSTILE, services=(HOSTILE,), duration_ns=10**18, spans=10**7),
         summary(),
     ):
-        line = lines.line(row)
+        line = lines.line(Row(row))
         assert line.isprintable()
         assert cell_len(line) <= max(width, 72) + 5, "only a count of millions may push its line out"
         assert line.startswith(TRACE[:8])
 
 
 def test_a_pipe_gets_whole_ids_and_names() -> None:
-    line = TraceList(Paper(None, False, UNICODE)).line(summary(request=request(name="web-" + "x" * 100)))
+    line = TraceList(Paper(None, False, UNICODE)).line(Row(summary(request=request(name="web-" + "x" * 100))))
     assert line.startswith(TRACE + " ")
     assert "web-" + "x" * 100 in line
     assert line.isprintable()
 
 
 def test_colour_never_stands_alone() -> None:
-    row = summary(request=request())
+    row = Row(summary(request=request()))
     plain = TraceList(Paper(120, False, UNICODE)).line(row)
     coloured = TraceList(Paper(120, True, UNICODE)).line(row)
     assert "\x1b[33m" in coloured
@@ -83,7 +84,7 @@ def test_an_ascii_stream_gets_ascii() -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     page = paper(stream, {})
     assert page.glyphs is ASCII
-    assert TraceList(page).line(summary(request=request(name="größe"))).isascii()
+    assert TraceList(page).line(Row(summary(request=request(name="größe")))).isascii()
 
 
 def tree() -> Trace:

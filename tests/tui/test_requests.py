@@ -100,7 +100,7 @@ async def test_the_first_screen(drive: Open) -> None:
         assert "traces" in d.lines[0]
         assert d.title.startswith("─ Requests  [")
         assert d.lines[2].split()[:4] == ["TIME↓", "VERB", "RESOURCE", "NAMESPACE/NAME"]
-        assert "hidden as noise (h shows)" in d.lines[-2]
+        assert "hidden as noise (h shows)" in d.lines[-3]
         assert d.lines[-1].startswith(" ⏎ open  / filter  : command  ⇥ next view")
         assert d.lines[-1].endswith("? help  q quit")
 
@@ -224,7 +224,7 @@ async def test_noise_is_hidden_at_first_and_shown_by_a_key(drive: Open) -> None:
         assert hidden > 0
         few = d.count
         await d.press("h")
-        assert d.count == few + hidden == d.feed.snapshot.traces
+        assert d.count == few + hidden == d.feed.snapshot.selection.total
         assert "hidden as noise" not in d.screen
 
 
@@ -425,7 +425,7 @@ async def test_commands_for_views_filters_and_switches(drive: Open) -> None:
         assert "errors only" in d.title
         await d.command("errors off")
         await d.command("noise on")
-        assert d.count == d.feed.snapshot.traces
+        assert d.count == d.feed.snapshot.selection.total
         await d.command("freeze on")
         assert d.feed.snapshot.frozen
         await d.command("follow")
@@ -448,7 +448,8 @@ async def test_commands_for_views_filters_and_switches(drive: Open) -> None:
         ("sort colour", "An order is one of start"),
         ("errors maybe", "It can be on or off"),
         ("open", "Which trace?"),
-        ("open zzz", "No trace here starts with 'zzz'"),
+        ("open zzz", "'zzz' is no trace id"),
+        ("open 0123456789abcdef0", "No trace here starts with '0123456789abcdef0'"),
         ("theme none", "There is no theme 'none'"),
         ("filter colour=red", "is no field"),
         ("quit now", "takes nothing after it"),

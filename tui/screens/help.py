@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from textual.binding import ActiveBinding
 from textual.widget import Widget
 
+from receiver.traces.query import NOISE
 from tui.commands import Command
 from tui.feed import Snapshot
 from tui.keys import key_name
@@ -132,6 +133,11 @@ class HelpScreen(FrameScreen):
         right = max(map(width_of, also), default=0)
         for command, name, others in zip(self._commands, written, also, strict=True):
             lines += self._entry(name, left, command.says, others, right)
+        lines += [[], [(" Noise", p.title)]]
+        said = "Hidden in Requests until it is asked for; never what failed, or was answered with 5xx."
+        lines += [[(f"   {line}", p.dim)] for line in wrap_words(said, self.size.width - 4, 4)]
+        for kind in NOISE:
+            lines += self._entry(kind.name, left, kind.says, "", 0)
         return lines
 
     def _entry(self, key: str, left: int, says: str, tail: str, right: int) -> list[list[Part]]:

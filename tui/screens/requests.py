@@ -2,260 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
-import numpy as np
-from rich.style import Style
+from textual import events
 from textual.widget import Widget
 
-from receiver.traces.model import Component, Settled, TraceSummary
+from receiver.traces.listing import Row
+from receiver.traces.model import Settled, TraceSummary
 from receiver.traces.query import FIELDS, Query, QueryError, View
-from receiver.traces.reader import SETTLE_NS
 from tui.commands import SORTS, WINDOWS, CommandError
-from tui.feed import EVERYTHING, Feed, Snapshot
-from tui.glyphs import Glyphs
+from tui.feed import EVERYTHING, Snapshot
 from tui.keys import bindings
 from tui.screens.frame import FrameScreen
 from tui.screens.pivot import PivotChoice
-from tui.terminal_text import clock, count, date_and_clock, duration, fit, printable, width_of
-from tui.theming import Palette
-from tui.widgets.line import Part
+from tui.screens.request_lines import Read, RequestLines, RowKey, layout, legend, style_of
+from tui.terminal_text import count, date_and_clock, duration, printable
+from tui.verdicts import Verdicts
+from tui.widgets.line import OneLine, Part
 from tui.widgets.table import VirtualTable
-from tui.wording import client_of, explanation, place_of, state_text, verdict_mark
+from tui.wording import Told, client_of, phrase, place_of, state_text
 
-AT_FIRST: Final = replace(EVERYTHING, hide_noise=True)
-"""The view at the start: everything but noise, newest first."""
-_DAY: Final = 86_400_000_000_000
-
-
-# --- columns ---------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Layout:
-    """Widths of the columns at one width of the screen; 0 leaves a column out. The order is that of the fields."""
-
-    time: int
-    verb: int
-    resource: int
-    name: int
-    client: int
-    code: int
-    duration: int
-    spans: int
-    what: int
-    gap: int
+AT_FIRST: Final = replace(EVERYTHING, hide_noise=True, hide_paired=True)
+"""The view at the start: everything but noise, newest first. An authentication whose request is in the list is a part
+of that, and never a row of its own."""
+_ROOMY: Final = 30
+"""Lines from which there is room for a legend of the bars."""
 
 
-@lru_cache(maxsize=32)
-def layout(width: int) -> Layout:
-    """Columns for a width: fixed ones as wide as what they hold, the rest goes to names and to what happened."""
-    gap = 2 if width >= 72 else 1
-    time = 12 if width >= 110 else 8
-    verb = 6 if width < 110 else 7
-    resource = 10 if width < 72 else 13 if width < 110 else 18 if width < 140 else 20 if width < 170 else 24
-    client = 0 if width < 92 else 15 if width < 130 else 19 if width < 170 else 26
-    spans = 7 if width >= 130 else 0
-    code, duration = (6, 9) if width >= 72 else (5, 8)
-    fixed = [time, verb, resource, client, code, duration, spans]
-    left = max(0, width - 2 - sum(column + gap for column in fixed if column))
-    name, what = left, 0
-    if left >= 40:  # room for a name and for a few words
-        name = min(max(22, left // 2), 60)
-        what = left - name - gap
-    return Layout(time, verb, resource, max(4, name), client, code, duration, spans, what, gap)
-
-
-_TITLES: Final = {
-    "time": ("TIME", "start"),
-    "verb": ("VERB", "verb"),
-    "resource": ("RESOURCE", "resource"),
-    "name": ("NAMESPACE/NAME", "namespace"),
-    "client": ("CLIENT", "client"),
-    "code": ("CODE", "code"),
-    "duration": ("DURATION", "duration"),
-    "spans": ("SPANS", "spans"),
-    "what": ("WHAT HAPPENED", "errors"),
-}
-
-
-class RequestLines:
-    """The rows of a snapshot, for the table."""
-
-    def __init__(self, feed: Feed, snapshot: Snapshot, palette: Palette, glyphs: Glyphs, *, utc: bool) -> None:
-        self._feed, self._snapshot = feed, snapshot
-        self._palette, self._glyphs, self._utc = palette, glyphs, utc
-        index = snapshot.index
-        self._slots = snapshot.selection.slots
-        self.pass_time()
-        # One look at the columns: `index.x` slices each time, and this is asked for every row on the screen.
-        self._hi, self._lo, self._spans, self._received = (
-            index.id_hi,
-            index.id_lo,
-            index.span_count,
-            index.last_received,
-        )
-
-    def pass_time(self) -> None:
-        """The clock goes on: rows that were still arriving may be settled now."""
-        self._now = self._feed.now()
-        self._settled_before = self._now - SETTLE_NS if self._feed.live else self._now + 1
-
-    def __len__(self) -> int:
-        return len(self._slots)
-
-    def identity(self, index: int) -> Hashable:
-        """The trace id, in halves."""
-        slot = self._slots[index]
-        return int(self._hi[slot]), int(self._lo[slot])
-
-    def key(self, index: int) -> Hashable:
-        """Trace, its number of spans, and whether it is still arriving."""
-        slot = self._slots[index]
-        return (
-            int(self._hi[slot]),
-            int(self._lo[slot]),
-            int(self._spans[slot]),
-            bool(self._received[slot] > self._settled_before),
-        )
-
-    def find(self, identity: Hashable) -> int | None:
-        """One pass over a column of numbers: 30 us for 100,000 rows."""
-        assert isinstance(identity, tuple)
-        slot = self._snapshot.index.slot_of(f"{identity[0]:016x}{identity[1]:016x}")
-        if slot is None:
-            return None
-        places = np.flatnonzero(self._slots == slot)
-        return int(places[0]) if len(places) else None
-
-    def summaries(self, indexes: Sequence[int]) -> list[TraceSummary]:
-        """What the rows say."""
-        return self._feed.rows(self._snapshot, indexes)
-
-    def lines(self, indexes: Sequence[int], width: int) -> Sequence[Sequence[Part]]:
-        """The rows as text and style."""
-        columns = layout(width)
-        return [self._line(row, columns) for row in self.summaries(indexes)]
-
-    def header(self, width: int) -> Sequence[Part]:
-        """Titles, with an arrow at the column that the list is sorted by."""
-        columns, p = layout(width), self._palette
-        view = self._snapshot.view
-        text = " "
-        for field, (title, sort) in _TITLES.items():
-            room: int = getattr(columns, field)
-            if not room:
-                continue
-            falls = (sort in ("start", "duration", "code", "errors", "spans")) != view.reverse
-            if sort == view.sort and (sort != "errors" or view.sort == "errors"):
-                arrow = self._glyphs.down if falls else self._glyphs.up
-                title = title[: room - 1] + arrow
-            right = field in ("code", "duration", "spans")
-            cell = fit(title, room - 2 if field == "spans" else room, right)
-            text += cell + ("  " if field == "spans" else "") + " " * columns.gap
-        return [(text.rstrip(), p.header)]
-
-    def _line(self, row: TraceSummary, columns: Layout) -> list[Part]:
-        p, gap = self._palette, " " * columns.gap
-        parts: list[Part] = [(" " + self._time(row.start, columns.time) + gap, p.dim)]
-        parts += self._about(row, columns, gap)
-        if columns.client:
-            client = client_of(row.request.user_agent) if row.request else " ".join(row.services)
-            if len(client) > columns.client and "/" in client:
-                client = f"{self._glyphs.ellipsis}/{client.partition('/')[2]}"  # which controller says more than whose
-            parts.append((fit(client, columns.client) + gap, p.dim))
-        parts += self._code(row, columns.code, gap)
-        # A watch is long because it was asked to be.
-        slow = row.duration_ns >= 1_000_000_000 and not (row.request and row.request.verb == "watch")
-        took = fit(duration(row.duration_ns), columns.duration, right=True)
-        parts.append((took + (gap if columns.spans or columns.what else ""), p.title if slow else p.base))
-        if columns.spans:
-            parts.append((fit(count(row.spans), columns.spans - 2, right=True), p.dim))
-            parts.append((" " + self._state(row) + (gap if columns.what else ""), p.dim))
-        if columns.what:
-            parts += self._what(row, columns.what)
-        return parts
-
-    def _mark(self, row: TraceSummary) -> Part:
-        mark = verdict_mark(row)
-        if mark == "failed":
-            return self._glyphs.failed, self._palette.error
-        if mark == "suspicious":
-            return self._glyphs.suspicious, self._palette.warning
-        return " ", self._palette.base
-
-    def _time(self, start: int, width: int) -> str:
-        text = clock(start, self._utc)
-        if start and abs(self._now - start) > _DAY:
-            day = date_and_clock(start, self._utc)
-            text = day[5:16] if width >= 11 else day[5:10]
-        return fit(text[:width], width)
-
-    def _about(self, row: TraceSummary, columns: Layout, gap: str) -> list[Part]:
-        p, request = self._palette, row.request
-        if request is None:
-            # No API request: the name of the headline span says it all.
-            room = columns.verb + columns.resource + columns.name + 2 * columns.gap
-            return [(fit(row.headline, room) + gap, p.component[_component(row)])]
-        parts: list[Part] = [(fit(request.verb, columns.verb) + gap, p.base)]
-        if not request.resource:
-            room = columns.resource + columns.name + columns.gap
-            return [*parts, (fit(request.path or row.headline, room) + gap, p.dim)]
-        resource = request.resource + (f"/{request.subresource}" if request.subresource else "")
-        parts.append((fit(resource, columns.resource) + gap, p.base))
-        namespace, name = place_of(row)
-        space = fit(namespace, min(width_of(printable(namespace)), columns.name)) if namespace else ""
-        parts.append((space, p.dim))
-        parts.append((fit(name, columns.name - width_of(space)) + gap, p.base))
-        return parts
-
-    def _code(self, row: TraceSummary, width: int, gap: str) -> list[Part]:
-        p = self._palette
-        code = row.request.code if row.request else None
-        mark, style = self._mark(row)
-        text = fit(str(code) if code else "", width - 1, right=True) + gap
-        return [(mark, style), (text, style if mark.strip() else p.dim)]
-
-    def _state(self, row: TraceSummary) -> str:
-        if row.settled is Settled.ARRIVING:
-            return self._glyphs.ellipsis
-        return self._glyphs.unseen if row.settled is Settled.MISSING else " "
-
-    def _what(self, row: TraceSummary, width: int) -> list[Part]:
-        parts: list[Part] = []
-        left = width
-        for text, style in explanation(row):
-            text = printable(text)
-            if width_of(text) > left:
-                text = fit(text, left)
-            parts.append((text, style_named(self._palette, style)))
-            left -= width_of(text)
-            if left <= 0:
-                break
-        return [*parts, (" " * left, self._palette.base)]
-
-
-def style_named(palette: Palette, name: str) -> Style:
-    """The style for a part of an explanation."""
-    if name == "webhook":
-        return palette.component[Component.WEBHOOK]
-    return {"error": palette.error, "warning": palette.warning, "dim": palette.dim}.get(name, palette.base)
-
-
-def _component(row: TraceSummary) -> Component:
-    service = row.services[0] if row.services else ""
-    name = row.headline
-    if name.startswith("etcdserverpb."):
-        return Component.ETCD
-    if service in ("containerd", "crio") or name.startswith("runtime.v1."):
-        return Component.RUNTIME
-    return {"apiserver": Component.APISERVER, "etcd": Component.ETCD, "kubelet": Component.KUBELET}.get(
-        service, Component.OTHER
-    )
-
-
-# --- the screen ------------------------------------------------------------------------------------
 class RequestsScreen(FrameScreen):
     """The list, and everything that chooses what is in it."""
 
@@ -271,10 +46,13 @@ class RequestsScreen(FrameScreen):
         self._window = "all"
         self._shown: Snapshot | None = None
         self._pivots = PivotChoice(self)
+        self._read = Read()
+        self._verdicts = Verdicts(self, lambda: self.feed, self._judged)
 
     def body(self) -> Iterable[Widget]:
-        """The table."""
+        """The table, and what the glyphs in its bars mean."""
         yield VirtualTable(id="rows")
+        yield OneLine(id="legend")
 
     @property
     def table(self) -> VirtualTable:
@@ -286,6 +64,18 @@ class RequestsScreen(FrameScreen):
         super().on_mount()
         self.feed.set_view(self._view)
         self.set_focus(self.table)
+        self._arrange()
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Textual's event."""
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """The legend needs a line, and bars to be about."""
+        width, height = self.app.size
+        self.query_one("#legend", OneLine).display = height >= _ROOMY and layout(width).bar > 0
+        if self._shown is not None:
+            self._hint(self._shown)
 
     def words(self) -> dict[str, str]:
         """Escape is for the filter here, q leaves."""
@@ -297,13 +87,42 @@ class RequestsScreen(FrameScreen):
         table = self.table
         if snapshot is not self._shown:
             self._shown = snapshot
-            table.source = RequestLines(self.feed, snapshot, self.palette, self.glyphs, utc=self.trace_app.utc)
+            table.source = RequestLines(
+                self.feed,
+                snapshot,
+                self.palette,
+                self.glyphs,
+                utc=self.trace_app.utc,
+                read=self._read,
+                told=self._told,
+            )
             table.sync()
             self._title(snapshot)
             self._hint(snapshot)
         elif isinstance(table.source, RequestLines):
             table.source.pass_time()
             table.sync()
+        self._look_at_rows(snapshot)
+
+    def _told(self, key: RowKey) -> tuple[int, Told] | None:
+        return self._verdicts.get(key[:3])
+
+    def _judged(self) -> None:
+        """There are new verdicts."""
+        self.table.sync()
+        if self._shown is not None:
+            self._hint(self._shown)
+
+    def _look_at_rows(self, snapshot: Snapshot) -> None:
+        """What is painted by now: its legend, and what a verdict may say about it."""
+        source = self.table.source
+        painted: dict[RowKey, Row] = {}
+        if isinstance(source, RequestLines):
+            keys = (source.row_key(index) for index in self.table.on_screen)
+            painted = {key: row for key in keys if (row := self._read.get(key)) is not None}
+        self._verdicts.look([(key[:3], row) for key, row in painted.items()])
+        if (line := self.query_one("#legend", OneLine)).display:
+            line.show(legend(painted.values(), self.size.width, self.palette, self.glyphs), self._hidden(snapshot))
 
     def repaint(self) -> None:
         """Other colours or another time zone."""
@@ -344,33 +163,37 @@ class RequestsScreen(FrameScreen):
         self.title_parts(parts, right)
 
     def _hint(self, snapshot: Snapshot) -> None:
-        p, table = self.palette, self.table
+        table = self.table
         rows = len(table.source)
-        right: list[Part] = []
-        hidden = snapshot.selection.hidden_noise
-        if hidden:
-            right.append((f"{count(hidden)} hidden as noise ({self.trace_app.key_of('requests.noise')} shows) ", p.dim))
+        right = [] if self.query_one("#legend", OneLine).display else self._hidden(snapshot)
         table.say_instead("" if rows else self._nothing(snapshot))
         if not rows or not isinstance(table.source, RequestLines):
             self.hint_parts([], right)
             return
-        self.hint_parts(self._about(table.source.summaries([table.cursor])[0]), right)
+        self.hint_parts(self._about(table.source.rows([table.cursor])[0], table.source.told(table.cursor)), right)
 
-    def _about(self, row: TraceSummary) -> list[Part]:
-        """The chosen row in words: what the columns had no room for."""
-        p, g = self.palette, self.glyphs
+    def _hidden(self, snapshot: Snapshot) -> list[Part]:
+        """How many rows are hidden as noise."""
+        hidden = snapshot.selection.hidden_noise
+        key = self.trace_app.key_of("requests.noise")
+        return [(f"{count(hidden)} hidden as noise ({key} shows) ", self.palette.dim)] if hidden else []
+
+    def _about(self, row: Row, told: Told) -> list[Part]:
+        """The chosen row in words: its verdict where there is one, and what the columns had no room for."""
+        p, g, summary = self.palette, self.glyphs, row.summary
+        said = told.phrase if told.sentence else phrase(row)
         parts: list[Part] = []
-        if mark := verdict_mark(row):
-            parts.append((f" {g.failed}", p.error) if mark == "failed" else (f" {g.suspicious}", p.warning))
-        for text, style in explanation(row, whole=True):
-            space = "" if text.startswith(" ") else " "
-            parts.append((space + printable(text), style_named(p, style)))
-        if state := state_text(row):
-            mark = f"{g.unseen} " if row.settled is Settled.MISSING else ""
+        if text := told.sentence or said.text:
+            mark = {"failed": f" {g.failed}", "suspicious": f" {g.suspicious}"}.get(said.mark, "")
+            style = style_of(p, said.mark)
+            parts = [(mark, style), (f" {printable(text)}", p.base if told.sentence else style)]
+        if state := state_text(summary):
+            mark = f"{g.unseen} " if summary.settled is Settled.MISSING else ""
             parts.append((f" {' ' if parts else ''}{mark}{state}", p.dim))
-        who = client_of(row.request.user_agent) if row.request and self.size.width < 92 else ""
-        source = row.source if len(self.feed.snapshot.index.sources) > 1 else ""
-        facts = [printable(fact, 40) for fact in (who, *row.services, source) if fact]
+        hidden = not layout(self.size.width).client
+        who = client_of(summary.request.user_agent) if summary.request and hidden else ""
+        source = summary.source if len(self.feed.snapshot.index.sources) > 1 else ""
+        facts = [printable(fact, 40) for fact in (who, *summary.services, source) if fact]
         parts.append((f" {' ' if parts else ''}{f' {g.separator} '.join(facts)}", p.dim))
         return parts
 
@@ -495,7 +318,7 @@ class RequestsScreen(FrameScreen):
             "name": ("name", namespace + name or row.headline),
             "audit": ("audit id", request.audit_id if request else ""),
             "client": ("user agent", request.user_agent if request else ""),
-            "line": ("line", self._plain_line(row)),
+            "line": ("line", self._plain_line()),
         }
         if what not in texts:
             raise CommandError(f"Copy one of {', '.join(texts)}, not {what[:20]!r}.")
@@ -504,15 +327,19 @@ class RequestsScreen(FrameScreen):
             raise CommandError(f"This row has no {label}.")
         self.trace_app.copy(text, label)
 
-    def _plain_line(self, row: TraceSummary) -> str:
-        request = row.request
-        when = date_and_clock(row.start, self.trace_app.utc)
-        took = duration(row.duration_ns)
+    def _plain_line(self) -> str:
+        source = self.table.source
+        if not isinstance(source, RequestLines) or not len(source):
+            return ""
+        row, told = source.rows([self.table.cursor])[0], source.told(self.table.cursor)
+        summary, request = row.summary, row.summary.request
+        when = date_and_clock(summary.start, self.trace_app.utc)
+        took = duration(summary.duration_ns)
         if request is None:
-            return f"{when} {row.headline} {took} trace {row.trace_id}"
-        namespace, name = place_of(row)
+            return f"{when} {summary.headline} {took} trace {summary.trace_id}"
+        namespace, name = place_of(summary)
         about = request.resource + (f"/{request.subresource}" if request.subresource else "") or request.path
-        why = "".join(text for text, _ in explanation(row))
+        why = (told.sentence or phrase(row).text).rstrip(".")
         words = [
             when,
             request.verb,
@@ -521,7 +348,7 @@ class RequestsScreen(FrameScreen):
             str(request.code or ""),
             took,
             why,
-            f"trace {row.trace_id}",
+            f"trace {summary.trace_id}",
         ]
         return " ".join(word for word in words if word)
 

@@ -248,7 +248,9 @@ class TraceScreen(FrameScreen):
             if grew or shown is None or shown.trace.settled is not loaded.lines.trace.settled:
                 self.waterfall.show(loaded.lines, self._span_id)
                 trace = loaded.lines.trace
-                self._verdicts.ask(lambda: verdict.judge(trace, self.feed.bodies))
+                self._verdicts.ask(
+                    lambda: verdict.judge(trace, self.feed.bodies, authentication=self.feed.waited(trace.trace_id))
+                )
                 self._span_id = ""
                 self._described = ""
         self._head()

@@ -176,7 +176,7 @@ class Prompt(Horizontal):
         """Tab: the next completion."""
         value = self.line.value
         start, offers, place = self._offered
-        if not offers or value != offers[place]:
+        if len(offers) < 2 or value != offers[place]:  # the only offer was taken: what may follow it?
             start, offers, place = value, list(self._complete(value)), -1
             offers = [offer for offer in offers if offer != value]
         if offers:

@@ -81,7 +81,7 @@ def test_a_row_says_what_its_tree_holds() -> None:
     assert found.instance == "apiserver-a"
     assert found.source == "local"
     assert found.webhooks == ("name-policy.example.com",)
-    assert found.failure == "context deadline exceeded"
+    assert (found.failure, found.failed_webhook) == ("context deadline exceeded", "name-policy.example.com")
     assert found.settled is Settled.SETTLED
 
 
@@ -95,7 +95,7 @@ def test_a_webhook_that_answers_with_an_error_code_and_no_words() -> None:
     rec.span("HTTP GET", shapes.CLIENT, b"\xaa" * 8, status=2, message="not a webhook's")
     found = row(rec.index(), rec.trace_id())
     assert found.webhooks == ("a.example.com", "b.example.com")
-    assert found.failure == "HTTP 500"
+    assert (found.failure, found.failed_webhook) == ("HTTP 500", "b.example.com")
 
 
 def test_a_trace_without_a_request_has_none() -> None:
