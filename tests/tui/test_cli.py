@@ -24,12 +24,15 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from receiver.ingest.recordings import take
+from receiver.store import files
 from receiver.store.database import Database, compress
 from receiver.store.index import Index
 from receiver.traces.query import SORTS
 from tests.conftest import StartReceiver
 from tests.demo_recording import demo_requests, write_demo
 from tests.doubles.replay import send
+from tests.receiver.traces import shapes
+from tests.receiver.traces.shapes import Recorder
 from tui import __version__, cli, headless
 from tui.terminal_text import size
 
@@ -184,6 +187,56 @@ def test_show_by_prefix_traceparent_and_stdin(command: Command, db: Path, monkey
     for stdin in (listed, "\n\n".join(ids) + "\n", "\n".join(json.dumps(trace) for trace in traces)):
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
         assert [trace["trace_id"] for trace in lines_of(command("show", "--json", "--db", db, "-")[1])] == ids
+
+
+def test_show_knows_how_long_a_paired_authentication_took(command: Command, tmp_path: Path) -> None:
+    recorder, file, db = Recorder(), tmp_path / "slow.jsonl", tmp_path / "spans.db"
+    shapes.slow_authentication(recorder)
+    files.write(file, iter(recorder.requests()))
+    assert cli.main(["import", "--db", str(db), str(file)]) == 0
+    request, lone = recorder.trace_id("request 0"), recorder.trace_id("lone 0")
+    for more in ((), ("--json",)):
+        assert (
+            "Authentication took 900 ms, before the request itself began"
+            in command("show", "--db", db, request, *more)[1]
+        )
+    paired = {trace["trace_id"]: trace["paired_with"] for trace in lines_of(command("traces", "--json", "--db", db)[1])}
+    assert (paired[request], paired[lone], len(paired)) == (lone, request, 24)
+    (line,) = command("traces", "--db", db, f"trace={request}")[1].splitlines()
+    assert line.endswith("! authentication")
+
+
+def test_a_release_that_ends_its_span_early_has_one_duration_everywhere(command: Command, tmp_path: Path) -> None:
+    recorder, file, db = Recorder(), tmp_path / "early.jsonl", tmp_path / "spans.db"
+    shapes.release_1_33(recorder)
+    recorder.span("GET", 2, trace="longer than the span, shorter than the work", ms=5)
+    files.write(file, iter(recorder.requests()))
+    assert cli.main(["import", "--db", str(db), str(file)]) == 0
+    first = lines_of(command("traces", "--json", "--sort", "duration", "--db", db)[1])[0]
+    assert first["trace_id"] == recorder.trace_id()
+    assert first["duration_ns"] == sum(first["phases"].values()) == 17_600_000
+    lines = command("traces", "--sort", "duration", "--db", db)[1].splitlines()
+    assert " 17.6 ms " in lines[0]
+    assert "17.6 ms" in command("show", "--db", db, recorder.trace_id())[1]
+
+
+def test_by_duration_what_was_asked_to_last_comes_last(command: Command, tmp_path: Path) -> None:
+    recorder, file, db = Recorder(), tmp_path / "lasting.jsonl", tmp_path / "spans.db"
+    pods = "/api/v1/namespaces/default/pods"
+    targets = (f"{pods}/web", f"{pods}?watch=true", f"{pods}/web/exec?command=sh", f"{pods}/web/log?follow=true", pods)
+    for number, target in enumerate(targets):
+        values = {"http.request.method": "GET", "http.target": target, "http.response.status_code": 200}
+        recorder.span("GET", 2, trace=target, scope=shapes.HTTP, ms=1000 * number + 1, values=values)
+    files.write(file, iter(recorder.requests()))
+    assert cli.main(["import", "--db", str(db), str(file)]) == 0
+
+    def listed(*more: str) -> list[int]:
+        traces = lines_of(command("traces", "--json", "--sort", "duration", "--db", db, *more)[1])
+        return [trace["duration_ns"] // 1_000_000_000 for trace in traces]
+
+    assert listed() == [4, 0, 3, 2, 1]
+    assert listed("--reverse") == [0, 4, 1, 2, 3]
+    assert "after all others" in " ".join(command("traces", "--help")[1].split())
 
 
 def test_show_counts_what_traces_counts(command: Command, db: Path) -> None:

@@ -12,14 +12,22 @@ import pytest
 from textual.pilot import Pilot
 
 from receiver.store.database import Database
-from receiver.traces.query import Query
+from receiver.traces.listing import Row
+from receiver.traces.model import TraceSummary
+from receiver.traces.pairing import pairs
+from receiver.traces.query import NOISE, Query
+from receiver.traces.verdict import judge
 from tests.demo_recording import demo_requests
+from tests.receiver.traces import shapes
+from tests.receiver.traces.shapes import CLIENT, GRPC, HTTP, PODS, SERVER, Recorder
 from tests.tui.still_feed import RECEIVED, SECOND, StillFeed, chunks_of
 from tests.tui.test_feed import other_ids
 from tui.app import TraceApp
 from tui.config import Settings
-from tui.glyphs import ASCII, UNICODE
-from tui.screens.requests import AT_FIRST, RequestsScreen, layout
+from tui.glyphs import ASCII, UNICODE, Glyphs
+from tui.screens.request_lines import RequestLines, layout
+from tui.screens.requests import AT_FIRST, RequestsScreen
+from tui.wording import Phrase, Told, phrase, worth_judging
 
 
 class Driven:
@@ -66,6 +74,37 @@ class Driven:
         found = re.search(r"\[([\d,]+) of", self.title)
         assert found, self.title
         return int(found[1].replace(",", ""))
+
+    @property
+    def listed(self) -> list[Row]:
+        """The rows on the screen."""
+        source = self.app.requests.table.source
+        assert isinstance(source, RequestLines)
+        return source.rows(list(self.app.requests.table.on_screen))
+
+    @property
+    def rows(self) -> list[TraceSummary]:
+        """What those say."""
+        return [row.summary for row in self.listed]
+
+    @property
+    def all_rows(self) -> list[TraceSummary]:
+        """All rows of the list."""
+        return self.feed.rows(self.feed.snapshot, range(len(self.feed.snapshot.selection.slots)))
+
+    def told(self, row: Row) -> tuple[int, Told] | None:
+        """What the list knows of a row's verdict."""
+        number = int(row.summary.trace_id, 16)
+        return self.app.requests._verdicts.get((number >> 64, number & 0xFFFFFFFFFFFFFFFF, row.summary.spans))
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait for what a worker does; ten seconds at most."""
+        for _ in range(500):
+            if holds():
+                return
+            await self.pilot.pause(0.02)
+            self.app._tick()
+        raise AssertionError(self.screen)
 
     @property
     def place(self) -> str:
@@ -669,3 +708,203 @@ async def test_a_pivot_lifts_what_would_hide_all_that_it_found(drive: Open) -> N
         await d.press("o")
         assert d.count == int(found[1].replace(",", ""))
         assert "errors only" not in d.title
+
+
+# --- where it went ---------------------------------------------------------------------------------
+def bar_of(line: str, width: int, glyphs: Glyphs = UNICODE) -> str:
+    """The bar in a line of the list, "" for none."""
+    columns = layout(width)
+    fields = ("time", "verb", "resource", "name", "client", "code", "duration", "spans")
+    at = 1 + sum(getattr(columns, field) + columns.gap for field in fields if getattr(columns, field))
+    cells = line[at : at + columns.bar].strip()
+    assert not cells.strip("".join(glyphs.share.values())), line
+    return cells
+
+
+@pytest.mark.parametrize(
+    ("size", "cells"), [((60, 15), 0), ((80, 24), 8), ((100, 30), 8), ((150, 40), 12), ((200, 50), 16)]
+)
+@pytest.mark.parametrize("glyphs", [UNICODE, ASCII], ids=["unicode", "ascii"])
+async def test_every_request_has_a_full_bar_where_there_is_room(
+    drive: Open, size: tuple[int, int], cells: int, glyphs: Glyphs
+) -> None:
+    async with drive(size, glyphs=glyphs) as d:
+        await d.press("D")
+        rows = [(row, line) for row, line in zip(d.rows, d.lines[3:], strict=False) if row.request is not None]
+        assert len(rows) >= 8
+        bars = [bar_of(line, size[0], glyphs) for _, line in rows]
+        assert {len(bar) for bar in bars} == {cells}
+        assert layout(size[0]).bar == cells
+        if cells:
+            assert len(set("".join(bars))) > 3
+
+
+async def test_the_legend_is_of_the_bars_on_the_screen(drive: Open) -> None:
+    async with drive() as d:
+        await d.press("D")
+        await d.settle()
+        bars = {cell for line in d.lines[3:-3] for cell in bar_of(line, 150)}
+        words = d.lines[-3].split()
+        shown = {words[at - 1] for at, word in enumerate(words) if word in UNICODE.share}
+        assert shown == bars
+        assert {"mutating", "etcd"} <= set(words)
+        await d.command("filter verb=watch")
+        await d.settle()
+        assert "mutating" not in d.lines[-3]
+    async with drive((80, 24)) as d:
+        assert "apiserver" not in d.lines[-3]
+        assert "hidden as noise" in d.lines[-2]
+
+
+async def test_a_bar_is_kept_up_to_date_while_spans_arrive(drive: Open) -> None:
+    recorder = Recorder()
+    target = {"http.request.method": "POST", "http.target": PODS, "http.response.status_code": 201}
+    server = recorder.span(f"POST {PODS}", SERVER, scope=HTTP, ms=20, values=target)
+    call = recorder.span("etcdserverpb.KV/Txn", CLIENT, server, scope=GRPC, at=1, ms=18)
+    recorder.span("etcdserverpb.KV/Txn", SERVER, call, service="etcd", scope=GRPC, at=2, ms=16)
+    first, *others = chunks_of(recorder.requests())
+    database = Database.memory()
+    database.append([first])
+    async with drive(feed=StillFeed(database)) as d:
+        assert (bar_of(d.lines[3], 150), d.lines[3].split()[-1]) == ("─" * 12, "apiserver")
+        d.feed.arrive(others)
+        await d.settle()
+        assert bar_of(d.lines[3], 150) == "░" * 11 + "─"
+        assert d.lines[3].endswith("etcd write")
+
+
+async def test_what_verdicts_know_better_is_told_when_it_is_known(drive: Open) -> None:
+    async with drive() as d:
+        await d.press("D")
+        verdicts = d.app.requests._verdicts
+        wanted = [row for row in d.listed if worth_judging(row)]
+        assert wanted
+        await d.until(lambda: all(d.told(row) is not None for row in wanted))
+        await d.settle()
+        for row, line in zip(d.listed, d.lines[3:], strict=False):
+            told = d.told(row)
+            assert (told is None) == (not worth_judging(row))
+            if told is None or not told[1].sentence:
+                continue
+            trace = d.feed.trace(row.summary.trace_id)
+            assert trace is not None
+            verdict = judge(trace, d.feed.bodies, authentication=row.waited)
+            assert told[1].sentence in [finding.text for finding in verdict.findings]
+            room = layout(150).phrase
+            assert (
+                line.endswith(told[1].phrase.text[: room - 6])
+                or told[1].phrase.text.removeprefix("webhook ")[:12] in line
+            )
+        said = d.told(d.listed[0])
+        assert said is not None
+        assert d.lines[-2].startswith(f" ! {said[1].sentence[:100]}")
+        asked = len(verdicts._known)
+        await d.settle()
+        assert len(verdicts._known) == asked
+
+
+async def test_rows_that_stream_by_are_not_judged(drive: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with drive() as d:
+        asked: list[str] = []
+        monkeypatch.setattr(d.feed, "trace", lambda trace_id: asked.append(trace_id))
+        await d.press("D")
+        verdicts, rows = d.app.requests._verdicts, [row for row in d.listed if worth_judging(row)]
+        verdicts._known.clear()
+        asked.clear()
+        for number in range(20):
+            verdicts.look([((number, number, 1), rows[number % len(rows)])])
+        assert not asked
+        assert not verdicts._latest.busy
+
+
+async def test_the_time_that_authentication_took_is_told(drive: Open) -> None:
+    recorder = Recorder()
+    shapes.slow_authentication(recorder)
+    database = Database.memory()
+    database.append(chunks_of(recorder.requests()))
+    async with drive(feed=StillFeed(database)) as d:
+        await d.command(f"filter trace={recorder.trace_id('request 0')}")
+        assert phrase(d.listed[0]) == Phrase("authentication", "suspicious")
+        await d.until(lambda: d.told(d.listed[0]) is not None)
+        await d.settle()
+        assert d.lines[3].endswith("! authentication slow")
+        assert d.lines[-2].startswith(" ! Authentication took 900 ms, before the request itself began")
+        await d.press("enter")
+        await d.until(lambda: "Authentication took 900 ms" in d.screen)
+
+
+# --- pairs, noise, opening -------------------------------------------------------------------------
+async def test_a_paired_authentication_is_no_row_even_with_noise(drive: Open) -> None:
+    async with drive() as d:
+        await d.press("h")
+        lone = {row.trace_id for row in d.all_rows if row.headline == "authentication" and not row.errors}
+        index = d.feed.snapshot.index
+        paired = {index.trace_id(int(slot)) for slot in pairs(index).authentication}
+        assert len(paired) > 100
+        assert not lone & paired
+        assert d.count == d.feed.snapshot.traces - len(paired)
+
+
+async def test_help_says_what_noise_is(drive: Open) -> None:
+    async with drive((150, 140)) as d:
+        await d.press("question_mark")
+        for kind in NOISE:
+            assert kind.name in d.screen
+            assert kind.says in d.screen
+        await d.press("q", "colon")
+        await d.type("noise")
+        assert all(kind.name in d.lines[-1] for kind in NOISE)
+
+
+async def test_open_looks_through_all_traces(drive: Open) -> None:
+    async with drive() as d:
+        visible = set(d.app.requests.visible_ids())
+        index = d.feed.snapshot.index
+        ids = [index.trace_id(slot) for slot in range(index.traces)]
+        hidden = next(one for one in ids if one not in visible and sum(id.startswith(one[:8]) for id in ids) == 1)
+        digit = max("0123456789abcdef", key=lambda digit: sum(id.startswith(digit) for id in ids))
+        await d.command(f"open {digit}")
+        many = sum(id.startswith(digit) for id in ids)
+        assert d.toasts[-1] == f"{many:,} traces start with '{digit}': write more of it."
+        await d.command(f"open {hidden[:8].upper()}")
+        assert (d.place, d.app.screen.trace_id) == ("trace", hidden)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        (("s", "o", "r", "t", "space", "d", "u", "tab"), "sort duration"),
+        (("s", "o", "r", "t", "space", "d", "u", "tab", "space", "tab"), "sort duration reverse"),
+        (("s", "o", "r", "t", "space", "tab", "tab"), "sort duration"),
+        (("w", "i", "n", "d", "o", "w", "space", "tab", "tab", "tab"), "window 15m"),
+        (("l", "a", "s", "t", "tab"), "last 1m"),
+        (("c", "o", "p", "y", "tab", "tab"), "copy line"),
+        (("c", "o", "p", "y", "space", "a", "tab"), "copy audit"),
+        (("t", "h", "e", "tab", "tab"), "theme dark"),
+        (("t", "h", "e", "m", "e", "space", "S", "I", "tab"), "theme sixteen"),
+        (("n", "o", "i", "s", "e", "space", "tab"), "noise on"),
+        (("e", "r", "r", "o", "r", "s", "space", "o", "f", "tab"), "errors off"),
+        (("f", "i", "l", "t", "e", "r", "space", "x", "space", "n", "s", "tab"), "filter x ns="),
+        (("t", "h", "e", "m", "e", "space", "d", "a", "r", "k", "space", "tab"), "theme dark "),
+    ],
+)
+async def test_tab_completes_what_commands_take(drive: Open, keys: tuple[str, ...], line: str) -> None:
+    async with drive() as d:
+        await d.press("colon", *keys)
+        assert d.app.screen.query_one("Prompt").line.value == line  # type: ignore[attr-defined]
+
+
+async def test_tab_completes_trace_ids_on_the_screen_and_others(drive: Open) -> None:
+    async with drive() as d:
+        line = d.app.screen.query_one("Prompt").line  # type: ignore[attr-defined]
+        visible = d.app.requests.visible_ids()
+        await d.press("colon", *"open", "tab")
+        assert line.value == f"open {visible[0]}"
+        await d.press("tab")
+        assert line.value == f"open {visible[1]}"
+        index = d.feed.snapshot.index
+        other = next(one for slot in range(index.traces) if (one := index.trace_id(slot)) not in visible)
+        await d.press("ctrl+u", *"open", "space", *other[:9], "tab")
+        assert line.value == f"open {other}"
+        await d.press("enter")
+        assert d.app.screen.trace_id == other  # type: ignore[attr-defined]

@@ -57,7 +57,7 @@ SLOW = "context deadline exceeded"
         (row({Phase.ETCD_CALL: 4, Phase.OTHER: 3}, of=request(verb="list", code=200)), Phrase("etcd read")),
         (row({Phase.CACHE: 4, Phase.OTHER: 3}, of=request(verb="get", code=200)), Phrase("cache")),
         (row({Phase.OTHER: 3}), Phrase("apiserver")),
-        (row({Phase.ETCD_CALL: 12}, ((Phase.MUTATING, INJECTOR, 1514),)), Phrase("webhook label-injector", "suspicious")),
+        (row({Phase.ETCD_CALL: 9}, ((Phase.MUTATING, INJECTOR, 999),)), Phrase("webhook label-injector", "suspicious")),
         (row({Phase.ETCD_GAP: 2620}, ((Phase.MUTATING, INJECTOR, 9),)), Phrase("etcd write", "suspicious")),
         (row({}, ((Phase.MUTATING, INJECTOR, 30), (Phase.VALIDATING, POLICY, 30))), Phrase("2 webhooks")),
         (row({}, ((Phase.MUTATING, INJECTOR, 30), (Phase.MUTATING, INJECTOR, 9))), Phrase("webhook label-injector")),

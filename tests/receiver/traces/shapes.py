@@ -291,3 +291,21 @@ def forced(rec: Recorder) -> None:
         "GET /api/v1/nodes", SERVER, b"\xbb" * 8, scope=HTTP, ms=5, values=_new_http("GET", "/api/v1/nodes", 200)
     )
     rec.span("audit", INTERNAL, server, scope=FILTER, at=0.1, ms=4)
+
+
+def slow_authentication(rec: Recorder) -> None:
+    """1.34 and later: a token review took 0.9 s, which only the lone root tells; some others show that all are kept."""
+    values = _new_http(method="GET", target=f"{PODS}/web", code=200)
+    for number in range(12):
+        at, took = 2_000 * number, 0.2 if number else 900
+        rec.span("authentication", INTERNAL, trace=f"lone {number}", scope=FILTER, at=at, ms=took + 10.01)
+        server = rec.span(
+            f"GET {_TEMPLATE}/{{:name}}",
+            SERVER,
+            trace=f"request {number}",
+            scope=HTTP,
+            at=at + took,
+            ms=10,
+            values=values,
+        )
+        rec.span("Get", INTERNAL, server, trace=f"request {number}", at=at + took + 1, ms=8, values=_verb("GET"))
