@@ -50,6 +50,8 @@ class Verdicts:
         self._feed, self._changed = feed, changed
         self._known: OrderedDict[Key, tuple[int, Told]] = OrderedDict()
         self._seen: frozenset[Key] = frozenset()
+        self.waiting = False
+        """Whether a row on the screen is without the verdict that it is worth."""
         self._latest: Latest[list[tuple[_Wanted, Told]]] = Latest(
             screen, "verdicts", self._found, lambda sentence: None
         )
@@ -61,11 +63,11 @@ class Verdicts:
     def look(self, rows: Sequence[tuple[Key, Row]]) -> None:
         """Take up what is on the screen now; called ten times a second. Cheap when all is known."""
         before, self._seen = self._seen, frozenset(key for key, _ in rows)
-        if self._latest.busy:
-            return
-        wanted = [_Wanted(key, row) for key, row in rows if key in before and self._is_wanted(key, row)]
-        if wanted:
-            self._latest.ask(lambda: self._judge(wanted))
+        wanted = [_Wanted(key, row) for key, row in rows if self._is_wanted(key, row)]
+        self.waiting = bool(wanted)
+        lasting = [one for one in wanted if one.key in before]
+        if lasting and not self._latest.busy:
+            self._latest.ask(lambda: self._judge(lasting))
 
     def _is_wanted(self, key: Key, row: Row) -> bool:
         held = self._known.get(key)

@@ -91,6 +91,12 @@ def partners(index: Index) -> Array:
     return _book_of(index).partners(index)
 
 
+def known_partners(index: Index) -> Array:
+    """By slot a slot that may be its partner, -1 for none yet, as of the last look: to see that something changed. May
+    be shorter than there are traces. Takes no lock, is not to be changed."""
+    return _book_of(index).known()
+
+
 def waited(index: Index, slots: Sequence[int] | Array) -> Array:
     """For each slot how many ns its authentication began earlier, 0 where it is no request with one that is known at
     the last look. Under the index's lock."""
@@ -152,6 +158,9 @@ class _Book:
             r = self._columns["partner"][a]
             found[a], found[r] = r, a
         return found
+
+    def known(self) -> Array:
+        return self._columns["partner"]
 
     def pairs(self, index: Index) -> Pairs:
         with self._lock:

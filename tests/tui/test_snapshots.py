@@ -73,6 +73,14 @@ def turned(keys: Iterable[str] = ()) -> Callable[[Any], Any]:
             await pilot.pause()
             pilot.app._tick()
         await pilot.pause()
+        requests = pilot.app.requests
+        for _ in range(500):  # what verdicts say comes a little later
+            pilot.app._tick()
+            await pilot.pause(0.01)
+            if pilot.app.screen is not requests or not requests._verdicts.waiting:
+                break
+        pilot.app._tick()
+        await pilot.pause()
 
     return before
 

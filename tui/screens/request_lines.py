@@ -13,6 +13,7 @@ from rich.style import Style
 
 from receiver.traces.listing import Row
 from receiver.traces.model import Component, Settled, TraceSummary
+from receiver.traces.pairing import known_partners
 from receiver.traces.reader import SETTLE_NS
 from receiver.traces.semantics import long_running
 from tui.feed import Feed, Snapshot
@@ -91,8 +92,8 @@ _TITLES: Final = {
     "what": ("WHERE IT WENT", ""),
 }
 
-RowKey = tuple[int, int, int, bool]
-"""Trace id in halves, its number of spans, and whether it is still arriving."""
+RowKey = tuple[int, int, int, bool, bool]
+"""Trace id in halves, its number of spans, whether it is still arriving, and whether its authentication is known."""
 
 
 class Read:
@@ -146,6 +147,7 @@ class RequestLines:
             index.span_count,
             index.last_received,
         )
+        self._partner = known_partners(index)
 
     def pass_time(self) -> None:
         """The clock goes on: rows that were still arriving may be settled now."""
@@ -168,6 +170,7 @@ class RequestLines:
             int(self._lo[slot]),
             int(self._spans[slot]),
             bool(self._received[slot] > self._settled_before),
+            bool(slot < len(self._partner) and self._partner[slot] >= 0),
         )
 
     def key(self, index: int) -> Hashable:
@@ -209,12 +212,8 @@ class RequestLines:
     def lines(self, indexes: Sequence[int], width: int) -> Sequence[Sequence[Part]]:
         """The rows as text and style."""
         columns = layout(width)
-        painted = []
-        # Read again, though the key be the same: an authentication of its own may have come since.
-        for index, row in zip(indexes, self._feed.lines(self._snapshot, indexes), strict=True):
-            self._read.put(self.row_key(index), row)
-            painted.append(self._line(row, columns, self.told(index)))
-        return painted
+        rows = zip(indexes, self.rows(indexes), strict=True)
+        return [self._line(row, columns, self.told(index)) for index, row in rows]
 
     def header(self, width: int) -> Sequence[Part]:
         """Titles, with an arrow at the column that the list is sorted by."""

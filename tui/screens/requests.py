@@ -47,6 +47,8 @@ class RequestsScreen(FrameScreen):
         self._shown: Snapshot | None = None
         self._pivots = PivotChoice(self)
         self._read = Read()
+        self._bars: tuple[object, ...] = ()  # what the legend is about
+        self._legend: list[Part] = []
         self._verdicts = Verdicts(self, lambda: self.feed, self._judged)
 
     def body(self) -> Iterable[Widget]:
@@ -121,12 +123,15 @@ class RequestsScreen(FrameScreen):
             keys = (source.row_key(index) for index in self.table.on_screen)
             painted = {key: row for key in keys if (row := self._read.get(key)) is not None}
         self._verdicts.look([(key[:3], row) for key, row in painted.items()])
-        if (line := self.query_one("#legend", OneLine)).display:
-            line.show(legend(painted.values(), self.size.width, self.palette, self.glyphs), self._hidden(snapshot))
+        line, bars = self.query_one("#legend", OneLine), (self.size.width, *painted)
+        if line.display and bars != self._bars:
+            self._bars = bars
+            self._legend = legend(painted.values(), self.size.width, self.palette, self.glyphs)
+        line.show(self._legend, self._hidden(snapshot))
 
     def repaint(self) -> None:
         """Other colours or another time zone."""
-        self._shown = None
+        self._shown, self._bars = None, ()
         self.table.repaint()
 
     def on_virtual_table_moved(self, event: VirtualTable.Moved) -> None:
@@ -181,17 +186,18 @@ class RequestsScreen(FrameScreen):
     def _about(self, row: Row, told: Told) -> list[Part]:
         """The chosen row in words: its verdict where there is one, and what the columns had no room for."""
         p, g, summary = self.palette, self.glyphs, row.summary
+        columns = layout(self.size.width)
         said = told.phrase if told.sentence else phrase(row)
         parts: list[Part] = []
-        if text := told.sentence or said.text:
+        text = told.sentence or (said.text if said.mark or not columns.phrase else "")
+        if text:
             mark = {"failed": f" {g.failed}", "suspicious": f" {g.suspicious}"}.get(said.mark, "")
             style = style_of(p, said.mark)
             parts = [(mark, style), (f" {printable(text)}", p.base if told.sentence else style)]
         if state := state_text(summary):
             mark = f"{g.unseen} " if summary.settled is Settled.MISSING else ""
             parts.append((f" {' ' if parts else ''}{mark}{state}", p.dim))
-        hidden = not layout(self.size.width).client
-        who = client_of(summary.request.user_agent) if summary.request and hidden else ""
+        who = client_of(summary.request.user_agent) if summary.request and not columns.client else ""
         source = summary.source if len(self.feed.snapshot.index.sources) > 1 else ""
         facts = [printable(fact, 40) for fact in (who, *summary.services, source) if fact]
         parts.append((f" {' ' if parts else ''}{f' {g.separator} '.join(facts)}", p.dim))
