@@ -7,26 +7,30 @@ that neither side explains: the network, connections and TLS, queues before the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from receiver.store.chunk import ROLE_WEBHOOK
 from receiver.store.index import Index
-from receiver.traces.model import Component, Kind, Node, Trace
-from receiver.traces.tree import is_webhook_call, walk
+from receiver.traces.model import Component, Kind, Node, Span, Trace
+from receiver.traces.tree import is_webhook_call
 
 _SERVICES: Final = {
     Component.APISERVER: "apiserver",
     Component.ETCD: "etcd",
     Component.KUBELET: "kubelet",
 }
+_FAILED: Final = 2
+_Part = tuple[str, str, str]
+"""Of the webhook's call above a span: webhook and configuration; the instance of the aggregated API server it is in."""
+_NOTHING: Final[_Part] = ("", "", "")
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One call. `gap` is the client's time that the server's span does not cover, of which `there` went by before the
-    server began and `back` after it ended; both are below 0 where clocks disagree or the server goes on after its
-    client has left. `crosses`: the two sides name different senders, so that two clocks may be involved."""
+    """One call. `gap` is the client's time that the server's span does not account for, of which `there` went by
+    before the server began and `back` after it ended; both are below 0 where clocks disagree or the server goes on
+    after its client has left. `crosses`: the two sides name different senders, so that two clocks may be involved."""
 
     client: Node
     server: Node
@@ -38,8 +42,9 @@ class Hop:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a span stands. `label` is for a column: component, `aggregated apiserver`, or the name of the service;
-    `webhook` and `configuration` are of the webhook whose call the span is part of, "" elsewhere."""
+    """Where a span stands. `label` is for a column: component, `aggregated apiserver`, the name of the service, or the
+    first part of a webhook's name for its own process and for the call to it; `webhook` and `configuration` are of the
+    webhook whose call the span is part of, "" elsewhere."""
 
     component: Component
     label: str
@@ -60,25 +65,33 @@ def places(trace: Trace, webhooks: Mapping[str, tuple[str, str]] | None = None) 
     """
     webhooks = webhooks or {}
     found: dict[str, Place] = {}
-    parts: dict[int, tuple[str, str, str]] = {}  # by node: webhook, configuration, aggregated instance
-    nothing = ("", "", "")
-    above: dict[int, Node] = {}
-    for node in walk(trace):
-        for child in node.children:
-            above[id(child)] = node
+    known: dict[tuple[object, ...], Place] = {}  # most spans of a trace stand in one of a few places
+    stack: list[tuple[Node, Node | None, _Part]] = [(root, None, _NOTHING) for root in reversed(trace.roots)]
+    while stack:
+        node, parent, part = stack.pop()
         span = node.span
-        parent = above.get(id(node))
-        webhook, configuration, aggregated = parts.get(id(parent), nothing) if parent is not None else nothing
-        if span.component is Component.APISERVER and is_webhook_call(span.name):
+        webhook, configuration, aggregated = part
+        calls = span.component is Component.APISERVER and is_webhook_call(span.name)
+        if calls:
             webhook, configuration = webhooks.get(span.span_id, ("", ""))
         if parent is not None and _calls_aggregated(parent, node):
             aggregated = span.instance
-        parts[id(node)] = (webhook, configuration, aggregated)
+        if part != (webhook, configuration, aggregated):
+            part = (webhook, configuration, aggregated)
+        stack += [(child, node, part) for child in reversed(node.children)]
         own = span.component is Component.APISERVER and span.instance == aggregated != ""
+        if not calls and parent is not None and span.kind is Kind.CLIENT and span.component is Component.APISERVER:
+            calls = is_webhook_call(parent.span.name)
         label = "aggregated apiserver" if own else _SERVICES.get(span.component) or span.service
-        found[span.span_id] = Place(
-            span.component, label or span.component.value, own, webhook, configuration, hop_of(node)
-        )
+        if webhook and (calls or span.component is Component.WEBHOOK):
+            label = webhook.partition(".")[0] or webhook
+        key = (span.component, label, own, webhook, configuration)
+        place = known.get(key)
+        if place is None:
+            label = label or span.component.value
+            place = known[key] = Place(span.component, label, own, webhook, configuration)
+        hop = hop_of(node)
+        found[span.span_id] = place if hop is None else replace(place, hop=hop)
     return found
 
 
@@ -108,14 +121,40 @@ def _calls_aggregated(client: Node, server: Node) -> bool:
 
 
 def hop_of(client: Node) -> Hop | None:
-    """The hop of a CLIENT span, None without its server side. Of several answers (retries) the last counts."""
+    """The hop of a CLIENT span, None without its server side. Of several answers (retries) the last counts.
+
+    The gap is what of the call its server's span does not cover. Where the clocks of both differ, that is the
+    difference of their durations, which needs no agreement of clocks.
+    """
     if client.span.kind is not Kind.CLIENT or not client.span.start:
         return None
     server = next((node for node in reversed(client.children) if node.span.kind is Kind.SERVER), None)
     if server is None or not server.span.start:
         return None
     caller, called = client.span, server.span
-    there, back = called.start - caller.start, caller.end - called.end
+    crosses = sender_of(caller) != sender_of(called)
     inside = max(0, min(caller.end, called.end) - max(caller.start, called.start))
-    crosses = (caller.service, caller.instance) != (called.service, called.instance)
+    if crosses and clocks_differ(caller, called):
+        inside = called.duration
+    there, back = called.start - caller.start, caller.end - called.end
     return Hop(client, server, max(0, caller.duration - inside), there, back, crosses)
+
+
+def sender_of(span: Span) -> tuple[str, str]:
+    """(service.name, service.instance.id): spans of one sender are of one clock."""
+    return span.service, span.instance
+
+
+def clocks_differ(caller: Span, called: Span, moved: int = 0) -> bool:
+    """Whether only clocks that differ explain the times of a call's two sides: the server took no longer than its
+    client, and yet does not lie within it. A client that failed may have left while its server went on.
+
+    Args:
+        moved: ns by which the caller is shown later than it was sent.
+    """
+    if called.duration > caller.duration or called.end < called.start:
+        return False
+    start, end = caller.start + moved, caller.end + moved
+    if start <= called.start and called.end <= end:
+        return False
+    return caller.status != _FAILED or not start <= called.start <= end

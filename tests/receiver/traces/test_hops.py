@@ -38,7 +38,15 @@ def test_what_belongs_to_a_webhook_bears_its_name() -> None:
     assert named == {"Call mutating webhook", "HTTP POST", "POST /mutate", "decide"}
     inside = next(node for node in walk(trace) if node.span.name == "decide")
     place = found[inside.span.span_id]
-    assert (place.component, place.label, place.configuration) == (Component.WEBHOOK, "injector", "label-injector")
+    assert (place.component, place.label, place.configuration) == (
+        Component.WEBHOOK,
+        "label-injector",
+        "label-injector",
+    )
+    labels = {node.span.name: found[node.span.span_id].label for node in walk(trace)}
+    assert labels["Call mutating webhook"] == labels["HTTP POST"] == labels["POST /mutate"] == "label-injector"
+    assert labels["Create"] == "apiserver"
+    assert places(trace)[inside.span.span_id].label == "injector", "its service, where the webhook's name is not known"
 
 
 def test_an_aggregated_api_server_is_told_from_the_one_that_calls_it() -> None:
@@ -62,3 +70,20 @@ def test_a_call_to_itself_crosses_nothing() -> None:
     assert place.hop is not None
     assert not place.hop.crosses
     assert not any(place.aggregated for place in places(trace).values())
+
+
+def test_the_gap_needs_no_agreement_of_clocks() -> None:
+    def gap(at: float, ms: float, status: int = 0, service: str = "etcd") -> int:
+        rec = Recorder()
+        call = rec.span("etcdserverpb.KV/Txn", CLIENT, scope=GRPC, at=10, ms=10, status=status)
+        instance = "apiserver-a" if service == "apiserver" else "etcd-0"
+        rec.span("etcdserverpb.KV/Txn", SERVER, call, service=service, instance=instance, scope=GRPC, at=at, ms=ms)
+        hop = places(tree(rec))[tree(rec).roots[0].span.span_id].hop
+        assert hop is not None
+        return round(hop.gap / MS)
+
+    assert gap(13, 4) == 6
+    assert gap(-500, 4) == gap(900, 4) == gap(18, 4) == 6, "another clock, the same call"
+    assert gap(18, 4, status=2) == 8, "the client left, the server went on"
+    assert gap(18, 4, service="apiserver") == 8, "one clock: it did go on"
+    assert gap(18, 30) == 8, "longer than the call: what of it is not covered"
