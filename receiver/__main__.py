@@ -333,7 +333,7 @@ class Receiver:
             gc.freeze()
             self._wait()
             if self._writer.moved_away:
-                raise Failure(f"{self._writer.problem} Start the receiver again.")
+                raise Failure(f"{self._writer.problem} Starting the receiver again begins a new one.")
         finally:
             self._ingest.stop(_GRACE_SECONDS)
             self._retention.stop()

@@ -144,7 +144,7 @@ class Feed:
         self._link_problem = ""
         self._held: tuple[str, ...] = ()
         self._database: Database | None = None
-        self._for_bodies: Database | None = None
+        self._for_bodies: list[Database] = []  # the last one is in use; screens may still be reading the others
         self._bodies: Bodies | None = None
         self._threads: list[threading.Thread] = []
 
@@ -168,8 +168,8 @@ class Feed:
         self._wake.set()
         for thread in self._threads:
             thread.join(timeout=3)
-        if self._for_bodies is not None:
-            self._for_bodies.close()
+        for database in self._for_bodies:
+            database.close()
 
     def set_view(self, view: View) -> None:
         """Show something else; the next snapshot has it."""
@@ -274,7 +274,8 @@ class Feed:
                 if isinstance(self._source, Database):
                     database = self._source
                 else:
-                    database = self._for_bodies = Database.read(self._source)
+                    database = Database.read(self._source)
+                    self._for_bodies.append(database)
                 self._bodies = Bodies(database)
             return self._bodies
 
@@ -291,6 +292,8 @@ class Feed:
                     self._database = self._source
                 else:
                     self._database = Database.read(self._source)
+                    with self._lock:
+                        self._bodies = None  # it may be another file than before
                 self._say("")
                 self._follow(self._database)
             except DatabaseMissing as error:

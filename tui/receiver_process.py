@@ -78,6 +78,7 @@ class ReceiverLink:
         self._held: tuple[str, ...] = ()
         self._happened = ""  # why the last one ended, as a sentence
         self._why = ""  # and in a word or two
+        self._kept = ""  # what can be said of the spans when it is there again
         self._refused = ""  # why a receiver that was there before us does not listen where we want
         self._relisten = 0.0
         self._restarts: deque[tuple[int, str]] = deque(maxlen=_NOTES)
@@ -150,7 +151,7 @@ class ReceiverLink:
         if self._deaths:
             self.restarted += 1
             self._restarts.append((time.time_ns(), self._why))
-            self._happened += " It was started again, and what was acknowledged is there."
+            self._happened += f" It was started again{self._kept}."
 
     def _listen(self, client: ControlClient) -> str:
         """Ask a receiver that was there before us for the listeners that we were told to have; what it refused."""
@@ -172,7 +173,7 @@ class ReceiverLink:
         self.close()
         self._count_death()
         self.problem = self._happened = "The receiver ended unexpectedly."
-        self._why = "it ended unexpectedly"
+        self._why, self._kept = "it ended unexpectedly", ", and what was acknowledged is there"
         if self._child is not None:
             with suppress(subprocess.TimeoutExpired):
                 self._child.wait(_TIMEOUT)  # its socket closes a moment before it is gone
@@ -217,6 +218,7 @@ class ReceiverLink:
             self._why = name
         elif code:
             words = self._last_words()
+            self._kept = ""  # its words say what is wrong, which may be with the database
             self._why = f"exit code {code}"
             self._happened = (
                 words or f"The receiver ended with code {code}: {log_path(self._plan.database)} may say why."

@@ -60,6 +60,10 @@ class DatabaseMissing(StoreError):
     """There is no such file."""
 
 
+class DatabaseMoved(StoreError):
+    """The file is no longer where it was opened."""
+
+
 class DatabaseDamaged(StoreError):
     """The file is not what we write: foreign, cut off or corrupt."""
 
@@ -254,8 +258,11 @@ class Database:
         generation is behind must drop what is gone first, or it takes what was carried over for duplicates.
 
         Raises:
+            DatabaseMoved: the file is gone, and another may be in its place: here nothing new would ever come.
             DatabaseDamaged: a row is not what we write.
         """
+        if self.path is not None and _identity(self.path) != self._file:
+            raise DatabaseMoved(f"The database {self.path} was moved or removed while it was in use.")
         with self._lock:
             self._all("BEGIN")
             try:

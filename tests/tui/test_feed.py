@@ -219,6 +219,27 @@ def test_a_damaged_file_is_said(path: Path, started: Callable[[Feed], Feed]) -> 
     assert "damaged" in feed.snapshot.problem or "not a k8s-trace-tui database" in feed.snapshot.problem
 
 
+def test_a_file_that_is_taken_away_is_read_anew_where_another_comes(
+    path: Path, started: Callable[[Feed], Feed]
+) -> None:
+    first = Database.create(path)
+    first.append(chunks_of(demo_requests(4)))
+    feed = started(Feed(path))
+    until(lambda: feed.snapshot.spans > 0)
+    before, bodies = feed.snapshot.spans, feed.bodies
+    path.unlink()
+    second = Database.create(path)
+    second.append(chunks_of(demo_requests(1)))
+    until(lambda: 0 < feed.snapshot.spans < before)
+    until(lambda: feed.snapshot.problem == "")
+    assert feed.bodies is not bodies, "attributes are of the new file, too"
+    second.append(other_ids(chunks_of(demo_requests(1)), 1))
+    had = feed.snapshot.spans
+    until(lambda: feed.snapshot.spans > had)
+    first.close()
+    second.close()
+
+
 def test_a_row_that_is_not_ours_is_damage_and_no_defect(path: Path, started: Callable[[Feed], Feed]) -> None:
     database = Database.create(path)
     database.append(chunks_of(demo_requests(4)))
