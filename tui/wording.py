@@ -9,8 +9,9 @@ from typing import Final
 from receiver.traces.listing import Row
 from receiver.traces.model import Settled, TraceSummary
 from receiver.traces.phases import HOOKS, Phase, Phases
+from receiver.traces.rules.case import NOTABLE_NS, NOTABLE_SHARE
 from receiver.traces.semantics import long_running
-from receiver.traces.verdict import NOTABLE_NS, NOTABLE_SHARE, Verdict
+from receiver.traces.verdict import Verdict
 from tui.terminal_text import count, duration
 
 
