@@ -100,6 +100,7 @@ async def test_what_was_received_is_in_the_title_at_any_width(drive: Open, width
         await d.press("tab")
         assert d.title.startswith(f"─ {left}")
         assert d.title.endswith("received 65,810   refused 0   lost 0 ─")
+        assert re.search(r"127\.0\.0\.1:4317 +plain text$", d.lines[3])
 
 
 async def test_what_was_refused_or_lost_is_marked(drive: Open) -> None:  # noqa: F811

@@ -40,6 +40,7 @@ class FrameScreen(Screen[None]):
     _focus_before: Widget | None = None
     _live_before: Sequence[ActiveBinding] = ()
     _has_hint = True
+    _toast: Toast | None = None
 
     def compose(self) -> ComposeResult:
         """Textual's."""
@@ -160,8 +161,9 @@ class FrameScreen(Screen[None]):
     # -- what is told, and asked ------------------------------------------------------------------------
     def show_toast(self, toast: Toast | None) -> None:
         """Put a toast above the keys, or take it away; where the hint is, so that nothing else moves for one line."""
-        if not self.is_mounted or not self.query(KeyLine):
+        if toast == self._toast or not self.is_mounted or not self.query(KeyLine):
             return
+        self._toast = toast
         lines = self.query(ToastLine)
         if lines:
             lines.first().show(toast)
@@ -189,6 +191,7 @@ class FrameScreen(Screen[None]):
         self.trace_app.toasts.dismiss()  # who goes on has seen it
         self.prompt.ask(mark, text, complete)
         self.show_toast(None)
+        self._place_hint()
         self.prompt_says("")
 
     def prompt_says(self, sentence: str, *, wrong: bool = False) -> None:

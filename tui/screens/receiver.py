@@ -223,11 +223,12 @@ class ReceiverScreen(FrameScreen):
 
     def _listeners(self, status: dict[str, Any]) -> list[Line]:
         p = self.palette
+        room = max(20, min(34, self.size.width - 32))  # beside it stands "plain text"
         lines: list[Line] = [[(f" {fit('LISTENER', 16)}  ADDRESS", p.header)]]
         for listener in _list(status, "listeners"):
             name, address = fit(str(listener.get("name", "")), 16), str(listener.get("address", ""))
             error = listener.get("error")
-            line: Line = [(f" {name}  ", p.base), (fit(address, 34), p.base)]
+            line: Line = [(f" {name}  ", p.base), (fit(address, room), p.base)]
             if error:
                 line.append((f"  {self.glyphs.failed} {printable(str(error), 300)}", p.error))
             else:
