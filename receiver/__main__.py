@@ -391,6 +391,7 @@ class Receiver:
         tally, retention = self._tally, self._retention
         listeners = self._ingest.listeners
         errors = (one.error for one in listeners)
+        problem = self._writer.problem or next(filter(None, errors), "") or retention.problem
         return {
             "pid": os.getpid(),
             "version": _version(),
@@ -409,7 +410,8 @@ class Receiver:
             "live_bytes": retention.live_bytes,
             "cap_bytes": retention.cap,
             "disk_full": self._writer.disk_full,
-            "message": self._writer.problem or next(filter(None, errors), "") or retention.problem,
+            "message": problem or retention.notice,
+            "notice": "" if problem else retention.notice,
             "senders": [sender.to_json() for sender in tally.senders()],
             "attached": self._control.attached,
         }

@@ -253,7 +253,7 @@ class TraceApp(App[int]):
                 self._slow_until = time.monotonic() + SLOW_SECONDS
             return
         self._left_out = 0
-        if self.feed.snapshot.problem != self._dismissed:
+        if self._dismissible(self.feed.snapshot.problem) != self._dismissed:
             self._dismissed = ""  # the same may happen again
         if (screen := self._front) is not None:
             screen.tick()
@@ -269,13 +269,21 @@ class TraceApp(App[int]):
         screen.show_toast(toast)
 
     # -- what is wrong ----------------------------------------------------------------------------------
-    def is_over(self, problem: str) -> bool:
-        """Whether a problem of the snapshot is one that happened and is mended."""
-        return bool(problem) and (self.feed.snapshot.status or {}).get("over") == problem
+    def may_go(self, problem: str) -> bool:
+        """Whether a problem of the snapshot may be dismissed: it happened and is mended, or is worth knowing but wrong
+        for nobody."""
+        return bool(self._dismissible(problem))
 
     def was_dismissed(self, problem: str) -> bool:
         """Whether the operator has seen it and pressed Escape."""
-        return problem == self._dismissed
+        return bool(problem) and self._dismissible(problem) == self._dismissed
+
+    def _dismissible(self, problem: str) -> str:
+        """What is remembered of a problem that is dismissed, "" for one that stays as long as it is true."""
+        status = self.feed.snapshot.status or {}
+        if problem and problem == status.get("notice"):
+            return "notice"  # its figures may change
+        return problem if problem and problem == status.get("over") else ""
 
     # -- the way from view to view ------------------------------------------------------------------------
     def go(self, name: str, trace_id: str = "", *, remember: bool = True, **more: Any) -> None:
@@ -372,10 +380,10 @@ class TraceApp(App[int]):
         self._remember_here()
 
     def action_escape(self) -> None:
-        """Escape: a problem that is over goes, else back, but never out of the program."""
+        """Escape: a problem that may be dismissed goes, else back, but never out of the program."""
         problem = self.feed.snapshot.problem
-        if self.is_over(problem) and not self.was_dismissed(problem):
-            self._dismissed = problem
+        if self.may_go(problem) and not self.was_dismissed(problem):
+            self._dismissed = self._dismissible(problem)
             if self._front is not None:
                 self._front.tick()
         elif len(self.screen_stack) > 1:

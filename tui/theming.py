@@ -97,7 +97,7 @@ def load_themes(directories: Iterable[Path]) -> tuple[dict[str, Theme], list[Pro
     for directory in directories:
         if not directory.is_dir():
             continue
-        for file in sorted(directory.glob("*.yaml")):
+        for file in sorted(directory.glob("*.yaml"), key=lambda file: file.stem):
             try:
                 theme = read_theme(file)
             except ThemeError as bad:

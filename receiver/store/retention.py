@@ -93,7 +93,8 @@ class _Cut:
 
 class Retention(threading.Thread):
     """Watches the size and the age of a database and evicts. `cap` is what holds now: the policy's, or less on a
-    disk that is nearly full; `problem` says so, "" else."""
+    disk that is nearly full; `notice` says so, "" else. `problem` is one sentence about why nothing can be evicted,
+    "" else."""
 
     def __init__(
         self,
@@ -110,6 +111,7 @@ class Retention(threading.Thread):
         self.evicted_spans = 0
         self.evicted_traces = 0
         self.problem = ""
+        self.notice = ""
         self._database = database
         self._policy = policy
         self._held = held
@@ -139,6 +141,7 @@ class Retention(threading.Thread):
                 if self.tick() and self.live_bytes > self.cap:
                     wait = 0.0  # far above a cap that was lowered
                 self._shrink()
+                self.problem = ""
             except DatabaseDamaged as error:
                 self.problem = str(error)
                 self._stopping.wait(10.0)
@@ -219,12 +222,12 @@ class Retention(threading.Thread):
         total, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
         room = size + free - int(total * self._policy.min_free)
         cap = min(self._policy.cap, max(room, FLOOR))
-        self.problem = ""
-        if cap < self._policy.cap and self.live_bytes > cap * (1 - 2 * STEP):
-            self.problem = (
-                f"Less than {self._policy.min_free:.0%} of the disk would be left, so no more than"
-                f" {cap >> 20:,} MiB of spans are kept: free space, or set --min-free or --db."
-            )
+        low = cap < self._policy.cap and self.live_bytes > cap * (1 - 2 * STEP)
+        notice = (
+            f"Less than {self._policy.min_free:.0%} of the disk would be left, so no more than"
+            f" {cap >> 20:,} MiB of spans are kept: free space, or set --min-free or --db."
+        )
+        self.notice = notice if low else ""
         return cap
 
     # -- one eviction -----------------------------------------------------------------------------------

@@ -308,13 +308,13 @@ class ReceiverScreen(FrameScreen):
             found.append(("restarted", f"at {clock(when, utc)[:8]} after {printable(str(why), 60)}"))
         if len(restarts) > _MOST_RESTARTS:
             found.append(("", f"and {count(len(restarts) - _MOST_RESTARTS)} before"))
-        found += [("settings", printable(problem, 400)) for problem in self.trace_app.problems]
+        found += [("note", printable(problem, 400)) for problem in self.trace_app.problems]
         lines: list[Line] = [[]] if found else []
         for name, text in found:
             wrapped = wrap_words(text, max(20, self.size.width - 14), 6)
             for at, part in enumerate(wrapped):
                 mark = fit(name if not at else "", 10)
-                lines.append([(f" {mark} ", p.dim), (part.strip(), p.warning if name == "settings" else p.base)])
+                lines.append([(f" {mark} ", p.dim), (part.strip(), p.warning if name == "note" else p.base)])
         return lines
 
     def _contents(self, snapshot: Snapshot) -> list[Line]:

@@ -147,36 +147,36 @@ class _Sentence(LineWidget):
 
 
 class Banner(_Sentence):
-    """A problem, on top of every screen for as long as there is one; what is over can be dismissed."""
+    """A problem, on top of every screen for as long as there is one; what nobody need act upon can be dismissed."""
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
-        self._over = False
+        self._may_go = False
 
     def say(self, sentence: str) -> None:
         """Show a sentence, or go away for ""."""
-        over = False
+        may_go = False
         if sentence and isinstance(self.app, Judge):
-            over = self.app.is_over(sentence)
-            if over and self.app.was_dismissed(sentence):
+            may_go = self.app.may_go(sentence)
+            if may_go and self.app.was_dismissed(sentence):
                 sentence = ""
-        said = f"{sentence} (esc)" if over and sentence else sentence
-        if (said, over) != (self._text, self._over):
-            self._over = over
+        said = f"{sentence} (esc)" if may_go and sentence else sentence
+        if (said, may_go) != (self._text, self._may_go):
+            self._may_go = may_go
             self._put(said)
 
     def looks(self) -> tuple[str, Style]:
         """Nothing on the screen is more important than what is wrong now."""
-        if self._over:
+        if self._may_go:
             return self.glyphs.suspicious, self.palette.warning
         return self.glyphs.failed, self.palette.error
 
 
 @runtime_checkable
 class Judge(Protocol):
-    """An app that knows which problems are over."""
+    """An app that knows which problems may be dismissed, and were."""
 
-    def is_over(self, problem: str) -> bool: ...
+    def may_go(self, problem: str) -> bool: ...
 
     def was_dismissed(self, problem: str) -> bool: ...
 

@@ -200,10 +200,10 @@ def test_a_nearly_full_disk_lowers_the_cap(tmp_path: Path, monkeypatch: pytest.M
     watch.live_bytes = 400 << 20
     disk(free=5 << 30)
     assert watch._cap_now() == 512 << 20
-    assert watch.problem == ""
+    assert watch.notice == ""
     disk(free=(2 << 30) + (100 << 20))  # 100 MiB above the fifth that others get
     assert watch._cap_now() == size + (100 << 20)
-    assert "20% of the disk" in watch.problem
+    assert "20% of the disk" in watch.notice
     disk(free=1 << 20)
     assert watch._cap_now() == retention.FLOOR  # of use however full the disk is
     database.close()
