@@ -189,11 +189,12 @@ class Case:
         return cut(body.status_message) if body is not None else ""
 
     def events(self, node: Node) -> Iterable[tuple[int, str, dict[str, str]]]:
-        """(ns after the span's start, name, attributes as texts) of a node's events."""
+        """(ns after the span's start, name, attributes as texts) of a node's events; a time that is not within its
+        span is moved to the nearer end."""
         body = self.body(node)
         for event in body.events if body is not None else ():
             texts = {key: cut(str(value), 600) for key, value in event.attributes.items()}
-            yield event.time - node.span.start, event.name, texts
+            yield max(0, min(event.time - node.span.start, node.span.duration)), event.name, texts
 
     @cached_property
     def error(self) -> tuple[Node | None, str]:
@@ -310,8 +311,8 @@ def size_text(count: int) -> str:
 
 
 def share_text(ns: int, of: int) -> str:
-    """`60 %`."""
-    return f"{100 * ns / of:.0f} %" if of else "0 %"
+    """`60 %`, never more than all: spans of other clocks may stick out of the request."""
+    return f"{100 * min(ns, of) / of:.0f} %" if of > 0 else "0 %"
 
 
 def listed(parts: Sequence[str]) -> str:

@@ -33,7 +33,7 @@ def authorization_slow(case: Case) -> Iterable[Finding]:
     ns = case.phases.ns[Phase.AUTHORIZATION]
     if case.notable(ns):
         text = f"Authorization took {case.took(ns)}: most likely an authorization webhook, which is not traced."
-        at = case.named("authorization")[0].span.span_id
+        at = (case.named("authorization") or [case.head])[0].span.span_id
         yield Finding("authorization slow", text, "authorization slow", ns, False, at)
 
 
@@ -53,12 +53,10 @@ def filters_untraced(case: Case) -> Iterable[Finding]:
     before the verb span, and which of them took it cannot be known (3.2, 3.3)."""
     if case.filters_traced:
         return
-    below = [node.span for node in followers(case.head) if node.span.component is Component.APISERVER]
-    verbs = [span.start for span in below if span.name in VERBS and span.start]
-    if not verbs:
-        return
-    began = max([case.path.start, *(span.end for span in below if span.name == "authentication")])
-    ns = min(verbs) - began
+    steps = [case.step(node) for node in followers(case.head) if node.span.component is Component.APISERVER]
+    below = [(step.node.span.name, step) for step in steps if step is not None]
+    began = max([case.path.start, *(step.end for name, step in below if name == "authentication")])
+    ns = min((step.start for name, step in below if name in VERBS), default=0) - began
     if case.notable(ns):
         text = (
             f"{case.took(ns)} went by before the request was handled: priority and fairness or authorization, which "

@@ -77,12 +77,13 @@ def aggregated(case: Case) -> Iterable[Finding]:
 def unhealthy(case: Case) -> Iterable[Finding]:
     """Probes have no verb span (3.2); which check failed is only in the body of the answer."""
     path = case.request.path if case.request is not None else ""
-    if case.code is None or case.code < 500 or not path.startswith(_HEALTH):
+    probe = next((probe for probe in _HEALTH if path.startswith(probe)), "")
+    if case.code is None or case.code < 500 or not probe:
         return
-    state = "is not ready" if path.startswith("/readyz") else "is not healthy"
+    state = "is not ready" if probe == "/readyz" else "is not healthy"
     text = (
         f"The API server says that it {state}: {cut(path, 60)} was answered with {case.code}. Which check failed is "
-        f"not in the trace; kubectl get --raw '{cut(path, 60).partition('?')[0]}?verbose' tells."
+        f"not in the trace; kubectl get --raw '{probe}?verbose' tells."
     )
     yield Finding("unhealthy", text, "not ready" if "not ready" in state else "not healthy", 0, True)
 

@@ -73,7 +73,7 @@ def encryption(case: Case) -> Iterable[Finding]:
     ns = case.phases.ns[Phase.ENCRYPTION]
     if case.notable(ns):
         nodes = [n for n in case.nodes if n.span.name.startswith(("TransformToStorage", "TransformFromStorage"))]
-        node = max(nodes, key=case.time_of)
+        node = max(nodes, key=case.time_of, default=case.head)
         name = case.attribute(node, "transformer.provider.name")
         who = f"The KMS plugin {name}" if name else "Encryption (KMS)"
         text = f"{who} took {case.took(ns)}; what it does has no spans."
@@ -110,11 +110,11 @@ def _answer(case: Case) -> _Answer:
 def answer_slow(case: Case) -> Iterable[Finding]:
     """`SerializeObject` encodes, then writes: its event `About to start writing response` parts both, though a big
     answer is partly written while it is encoded (3.2, 10)."""
-    if case.stream or not case.notable(case.phases.ns[Phase.ENCODING]):
-        return
+    ns = case.phases.ns[Phase.ENCODING]
     node, size, encoding, writing = _answer(case)
-    if node is None:
+    if node is None or case.stream or not case.notable(ns):
         return
+    encoding, writing = min(encoding, ns), min(writing, ns)
     what = f"an answer of {size_text(size)}" if size else "the answer"
     if writing >= encoding:
         text = f"The client was slow to read {what}: {case.took(writing)} of writing, after {time_text(encoding)} of "

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.store import files
 from receiver.traces.model import Component, Kind, Oddity, Settled, Span, Trace
 from receiver.traces.reader import load
-from receiver.traces.timing import CriticalPath, critical_path, self_times
+from receiver.traces.timing import STREAMS, CriticalPath, covered, critical_path, followers, self_times
 from receiver.traces.tree import build, walk
 from tests.receiver.traces import shapes
-from tests.receiver.traces.shapes import MS, T0, Recorder, index_of
+from tests.receiver.traces.conftest import RECORDINGS, Recordings
+from tests.receiver.traces.shapes import MS, T0, Recorder
 
 NAMES = ("audit", "authentication", "authorization", "Create", "etcdserverpb.KV/Txn", "etcdserverpb.Watch/Watch", "x")
 
@@ -50,6 +49,19 @@ def whole(path: CriticalPath, trace: Trace) -> None:
     assert sum(step.lead + step.rest for step in path.steps) == path.end - path.start
     for step in path.steps:
         assert 0 <= step.node.critical_ns == step.lead + step.rest
+
+
+def nobody_was_waited_for_meanwhile(path: CriticalPath) -> None:
+    """What is a span's own time is so because none of its children ended during it; how a path is found does not
+    matter to that."""
+    steps = {id(step.node): step for step in path.steps}
+    for interval in path.intervals:
+        step = steps[id(interval.node)]
+        for child in followers(interval.node):
+            span = child.span
+            first, last = max(span.start, step.start), min(span.end, step.end)
+            waited_for = span.start and span.name not in STREAMS and first < last
+            assert not (waited_for and interval.start < last <= interval.end)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +126,7 @@ def test_every_path_is_whole(drawn: list[tuple[int, int, int, str, bool]]) -> No
     path = critical_path(trace)
     if path is not None:
         whole(path, trace)
+        nobody_was_waited_for_meanwhile(path)
         assert path.extended or path.end == max(path.start, trace.headline.span.end)  # type: ignore[union-attr]
 
 
@@ -165,16 +178,18 @@ def test_the_other_shapes(record: object) -> None:
 
 
 # --- recordings -----------------------------------------------------------------------------------
-def test_paths_of_recordings_are_whole(recordings: Path) -> None:
-    for name in ("create-pod-webhooks.otlp.jsonl", "incident-2.otlp.jsonl.gz", "incident.otlp.jsonl.gz"):
-        index = index_of(files.read(recordings / name, pytest.fail))
-        for slot in range(index.traces):
-            trace = load(index, index.trace_id(slot), T0, live=False)
-            assert trace is not None
-            path = critical_path(trace)
-            assert path is not None
-            whole(path, trace)
-            assert (path.start, path.end - path.start) == (index.head_start[slot], index.head_duration[slot])
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_every_path_of_a_recording_is_whole_and_every_self_time_right(recorded: Recordings, name: str) -> None:
+    recording = recorded(name)
+    index = recording.index
+    for slot, (trace, _) in enumerate(recording.judged()):
+        path = critical_path(trace)
+        assert path is not None
+        whole(path, trace)
+        nobody_was_waited_for_meanwhile(path)
+        assert (path.start, path.end - path.start) == (index.head_start[slot], index.head_duration[slot])
+        for node in walk(trace):
+            assert 0 <= node.self_ns == node.span.duration - covered(node)
 
 
 def test_a_large_trace_has_its_path_soon() -> None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.store import files
 from receiver.store.chunk import APISERVER, COMPONENT_NAMES, FACT, FLAG_REQUEST, SPAN, Chunk, Resource
 from receiver.store.index import Index
 from receiver.traces.phases import GROUPS, PHASES, Phase, Phases, breakdown, durations, phases_of
 from receiver.traces.reader import load
 from tests.receiver.traces import shapes
-from tests.receiver.traces.shapes import CLIENT, FILTER, GRPC, HTTP, MS, SERVER, T0, Recorder, index_of
+from tests.receiver.traces.conftest import RECORDINGS, Recordings
+from tests.receiver.traces.shapes import CLIENT, FILTER, GRPC, HTTP, MS, SERVER, T0, Recorder
 
 
 def both(index: Index, trace_id: str) -> Phases:
@@ -149,33 +148,24 @@ def test_a_trace_that_somebody_built_to_cost_time() -> None:
 
 
 # --- recordings -----------------------------------------------------------------------------------
-RECORDINGS = {  # each n-th trace is compared with its tree
-    "list-nodes.otlp.jsonl": 1,
-    "create-pod-webhooks.otlp.jsonl": 1,
-    "forced-at-rate-zero.otlp.jsonl": 1,
-    "incident-2.otlp.jsonl.gz": 1,
-    "incident.otlp.jsonl.gz": 1,
-    "kubelet-and-containerd.otlp.jsonl.gz": 5,
-    "kubeadm-node.otlp.jsonl.gz": 3,
-    "cluster-rate-full.otlp.jsonl.gz": 7,
-}
-
-
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_phases_of_a_recording(recordings: Path, name: str) -> None:
-    index = index_of(files.read(recordings / name, pytest.fail))
-    everything = range(index.traces)
-    found = breakdown(index, everything)
+def test_phases_of_every_trace_of_a_recording(recorded: Recordings, name: str) -> None:
+    """They sum to the duration, and both evaluations say the same."""
+    recording = recorded(name)
+    index = recording.index
+    found = breakdown(index, range(index.traces))
     assert (found.ns >= 0).all()
     assert (found.ns.sum(axis=1) == index.head_duration).all()  # 1.36: no release that ends its span early
-    assert (durations(index, everything) == index.head_duration).all()
+    assert (durations(index, range(index.traces)) == index.head_duration).all()
     rows = found.phases(index)
-    for slot in everything[:: RECORDINGS[name]]:
-        assert both(index, index.trace_id(slot)) == rows[slot]
+    for slot, (trace, _) in enumerate(recording.judged()):
+        phases = phases_of(trace, names={hook.span_id: hook.name for hook in rows[slot].hooks})
+        assert phases == rows[slot]
+        assert sum(phases.ns) == sum(phases.to_json().values()) == phases.duration
 
 
-def test_the_webhooks_of_a_recording(recordings: Path) -> None:
-    index = index_of(files.read(recordings / "create-pod-webhooks.otlp.jsonl", pytest.fail))
+def test_the_webhooks_of_a_recording(recorded: Recordings) -> None:
+    index = recorded("create-pod-webhooks").index
     slow = max(breakdown(index, range(index.traces)).phases(index), key=lambda phases: phases.duration)
     assert [(h.phase, h.name, round(h.ns / MS)) for h in slow.hooks] == [
         (Phase.MUTATING, "label-injector.example.com", 1514),

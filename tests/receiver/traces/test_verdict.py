@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from receiver.traces.model import Body, Component, Event, Kind, Link, Request, Settled, Span
 from receiver.traces.reader import load
 from receiver.traces.rules import FALLBACKS, RULES
 from receiver.traces.rules.case import cut, listed, share_text, time_text
+from receiver.traces.timing import critical_path
+from receiver.traces.tree import build
 from receiver.traces.verdict import judge
 from tests.receiver.traces import shapes
 from tests.receiver.traces.scenes import NoBodies, Scene, causes, verdict_of
@@ -179,3 +186,112 @@ def test_hostile_names_are_short_in_a_sentence() -> None:
     values = {"webhook": "w" * 100_000, "configuration": "c" * 100_000}
     scene.span("Call mutating webhook", parent=scene.verb, ms=1900, values=values)
     assert len(scene.verdict().text) < 1_024
+
+
+# --- any trace ------------------------------------------------------------------------------------
+SPANS = st.tuples(
+    st.integers(0, 12),  # parent
+    st.integers(0, 900),
+    st.integers(0, 1000),
+    st.sampled_from(
+        (
+            "GET", "POST", "authentication", "priorityandfairness", "authorization", "Create", "Update", "List",
+            "HTTP POST", "Call mutating webhook", "Call validating webhook", "Call conversion webhook",
+            "cacher.GetList", "List(recursive=true) etcd3", "GuaranteedUpdate etcd3", "etcdserverpb.KV/Txn",
+            "etcdserverpb.Watch/Watch", "TransformToStorage with x", "SerializeObject", "syncPod", "runtime.v1.X/Y", "",
+        )
+    ),
+    st.sampled_from(tuple(Kind)),
+    st.sampled_from(tuple(Component)),
+    st.sampled_from((0, 2, 9)),
+    st.booleans(),
+)  # fmt: skip
+WORDS = st.sampled_from(
+    (
+        "", "context canceled", "context deadline exceeded", "x509: no", 'admission webhook "a" denied the request',
+        "Timeout: request did not complete within requested timeout - context canceled", "503", "2", "-1", "\x1b[2J\n",
+        'failed calling webhook "a"', "https://h/?timeout=9.9.9s", "https://h/?timeout=1s", "etcdserver: too large",
+        "the object has been modified", "x" * 5_000, "٣",
+    )
+)  # fmt: skip
+VALUES = st.one_of(WORDS, st.integers(-5, 1 << 40), st.booleans(), st.binary(max_size=3), st.lists(WORDS, max_size=2))
+KEYS = st.sampled_from(
+    (
+        "webhook", "configuration", "custom-resource-definition", "http.response.status_code", "url.full", "err", "len",
+        "size", "count", "rpc.grpc.status_code", "transformer.provider.name", "http.request.body.size", "k8s.pod.name",
+    )
+)  # fmt: skip
+EVENTS = st.sampled_from(
+    (
+        "Write to database call failed", "limitedReadBody succeeded", "About to store object in database",
+        "About to start writing response", "Write call succeeded", "Retry value restored", "Send raft proposal",
+        "Receive raft result", "Filtered items",
+    )
+)  # fmt: skip
+BODIES = st.builds(
+    lambda attributes, events, message, link: Body(
+        attributes,
+        tuple(Event(T0 + at, name, values) for at, name, values in events),
+        (Link("ab" * 16, "cd" * 8, {}),) if link else (),
+        message, {}, "", "", (0, 0, 0),
+    ),
+    st.dictionaries(KEYS, VALUES, max_size=4),
+    st.lists(st.tuples(st.integers(-50, 2000), EVENTS, st.dictionaries(KEYS, VALUES, max_size=2)), max_size=3),
+    WORDS,
+    st.booleans(),
+)  # fmt: skip
+REQUESTS = st.builds(
+    Request,
+    st.sampled_from(("get", "list", "watch", "create", "connect", "")),
+    st.sampled_from(("", "apps", "example.com", "metrics.k8s.io")),
+    st.just("v1"),
+    st.sampled_from(("pods", "")),
+    st.sampled_from(("", "log", "eviction")),
+    st.just("default"),
+    st.just(""),
+    st.just("kubectl"),
+    st.sampled_from((None, 200, 201, 400, 401, 403, 404, 409, 410, 413, 429, 499, 500, 503, 504)),
+    st.just(""),
+    st.sampled_from(("/api/v1/pods", "/readyz", "")),
+)
+
+
+class Drawn:
+    """A body for each span, by its number; some were evicted."""
+
+    def __init__(self, bodies: list[Body]) -> None:
+        self._bodies = bodies
+
+    def bodies(self, spans: Sequence[Span]) -> list[Body | None]:
+        places = [int(span.span_id, 16) - 1 for span in spans]
+        return [self._bodies[place] if place < len(self._bodies) else None for place in places]
+
+
+@given(
+    st.lists(SPANS, min_size=1, max_size=12), st.lists(BODIES, max_size=12), REQUESTS, st.sampled_from(tuple(Settled))
+)
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+def test_anything_gets_a_verdict(drawn: list[Any], bodies: list[Body], request_: Request, settled: Settled) -> None:
+    """One to three whole sentences of bounded length, on whatever anybody sends; a finding's time is never more than
+    the request's."""
+    unit = 1_000_000
+    spans = [
+        Span(
+            "t", f"{at + 1:016x}", f"{parent:016x}" if parent else "", name, kind, T0 + start * unit if start else 0,
+            T0 + end * unit, status, "apiserver", "a", component, "s", 1, at, request=head,
+        )
+        for at, (parent, start, end, name, kind, component, status, head) in enumerate(drawn)
+    ]  # fmt: skip
+    trace = build(spans, settled=settled, missing=1)
+    trace.request = request_ if trace.headline is not None and trace.headline.span.request else None
+    found = judge(trace, Drawn(bodies), authentication=5 * unit)
+    assert 1 <= len(found.sentences) <= 3
+    path = critical_path(trace)
+    for sentence in found.sentences:
+        assert sentence.endswith(".")
+        assert len(sentence) < 1_024
+        assert "\n" not in sentence
+    for finding in found.findings:
+        assert path is not None
+        assert 0 <= finding.ns <= max(path.end - path.start, 5 * unit)
+        assert finding.phrase

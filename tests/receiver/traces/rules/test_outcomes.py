@@ -71,6 +71,8 @@ def test_a_probe_that_fails_says_where_the_reason_is() -> None:
         "trace; kubectl get --raw '/readyz?verbose' tells."
     )
     assert "it is not healthy: /livez" in Scene("Get", code=500, ms=9, target="/livez").verdict().text
+    hostile = Scene("Get", code=500, ms=9, target="/readyz/'; reboot'").verdict().text
+    assert hostile.endswith("kubectl get --raw '/readyz?verbose' tells."), "nobody may write the command we show"
 
 
 def test_a_failure_that_no_rule_explains() -> None:
