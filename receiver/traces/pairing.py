@@ -33,8 +33,11 @@ MAX_END_NS: Final = 2_000_000
 """How long an `authentication` may go on after its request: it ends as its caller's handler returns."""
 SURE_END_NS: Final = 60_000
 SURE_BEFORE_NS: Final = 1_000_000
-"""Within both of these a pair is believed even where traces are sampled: 95 % of true ones are, and of wrong ones in
-recordings thinned out to one half next to none."""
+"""95 % of true pairs are within both of these, so their share tells whether anything was sampled away."""
+SAMPLED_END_NS: Final = 30_000
+SAMPLED_BEFORE_NS: Final = 500_000
+"""Within both of these a pair is believed even where traces are sampled: 89 % of true ones are, and of recordings
+thinned out to one half 6 in 100,000 pairs were wrong (with the wider limits above 50 in 100,000)."""
 COMPLETE: Final = 0.9
 """Share of pairs that must be sure ones before the others are believed: then nothing was sampled away."""
 MAX_BEFORE_NS: Final = 30_000_000_000
@@ -120,6 +123,7 @@ _AGAIN: Final = (-1, 0, 1)  # buckets of which authentications are paired again
 _NEEDED: Final = (-2, -1, 0, 1, 2)  # buckets that have to be looked at for that
 assert 1 << _BUCKET_BITS > 3 * MAX_END_NS
 _NEITHER, _LONE, _REQUEST = 0, 1, 2
+_SURE, _SAMPLED = 1, 2  # within SURE_..., within SAMPLED_..., too
 
 
 class _Book:
@@ -136,7 +140,7 @@ class _Book:
             "bucket": np.zeros(0, np.uint16),
             "head": np.full(0, -1, np.int32),
             "partner": np.full(0, -1, np.int32),  # of both, whether it is believed or not
-            "sure": np.zeros(0, bool),  # of an authentication
+            "sure": np.zeros(0, np.uint8),  # of an authentication: 0, `_SURE` or `_SAMPLED`
         }
 
     # -- reading ----------------------------------------------------------------------------------
@@ -178,7 +182,7 @@ class _Book:
             a = self._columns["partner"][slots[some]].astype(np.int64)
             believed = a >= 0
             if believed.any() and not self._complete():
-                believed &= self._columns["sure"][np.maximum(a, 0)]
+                believed &= self._columns["sure"][np.maximum(a, 0)] == _SAMPLED
             some, a = some[believed], a[believed]
         found: Array = np.zeros(len(slots), np.int64)
         found[some] = self._before(index, a, slots[some])
@@ -195,12 +199,12 @@ class _Book:
         found = self._columns["kind"][:traces] == _LONE
         found &= self._columns["partner"][:traces] >= 0
         if not self._complete():
-            found &= self._columns["sure"][:traces]
+            found &= self._columns["sure"][:traces] == _SAMPLED
         at: Array = np.flatnonzero(found)
         return at
 
     def _complete(self) -> bool:
-        lone, sure = self._columns["kind"] == _LONE, self._columns["sure"]
+        lone, sure = self._columns["kind"] == _LONE, self._columns["sure"] > 0
         return bool(np.count_nonzero(lone & sure) >= COMPLETE * np.count_nonzero(lone))
 
     # -- taking in --------------------------------------------------------------------------------
@@ -264,7 +268,7 @@ class _Book:
         other = partner[slots]
         partner[other[other >= 0]] = -1
         partner[slots] = -1
-        self._columns["sure"][slots] = False
+        self._columns["sure"][slots] = 0
 
     def _pair(self, index: Index, dirty: Array) -> None:
         columns = self._columns
@@ -308,15 +312,15 @@ def match(a_instance: Array, a_start: Array, a_end: Array, r_instance: Array, r_
     """
     found, sure = _matched(a_instance, a_start, a_end, r_instance, r_start, r_end)
     if np.count_nonzero(sure) < COMPLETE * len(a_start):
-        found = np.where(sure, found, -1)
+        found = np.where(sure == _SAMPLED, found, -1)
     return found
 
 
 def _matched(
     a_instance: Array, a_start: Array, a_end: Array, r_instance: Array, r_start: Array, r_end: Array
 ) -> tuple[Array, Array]:
-    """(the request of each authentication, -1 for none; whether that is sure even where traces are sampled)."""
-    nothing: tuple[Array, Array] = np.full(len(a_start), -1, np.int64), np.zeros(len(a_start), bool)
+    """(the request of each authentication, -1 for none; how sure that is: 0, `_SURE` or `_SAMPLED`)."""
+    nothing: tuple[Array, Array] = np.full(len(a_start), -1, np.int64), np.zeros(len(a_start), np.uint8)
     if not len(a_start) or not len(r_start):
         return nothing
     order = np.lexsort((r_end, r_instance))
@@ -358,7 +362,9 @@ def _matched(
     owner = np.full(len(r_start), -1, np.int64)
     owner[flat_r[first]] = flat_a[first]
     mutual = certain & (owner[np.maximum(nearest, 0)] == a) & (second[np.maximum(nearest, 0)] > MARGIN * least)
-    sure = mutual & (a_end - r_end[nearest] <= SURE_END_NS) & (r_start[nearest] - a_start <= SURE_BEFORE_NS)
+    after, before = a_end - r_end[nearest], r_start[nearest] - a_start
+    sure = (mutual & (after <= SURE_END_NS) & (before <= SURE_BEFORE_NS)).astype(np.uint8)
+    sure[mutual & (after <= SAMPLED_END_NS) & (before <= SAMPLED_BEFORE_NS)] = _SAMPLED
     found: Array = np.where(mutual, nearest, -1)
     return found, sure
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from receiver.ingest.recordings import take
+from receiver.store.chunk import Chunk
 from receiver.store.database import Database
 from receiver.store.index import Index
 from receiver.traces.bodies import Bodies
@@ -35,7 +36,15 @@ class Recorded:
 
     index: Index
     bodies: Bodies
+    database: Database
     _judged: list[tuple[Trace, Verdict]] = field(default_factory=list)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The exports in the order of arrival."""
+        last = 0
+        while chunks := self.database.read_after(last):
+            yield from chunks
+            last = chunks[-1].id
 
     def trace(self, slot: int) -> Trace:
         trace = load(self.index, self.index.trace_id(slot), 0, live=False)
@@ -68,7 +77,7 @@ def recorded(recordings: Path) -> Recordings:
             index = Index()
             while chunks := database.read_after(index.last_chunk):
                 index.extend(chunks)
-            held[name] = Recorded(index, Bodies(database))
+            held[name] = Recorded(index, Bodies(database), database)
         return held[name]
 
     return of
