@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from receiver.traces.hops import hop_of
 from receiver.traces.model import Body, Component, Kind, Node, Request, Span, Trace
 from receiver.traces.phases import Phases
-from receiver.traces.semantics import ALIASES
+from receiver.traces.semantics import ALIASES, long_running
 from receiver.traces.timing import FILTERS, CriticalPath, Step
 
 NOTABLE_NS: Final = 100_000_000
@@ -33,7 +33,6 @@ HOOKS: Final = {
     "Call validating webhook": "Validating webhook",
     "Call conversion webhook": "Conversion webhook",
 }
-_STREAMS: Final = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 
 
 class Source(Protocol):
@@ -162,8 +161,7 @@ class Case:
     @property
     def stream(self) -> bool:
         """Whether the request lasts as long as its client likes: a watch, `logs -f`, `exec` and the like."""
-        request = self.request
-        return request is not None and (request.verb == "watch" or request.subresource in _STREAMS)
+        return self.request is not None and long_running(self.request)
 
     # -- bodies --------------------------------------------------------------------------------------
     def body(self, node: Node) -> Body | None:

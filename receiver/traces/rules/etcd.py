@@ -37,7 +37,7 @@ def slow(case: Case) -> Iterable[Finding]:
     what = span.name.rpartition("/")[2]
     took = f"etcd took {case.took(total)} for {what}"
     if len(calls) > 1:
-        took = f"etcd took {case.took(total)} in {len(calls)} calls, the longest {what} {time_text(span.duration)}"
+        took = f"etcd took {case.took(total)} in {len(calls):,} calls, the longest {what} {time_text(span.duration)}"
     answers = [child for child in longest.node.children if child.span.component is Component.ETCD]
     if call >= max(server, gap) or not answers:
         text = f"{took}; its own spans are not here, so whether it or the way to it is slow cannot be known."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from receiver.traces.model import Kind, Node
@@ -11,12 +12,14 @@ from receiver.traces.phases import HookTime, Phase
 from receiver.traces.rules.case import (
     FAILED,
     HOOKS,
+    MAX_NODES,
     WRITES,
     Case,
     Finding,
     cut,
     inside_or_on_the_way,
     lower,
+    share_text,
     short_hook,
     time_text,
 )
@@ -35,31 +38,42 @@ def _hooks(case: Case) -> list[Node]:
 
 def failed(case: Case) -> Iterable[Finding]:
     """A failed call leaves status 2 on `HTTP POST`: `context deadline exceeded`, `dial tcp ...`, `tls: ...`, or without
-    a message the status code of the webhook's answer (10)."""
-    for hook in _hooks(case):
-        for call in case.calls(hook):
-            if call.span.status != FAILED or (case.given_up is not None and case.given_up.node is hook):
-                continue
-            name, said = case.hook_name(hook), case.message(call)
-            low, code = said.lower(), case.attribute(call, "code")
-            ns = case.time_of(hook)
-            share = f" ({100 * ns / case.duration:.0f} % of the request)" if case.notable(ns) else ""
-            if "deadline exceeded" in low or "timeout" in low:
-                cause, state = "webhook timeout", "timeout"
-                allowed = _timeout(case, call)
-                limit = f"its {allowed} timeout" if allowed else f"its timeout ({time_text(call.span.duration)})"
-                what = f"did not answer within {limit}{share}"
-            elif "x509" in low or "tls:" in low or "certificate" in low:
-                cause, state, what = "webhook certificate", "untrusted", f"is not trusted ({said})"
-            elif not said and code:
-                cause, state, what = "webhook error", "fails", f"answered {code} instead of a review"
-            elif said:
-                cause, state, what = "webhook unreachable", "down", f"could not be reached ({said})"
-            else:
-                cause, state, what = "webhook error", "fails", "failed without saying why"
-            outcome = _outcome(case, hook)
-            text = f"{name} {what}{'; ' + outcome if outcome else ''}."
-            yield Finding(cause, text, f"{short_hook(name)} {state}", ns, True, call.span.span_id)
+    a message the status code of the webhook's answer (10). Of one webhook that fails the same way again and again (a
+    collection is deleted) the first call is told."""
+    calls = [node for node in case.nodes if node.span.status == FAILED and id(node) in case.hook_calls]
+    told: dict[tuple[str, str], list[Finding]] = {}
+    for call in calls[:MAX_NODES]:
+        hook = case.hook_calls[id(call)]
+        if case.given_up is None or case.given_up.node is not hook:
+            finding = _failure(case, hook, call)
+            told.setdefault((finding.cause, finding.phrase), []).append(finding)
+    for same in told.values():
+        again = f" In all {len(same)} of its calls failed so." if len(same) > 1 else ""
+        ns = min(case.duration, sum(finding.ns for finding in same))
+        yield replace(same[0], text=same[0].text + again, ns=ns)
+
+
+def _failure(case: Case, hook: Node, call: Node) -> Finding:
+    name, said = case.hook_name(hook), case.message(call)
+    low, code = said.lower(), case.attribute(call, "code")
+    ns = case.time_of(hook)
+    if "deadline exceeded" in low or "timeout" in low:
+        cause, state = "webhook timeout", "timeout"
+        allowed = _timeout(case, call)
+        limit = f"its {allowed} timeout" if allowed else f"its timeout ({time_text(call.span.duration)})"
+        share = f" ({share_text(ns, case.duration)} of the request)" if case.notable(ns) else ""
+        what = f"did not answer within {limit}{share}"
+    elif "x509" in low or "tls:" in low or "certificate" in low:
+        cause, state, what = "webhook certificate", "untrusted", f"is not trusted ({said})"
+    elif not said and code:
+        cause, state, what = "webhook error", "fails", f"answered {code} instead of a review"
+    elif said:
+        cause, state, what = "webhook unreachable", "down", f"could not be reached ({said})"
+    else:
+        cause, state, what = "webhook error", "fails", "failed without saying why"
+    outcome = _outcome(case, hook)
+    text = f"{name} {what}{'; ' + outcome if outcome else ''}."
+    return Finding(cause, text, f"{short_hook(name)} {state}", ns, True, call.span.span_id)
 
 
 def _timeout(case: Case, call: Node) -> str:
@@ -144,20 +158,24 @@ def in_sequence(case: Case) -> Iterable[Finding]:
     if len(hooks) < 2 or not _together(case, hooks[0]):
         return
     total = sum(hook.ns for hook in hooks)
-    by_id = {step.node.span.span_id: step.node for step in case.path.steps}
-    times: dict[str, list[int]] = {}
-    for hook in hooks:  # in the order of the calls
-        times.setdefault(lower(case.hook_name(by_id[hook.span_id])), []).append(hook.ns)
-    most = sorted(times, key=lambda name: -sum(times[name]))[:3]
-    told = ", ".join(
-        f"{name} {time_text(sum(spent))}{f' in {len(spent)} calls' if len(spent) > 1 else ''}"
-        for name, spent in times.items()
-        if name in most
-    )
-    more = f", {len(times) - 3} more the rest" if len(times) > 3 else ""
-    many = f"{len(hooks)} calls of webhooks" if len(times) < len(hooks) else f"{len(hooks)} webhooks"
-    text = f"{many}, called one after another, took {case.took(total)} together: {told}{more}."
     largest = max(hooks, key=lambda hook: hook.ns)
+    by_id = {step.node.span.span_id: step.node for step in case.path.steps}
+    if len(hooks) > MAX_NODES:  # not all of them are looked into
+        many = f"{len(hooks):,} calls of webhooks"
+        told = f"the longest, of {lower(case.hook_name(by_id[largest.span_id]))}, {time_text(largest.ns)}"
+    else:
+        times: dict[str, list[int]] = {}
+        for hook in hooks:  # in the order of the calls
+            times.setdefault(lower(case.hook_name(by_id[hook.span_id])), []).append(hook.ns)
+        most = sorted(times, key=lambda name: -sum(times[name]))[:3]
+        told = ", ".join(
+            f"{name} {time_text(sum(spent))}{f' in {len(spent)} calls' if len(spent) > 1 else ''}"
+            for name, spent in times.items()
+            if name in most
+        )
+        told += f", {len(times) - 3} more the rest" if len(times) > 3 else ""
+        many = f"{len(hooks)} calls of webhooks" if len(times) < len(hooks) else f"{len(hooks)} webhooks"
+    text = f"{many}, one after another, took {case.took(total)} together: {told}."
     yield Finding("webhooks in sequence", text, many, total, False, largest.span_id)
 
 

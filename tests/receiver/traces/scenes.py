@@ -82,7 +82,8 @@ def verdict_of(
     database = Database.memory()
     database.append(chunks_of(rec.requests(order)))
     index = Index()
-    index.extend(database.read_after(0))
+    while chunks := database.read_after(index.last_chunk):
+        index.extend(chunks)
     trace = load(index, rec.trace_id(name), T0, live=False)
     assert trace is not None
     return judge(trace, Bodies(database), authentication=authentication)

@@ -49,7 +49,7 @@ def test_list_nodes(recorded: Recordings) -> None:
 def test_create_pod_webhooks(recorded: Recordings) -> None:
     together, plain, denied, slow = [verdict for _, verdict in of_requests(recorded("create-pod-webhooks"))]
     assert together.text == (
-        "2 webhooks, called one after another, took 121 ms (84 %) together: mutating webhook label-injector 55.7 ms, "
+        "2 webhooks, one after another, took 121 ms (84 %) together: mutating webhook label-injector 55.7 ms, "
         "validating webhook name-policy 65.3 ms. etcd took 3.02 ms."
     )
     assert plain.text == (

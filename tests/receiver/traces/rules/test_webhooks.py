@@ -119,7 +119,7 @@ def test_webhooks_that_are_only_slow_together() -> None:
     found = scene.verdict()
     assert causes(found) == ["webhooks in sequence"]
     assert found.sentences[0] == (
-        "8 webhooks, called one after another, took 748 ms (75 %) together: mutating webhook hook-5 95.0 ms, mutating "
+        "8 webhooks, one after another, took 748 ms (75 %) together: mutating webhook hook-5 95.0 ms, mutating "
         "webhook hook-6 96.0 ms, mutating webhook hook-7 97.0 ms, 5 more the rest."
     )
 
@@ -130,9 +130,34 @@ def test_a_webhook_that_is_called_again_and_again() -> None:
         scene.hook("validating", "policy", 100 * number, 90, 85)
     found = scene.verdict()
     assert found.sentences[0] == (
-        "9 calls of webhooks, called one after another, took 810 ms (81 %) together: validating webhook policy 810 ms "
+        "9 calls of webhooks, one after another, took 810 ms (81 %) together: validating webhook policy 810 ms "
         "in 9 calls."
     )
+
+
+def test_thousands_of_calls_are_not_all_looked_into() -> None:
+    scene = Scene("Delete", ms=1000, code=200).begin("Delete")
+    for number in range(100):
+        scene.hook("validating", "policy", 10 * number, 9.5 if number == 7 else 9, 8)
+    assert scene.verdict().sentences[0] == (
+        "100 calls of webhooks, one after another, took 900 ms (90 %) together: the longest, of validating webhook "
+        "policy, 9.50 ms."
+    )
+
+
+def test_a_webhook_that_fails_again_and_again_is_told_once() -> None:
+    scene = Scene("Delete", ms=1000, code=200).begin("Delete")
+    for number in range(70):
+        scene.hook("validating", "policy", 10 * number, 10, 8)
+    for number in range(3):
+        scene.hook("validating", "other", 700 + 100 * number, 100, **LATE)
+    found = scene.verdict()
+    (timeout,) = [finding for finding in found.findings if finding.cause == "webhook timeout"]
+    assert timeout.text == (
+        "Validating webhook other did not answer within its 10 s timeout; failurePolicy Ignore let the request "
+        "through. In all 3 of its calls failed so."
+    )
+    assert timeout.ns == 300_000_000
 
 
 def test_two_slow_ones_have_a_sentence_each() -> None:
