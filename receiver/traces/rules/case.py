@@ -278,7 +278,9 @@ def inside_or_on_the_way(ns: int, call: Node | None, who: str) -> str:
 
 def short_hook(name: str) -> str:
     """A webhook's name for a list: `webhook label-injector`."""
-    return "webhook " + name.rpartition(" ")[2].rpartition("//")[2].partition(".")[0]
+    last = name.rpartition(" ")[2]
+    address = last.partition("://")[2].partition("/")[0]
+    return f"webhook {address or last.partition('.')[0]}"
 
 
 def lower(text: str) -> str:

@@ -43,7 +43,7 @@ def authentication_slow(case: Case) -> Iterable[Finding]:
     inside = case.phases.ns[Phase.AUTHENTICATION]
     ns = max(inside, case.before)
     if ns >= NOTABLE_NS and ns >= NOTABLE_SHARE * (case.duration + case.before):
-        took = case.took(ns) if inside >= case.before else f"{time_text(ns)} before the request itself began"
+        took = case.took(ns) if inside >= case.before else f"{time_text(ns)}, before the request itself began"
         text = f"Authentication took {took}: most likely a token webhook, which is not traced."
         yield Finding("authentication slow", text, "authentication slow", ns)
 

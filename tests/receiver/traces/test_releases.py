@@ -147,7 +147,7 @@ def test_what_authentication_took_before_a_privileged_request(release: str) -> N
     RELEASES[release].record(rec)
     top = next(span for *_, span in rec.spans if span.name == "authentication")
     top.start_time_unix_nano -= 2_000 * MS
-    assert f"Authentication took {2 + RELEASES[release].before / 1000:.2f} s before the request itself began" in (
+    assert f"Authentication took {2 + RELEASES[release].before / 1000:.2f} s, before the request itself began" in (
         verdict_of(rec).text
     )
 

@@ -46,12 +46,12 @@ def test_a_slow_authentication() -> None:
     late = Scene(ms=100).begin("Create", ms=100).verdict(authentication=2_000_000_000)
     assert causes(late) == ["authentication slow"]
     assert late.sentences[0] == (
-        "Authentication took 2.00 s before the request itself began: most likely a token webhook, which is not traced."
+        "Authentication took 2.00 s, before the request itself began: most likely a token webhook, which is not traced."
     )
     rec = Recorder()  # of a privileged caller: the same in one trace
     above = rec.span("authentication", scope=FILTER, ms=2100)
     rec.span("GET x", SERVER, above, scope=HTTP, at=2000, ms=100, values={"http.response.status_code": 200})
-    assert "Authentication took 2.00 s before the request itself began" in verdict_of(rec).text
+    assert "Authentication took 2.00 s, before the request itself began" in verdict_of(rec).text
     old = Recorder()  # until 1.32 it is inside the request
     server = old.span("KubernetesAPI", SERVER, scope=HTTP, ms=1000, values={"http.status_code": 200})
     ended = old.span("authentication", parent=server, scope=FILTER, at=1, ms=800)

@@ -231,3 +231,4 @@ def test_until_1_25_a_webhook_is_known_by_its_address_only() -> None:
         found = verdict_of(rec)
         assert causes(found) == [cause]
         assert words in found.text
+        assert found.phrase.startswith("webhook 10.0.0.1:9443")
