@@ -171,14 +171,12 @@ def worth_judging(row: Row) -> bool:
 
 
 def told(summary: TraceSummary, verdict: Verdict) -> Told:
-    """What of a verdict is told in the list: of a refused or failed request what is first in it, else what took the
-    most time."""
+    """What of a verdict is told in the list: its first finding."""
     if not verdict.findings:
         return Told()
-    failed = ((summary.request.code if summary.request else 0) or 0) >= 400
-    finding = verdict.findings[0] if failed else max(verdict.findings, key=lambda one: one.ns)
-    wrong = finding.failed and (verdict_mark(summary) == "failed" or finding.cause == "webhook denied")
-    return Told(Phrase(finding.phrase, "failed" if wrong and failed else "suspicious"), finding.text)
+    finding, refused = verdict.findings[0], (summary.request.code or 0) >= 400 if summary.request else False
+    wrong = finding.failed and refused and (verdict_mark(summary) == "failed" or finding.cause == "webhook denied")
+    return Told(Phrase(finding.phrase, "failed" if wrong else "suspicious"), verdict.sentences[0])
 
 
 def state_text(row: TraceSummary) -> str:

@@ -36,7 +36,7 @@ async def test_every_key_is_there_with_its_id_whole(
         assert all(width_of(line) <= size[0] for line in lines)
         assert lines[0].strip() == first, "the screen in front comes first"
         titles = [line.strip() for line in lines if line[1:2].isupper()]
-        assert titles[-2:] == ["Everywhere", "Commands"]
+        assert titles[-3:] == ["Everywhere", "Commands", "Noise"]
         words = " ".join(" ".join(lines).split())
         ids = words.split()
         assert live

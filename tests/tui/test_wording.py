@@ -145,7 +145,7 @@ def test_what_a_verdict_tells_about_a_row() -> None:
     well, wrong = row({Phase.OTHER: 3}, errors=1).summary, row({Phase.OTHER: 3}, of=request(code=403)).summary
     broken = row({Phase.OTHER: 3}, of=request(code=500)).summary
     assert not told(well, Verdict(("Nothing remarkable.",))).sentence
-    found = told(well, Verdict((timeout.text, slow.text), (timeout, slow)))
+    found = told(well, Verdict((slow.text, timeout.text), (slow, timeout)))
     assert (found.phrase, found.sentence) == (Phrase("webhook label-injector", "suspicious"), "It took long.")
     assert told(broken, Verdict((timeout.text,), (timeout, slow))).phrase == Phrase(timeout.phrase, "failed")
     assert told(wrong, Verdict((denied.text,), (denied, slow))).phrase == Phrase(denied.phrase, "failed")
