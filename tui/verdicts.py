@@ -24,8 +24,8 @@ from tui.wording import Told, told, worth_judging
 KEPT: Final = 4_096
 MAX_SPANS: Final = 2_000
 """Spans of a trace from which no verdict is made for its row: building its tree would be felt on the screen."""
-_PAUSE: Final = 0.002
-"""Seconds between two verdicts that belong to the screen: the interpreter runs one thread at a time."""
+_PAUSE: Final = 4
+"""After each verdict this many times what it took belongs to the screen: the interpreter runs one thread at a time."""
 
 Key = tuple[int, int, int]
 """Trace id in halves and its number of spans: what a verdict depends on, but for what was waited before."""
@@ -81,8 +81,9 @@ class Verdicts:
         for one in wanted:
             if one.key not in self._seen:
                 continue  # scrolled away meanwhile
+            began = time.monotonic()
             found.append((one, self._one(feed, one)))
-            time.sleep(_PAUSE)
+            time.sleep(_PAUSE * min(0.1, time.monotonic() - began))
         return found
 
     @staticmethod

@@ -55,6 +55,7 @@ _STREAMS: Final = ("etcdserverpb.Watch/Watch", "etcdserverpb.Lease/LeaseKeepAliv
 """Streams between apiserver and etcd that end with the process: alone, whichever side sent them, they say nothing."""
 _PROBES: Final = ("/livez", "/readyz", "/healthz", "/metrics")
 _OWN_AGENT: Final = "k8s-trace-tui"
+_NONE: Final = np.zeros(0, np.int64)
 
 
 class QueryError(Exception):
@@ -260,10 +261,10 @@ def _order(traces: _Traces, slots: Array, sort: str, reverse: bool) -> Array:
     order: Array
     if sort in _NUMBERS:
         number = _NUMBERS[sort](traces)[slots]
-        keys = [newest, number if reverse else -number]
+        order = np.lexsort((newest, number if reverse else -number))
         if sort == "duration":
-            keys.append(traces.lasting()[slots])
-        order = np.lexsort(keys)
+            lasting = traces.lasting()[slots[order]]
+            order = np.concatenate((order[~lasting], order[lasting]))
         return order
     ranks = [traces.strings.ranks(traces.request(column)[slots]) for column in _TEXTS[sort]]
     keys = [-rank if reverse else rank for rank in reversed(ranks)]
@@ -350,29 +351,42 @@ class _Traces:
         return found
 
     def etcd_alone(self) -> Array:
-        index, names = self.index, self.head_names()
-        calls = (index.kind_status[index.head_row] & 0x0F) == _CLIENT
-        calls &= (index.flags[index.head_row] & COMPONENT_MASK) == APISERVER
-        found: Array = self.roots() & calls & self.strings.starting("etcdserverpb.")[names]
-        return found | self.streams()
+        index = self.index
+        at = self._others_named(self.strings.starting("etcdserverpb."))
+        head = index.head_row[at]
+        calls = (index.head_rank[at] == RANK_ROOT) & ((index.kind_status[head] & 0x0F) == _CLIENT)
+        calls &= (index.flags[head] & COMPONENT_MASK) == APISERVER
+        return self._only(at[calls]) | self.streams()
 
     def streams(self) -> Array:
         """Lone streams between API server and etcd."""
         names = self.strings.equal(_STREAMS[0].casefold()) | self.strings.equal(_STREAMS[1].casefold())
-        found: Array = ~self.requests & (self.index.span_count == 1) & names[self.head_names()]
-        return found
+        at = self._others_named(names)
+        return self._only(at[self.index.span_count[at] == 1])
 
     def authentications(self) -> Array:
-        found: Array = self.roots() & (self.index.span_count == 1)
-        return found & self.strings.equal("authentication")[self.head_names()]
+        at = self._others_named(self.strings.equal("authentication"))
+        lone = (self.index.head_rank[at] == RANK_ROOT) & (self.index.span_count[at] == 1)
+        return self._only(at[lone])
 
     def own(self) -> Array:
-        found: Array = self.requests & self.strings.starting(_OWN_AGENT)[self.request("agent")]
+        agents = self.strings.starting(_OWN_AGENT)
+        if not agents.any():
+            return self._only(_NONE)
+        found: Array = self.requests & agents[self.request("agent")]
         return found
 
-    def roots(self) -> Array:
-        """Traces that are no request and whose headline is a root."""
-        found: Array = ~self.requests & (self.index.head_rank == RANK_ROOT)
+    def _others_named(self, names: Array) -> Array:
+        """Slots of traces that are no request and whose headline has one of these names."""
+        if "others" not in self._columns:
+            self._columns["others"] = np.flatnonzero(~self.requests)
+        others = self._columns["others"]
+        found: Array = others[names[self.index.name[self.index.head_row[others]]]]
+        return found
+
+    def _only(self, slots: Array) -> Array:
+        found = np.zeros(self.index.traces, bool)
+        found[slots] = True
         return found
 
     # --- what was asked to last -------------------------------------------------------------------
@@ -381,8 +395,10 @@ class _Traces:
         request, which lasts as long."""
         found = self.streams()
         for column, values in (("verb", LONG_VERBS), ("subresource", LONG_SUBRESOURCES)):
+            names = self.strings.none()
             for value in values:
-                found |= self._equal(column, value)
+                names |= self.strings.equal(value)
+            found |= self.requests & names[self.request(column)]
         partner = pairing.partners(self.index)
         return found | ((partner >= 0) & found[np.maximum(partner, 0)])
 
