@@ -7,7 +7,7 @@ that neither side explains: the network, connections and TLS, queues before the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from receiver.store.chunk import ROLE_WEBHOOK
@@ -65,34 +65,41 @@ def places(trace: Trace, webhooks: Mapping[str, tuple[str, str]] | None = None) 
     """
     webhooks = webhooks or {}
     found: dict[str, Place] = {}
-    known: dict[tuple[object, ...], Place] = {}  # most spans of a trace stand in one of a few places
+    known: dict[tuple[int, str, bool, bool, _Part], Place] = {}  # most spans of a trace stand in one of a few places
     stack: list[tuple[Node, Node | None, _Part]] = [(root, None, _NOTHING) for root in reversed(trace.roots)]
     while stack:
         node, parent, part = stack.pop()
         span = node.span
-        webhook, configuration, aggregated = part
-        calls = span.component is Component.APISERVER and is_webhook_call(span.name)
+        client = span.kind is Kind.CLIENT
+        server = span.component is Component.APISERVER
+        calls = server and is_webhook_call(span.name)
         if calls:
-            webhook, configuration = webhooks.get(span.span_id, ("", ""))
-        if parent is not None and _calls_aggregated(parent, node):
-            aggregated = span.instance
-        if part != (webhook, configuration, aggregated):
-            part = (webhook, configuration, aggregated)
-        stack += [(child, node, part) for child in reversed(node.children)]
-        own = span.component is Component.APISERVER and span.instance == aggregated != ""
-        if not calls and parent is not None and span.kind is Kind.CLIENT and span.component is Component.APISERVER:
+            part = (*webhooks.get(span.span_id, ("", "")), part[2])
+        elif parent is not None and _calls_aggregated(parent, node):
+            part = (*part[:2], span.instance)
+        if node.children:
+            stack += [(child, node, part) for child in reversed(node.children)]
+        if client and server and parent is not None:
             calls = is_webhook_call(parent.span.name)
-        label = "aggregated apiserver" if own else _SERVICES.get(span.component) or span.service
-        if webhook and (calls or span.component is Component.WEBHOOK):
-            label = webhook.partition(".")[0] or webhook
-        key = (span.component, label, own, webhook, configuration)
+        named = part[0] != "" and (calls or span.component is Component.WEBHOOK)
+        own = server and span.instance == part[2] != ""
+        key = (id(span.component), span.service, named, own, part)
         place = known.get(key)
         if place is None:
-            label = label or span.component.value
-            place = known[key] = Place(span.component, label, own, webhook, configuration)
-        hop = hop_of(node)
-        found[span.span_id] = place if hop is None else replace(place, hop=hop)
+            place = known[key] = _place(span, named, own, part)
+        hop = hop_of(node) if client else None
+        if hop is not None:
+            place = Place(place.component, place.label, own, place.webhook, place.configuration, hop)
+        found[span.span_id] = place
     return found
+
+
+def _place(span: Span, named: bool, own: bool, part: _Part) -> Place:
+    webhook, configuration, _ = part
+    label = "aggregated apiserver" if own else _SERVICES.get(span.component) or span.service
+    if named:
+        label = webhook.partition(".")[0] or webhook
+    return Place(span.component, label or span.component.value, own, webhook, configuration)
 
 
 def webhooks_of(index: Index, trace_id: str) -> dict[str, tuple[str, str]]:
