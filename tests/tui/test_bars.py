@@ -45,11 +45,15 @@ def test_the_left_end_is_swapped() -> None:
     assert list(paint) == [PAPER, PAPER, SWAP, INK, PAPER, PAPER]
 
 
-@given(PLACES, PLACES, st.integers(1, 120), GLYPHS, st.booleans(), st.none() | PLACES, st.lists(NEAR, max_size=5))
+@given(
+    PLACES, PLACES, st.integers(1, 120), GLYPHS, st.booleans(), st.none() | PLACES, st.lists(NEAR, max_size=5),
+    st.none() | st.tuples(PLACES, PLACES),
+)  # fmt: skip
 def test_always_as_many_cells_as_asked_and_never_invisible(
-    start: float, end: float, width: int, glyphs: Glyphs, thin: bool, tail: float | None, ticks: list[float]
-) -> None:
-    bar = Bar(start, max(start, end), tail, thin, [(start, end)], ticks)
+    start: float, end: float, width: int, glyphs: Glyphs, thin: bool, tail: float | None, ticks: list[float],
+    part: tuple[float, float] | None,
+) -> None:  # fmt: skip
+    bar = Bar(start, max(start, end), tail, thin, [(start, end)], ticks, part)
     cells, paint = draw(bar, width, "#" if glyphs.ascii else "█", glyphs)
     assert len(cells) == len(paint) == width
     assert all(cell_len(cell) == 1 for cell in cells)
@@ -82,6 +86,16 @@ def test_thin_lines_tails_and_events() -> None:
     assert draw(Bar(-9, -1), 4, "█", UNICODE)[1][0] == DIM
     assert text(Bar(0, 10, tail=6, ticks=[3]), glyphs=ASCII, fill="#") == "###'##%%%>"
     assert text(Bar(0, 10, thin=True, own=[(4, 7)]), glyphs=ASCII) == "|---===--|"
+
+
+def test_the_part_that_is_looked_at_is_solid_and_the_rest_thin() -> None:
+    assert text(Bar(0, 10, part=(4, 7))) == "├───███──┤"
+    assert text(Bar(0, 10, thin=True, own=[(0, 4)], part=(8, 8.01))) == "├━━━────█┤"
+    assert text(Bar(0, 10, part=(10, 10))) == "├────────█", "at least a cell"
+    assert text(Bar(0, 10, tail=6, part=(0, 6))) == "██████▒▒▒›"
+    assert text(Bar(-20, 10, part=(-9, -3))) == "‹────────┤", "it is not in the window"
+    assert text(Bar(3, 3.5, part=(3, 3.5))) == "   ▌      "
+    assert text(Bar(0, 10, part=(4, 7)), glyphs=ASCII, fill="#") == "|---###--|"
 
 
 @given(st.integers(0, 1 << 62), st.integers(1, 1 << 62), st.integers(1, 200))

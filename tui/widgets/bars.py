@@ -32,6 +32,7 @@ class Bar:
     thin: bool = False  # a line: its time passes in the spans below it
     own: Sequence[tuple[float, float]] = ()  # parts of a thin bar that are its own time
     ticks: Iterable[float] = ()  # events
+    part: tuple[float, float] | None = None  # what of it is looked at: solid, and all else is a thin line
 
 
 def draw(bar: Bar, width: int, fill: str, glyphs: Glyphs) -> tuple[list[str], bytearray]:
@@ -53,8 +54,10 @@ def draw(bar: Bar, width: int, fill: str, glyphs: Glyphs) -> tuple[list[str], by
         return cells, paint
     first, last = min(max(int(start), 0), width - 1), min(max(_ceiling(end) - 1, 0), width - 1)
     last = max(first, last)
-    if bar.thin and last > first:
+    if (bar.thin or bar.part is not None) and last > first:
         _line(bar, cells, paint, first, last, glyphs)
+        if bar.part is not None:
+            _part(*bar.part, cells, first, last, fill)
     elif glyphs.ascii:
         for at in range(first, last + 1):
             cells[at], paint[at] = fill, INK
@@ -110,6 +113,15 @@ def _line(bar: Bar, cells: list[str], paint: bytearray, first: int, last: int, g
         for at in range(max(first, int(begin + 0.5)), min(last, int(end + 0.5) - 1) + 1):
             cells[at] = glyphs.line_own
     cells[first], cells[last] = glyphs.line_start, glyphs.line_end
+
+
+def _part(begin: float, end: float, cells: list[str], first: int, last: int, fill: str) -> None:
+    """The solid part of a thin bar: at least a cell of it, if it is in the window."""
+    if end < first or begin > last + 1:
+        return
+    low = min(max(first, int(begin + 0.5)), last)
+    high = max(low, min(last, int(end + 0.5) - 1))
+    cells[low : high + 1] = fill * (high - low + 1)
 
 
 def _tail(tail: float, cells: list[str], paint: bytearray, first: int, last: int, glyphs: Glyphs) -> None:
