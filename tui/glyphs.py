@@ -26,6 +26,8 @@ class Glyphs:
     gap: str  # between the two sides of one call
     unseen: str  # parent not seen (yet)
     odd: str  # any other oddity
+    path: str  # on the critical path
+    moved: str  # shown at another time than was sent: clocks differ
     open: str  # a node with its children shown
     folded: str  # a node with its children hidden
     before: str  # the bar is left of the window
@@ -60,6 +62,8 @@ UNICODE: Final = Glyphs(
     gap="⇄",
     unseen="?",
     odd="≠",
+    path="┃",
+    moved="≈",
     open="▾",
     folded="▸",
     before="‹",
@@ -114,6 +118,8 @@ ASCII: Final = Glyphs(
     gap="~",
     unseen="?",
     odd="*",
+    path="|",
+    moved="@",
     open="-",
     folded="+",
     before="<",
