@@ -61,6 +61,7 @@ def test_where_it_came_from_and_what_it_is() -> None:
         ("took", "20.0 ms"),
         ("started", "+10.0 ms, at 2025-11-22 11:53:12.412"),
         ("status", "✗ no route"),
+        ("┃", "own time on the critical path 20.0 ms (40 %)"),
     ]
     assert ("scope", "otelhttp 0.67") in rows(description, "Sender")
     assert ("listener", "local") in rows(description, "Sender")

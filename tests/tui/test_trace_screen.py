@@ -18,7 +18,7 @@ from textual.pilot import Pilot
 from receiver.store.database import Database, StoreError
 from receiver.traces.model import Component, Event, Kind, Link
 from tests.tui.still_feed import RECEIVED, SECOND, StillFeed, chunks_of
-from tests.tui.traces_for_tests import Made, body, slow_pod
+from tests.tui.traces_for_tests import MS, T0, Made, body, slow_pod
 from tui import terminal_text
 from tui.app import TraceApp
 from tui.config import Settings
@@ -50,7 +50,10 @@ class Driver:
             screen = self.app.screen
             if not isinstance(screen, TraceScreen):
                 return
-            jobs = (screen._loads, screen._notes, screen._details, screen._relations, screen._explained, screen._pivots)
+            jobs = (
+                screen._loads, screen._notes, screen._details, screen._alignings,
+                screen._relations, screen._explained, screen._pivots,
+            )  # fmt: skip
             if not any(job.busy for job in jobs):
                 await self.pilot.pause()
                 return
@@ -109,25 +112,26 @@ async def opened(
 # --- what is seen ------------------------------------------------------------------------------------
 EIGHTY = """\
  create pods default/slow-one   201   2.53 s   ✗ 2 failed   kubectl     settled
- Validating webhook name-policy.example.com did not answer within its 1 s
- timeout; failurePolicy Ignore let the request through. Mutating webhook …
+ Mutating webhook label-injector took 1.51 s (60 %), all of it inside the
+ webhook itself. Validating webhook name-policy did not answer within its 1 s …
+ admission 2.52 s ████████▓▓▓▓▓  etcd 12.1 ms  apiserver 1.14 ms  rest 1.26 ms
 ─ Spans ───────────────────────────────────────── 0 ────── 1 s ───── 2 s ───────
- ▾ authentication                   api    2.53 s ├───────────────────────┤
-▌  ▾ POST …/{:namespace}/pods       api    2.53 s ├───────────────────────┤
-     ▸ filters ×4  own time         api   0.28 ms ▏
-     ▾ Create                       api    2.53 s ├───────────────────────┤
-       ▾ mutating  label-injector   api    1.51 s ██████████████▉
-         ▾ HTTP POST  127.0.0.1:94… api    1.51 s ██████████████▉
-           ▾ POST /mutate           hook   1.51 s ██████████████▉
-               decide               hook   1.51 s ██████████████▉
-       ▾ validating  name-policy    api    1.00 s                ▓▓▓▓▓▓▓▓▓▊
-         ▾ ✗ HTTP POST  deadline e… api    1.00 s                ▓▓▓▓▓▓▓▓▓▊
-           ▾ ✗ POST /validate       hook   1.53 s                ▓▓▓▓▓▓▓▓▓▓▒▒▒▒›
-               decide               hook   1.52 s                ▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
-       ▾ Create etcd3  slow-one     api   12.2 ms                         ▕
-         ▾ etcdserverpb.KV/Txn      api   12.1 ms                         ▕
-             etcdserverpb.KV/Txn    etcd  0.96 ms                         ▉
-         SerializeObject  applicat… api   0.10 ms                         ▉"""
+  ▾ authentication                  api    2.53 s ├───────────────────────┤
+▌┃  ▾ POST …/{:namespace}/pods      api    2.53 s ├───────────────────────┤
+ ┃    ▸ filters ×4  own time        api   0.28 ms ▏
+ ┃    ▾ Create                      api    2.53 s ├───────────────────────┤
+ ┃      ▾ mutating  label-injector  hook   1.51 s ██████████████▉
+ ┃        ▾ HTTP POST  127.0.0.1:9… hook   1.51 s ██████████████▉
+ ┃          ▾ POST /mutate          hook   1.51 s ██████████████▉
+ ┃              decide              hook   1.51 s ██████████████▉
+ ┃      ▾ validating  name-policy   hook   1.00 s                ▓▓▓▓▓▓▓▓▓▊
+ ┃        ▾ ✗ HTTP POST  deadline … hook   1.00 s                ▓▓▓▓▓▓▓▓▓▊
+ ┃          ▾ ✗ POST /validate      hook   1.53 s                ▓▓▓▓▓▓▓▓▓▓▒▒▒▒›
+ ┃              decide              hook   1.52 s                ▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓
+ ┃      ▾ Create etcd3  slow-one    api   12.2 ms                         ▕
+ ┃        ▾ etcdserverpb.KV/Txn     api   12.1 ms                         ▕
+ ┃            etcdserverpb.KV/Txn   etcd  0.96 ms                         ▉
+ ┃        SerializeObject  applica… api   0.10 ms                         ▉"""
 
 
 @pytest.mark.parametrize("width", [60, 70, 80, 100])
@@ -295,6 +299,208 @@ async def test_zoom_and_pan_stay_in_the_trace() -> None:
         assert fall.fitted
 
 
+# --- phases and the critical path --------------------------------------------------------------------
+async def test_phases_have_a_line_where_there_is_room() -> None:
+    async with opened(slow_pod(), size=(80, 20)) as driver:
+        assert driver.lines()[3].startswith(" admission 2.52 s ███")
+        await driver.pilot.resize_terminal(80, 19)
+        await driver.settle()
+        assert "admission" not in driver.text()
+    made = Made(OTHER)
+    made("", "syncPod", 0, 12, service="kubelet", component=Component.KUBELET)
+    async with opened(made, trace_id=OTHER) as driver:
+        assert driver.lines()[3].startswith(" kubelet 12.0 ms ───")
+
+
+async def test_along_the_critical_path_and_back() -> None:
+    async with opened(slow_pod(), size=(120, 40)) as driver:
+        fall = driver.screen.waterfall
+        lines = driver.screen.lines
+        assert lines is not None
+        assert lines.path is not None
+        intervals = lines.path.intervals
+        assert "▸ filters" in driver.text()
+        for at in range(1, len(intervals)):
+            await driver.pilot.press("greater_than_sign")
+            assert fall.node is intervals[at].node
+            assert fall.step == (intervals[at].start, intervals[at].end)
+        await driver.settle()
+        assert "▾ filters" in driver.text(), "what hides a step is opened"
+        assert f"path {len(intervals)} of {len(intervals)}" in driver.text()
+        await driver.press("greater_than_sign")
+        assert driver.said == ["The critical path ends here."]
+        for at in reversed(range(len(intervals) - 1)):
+            await driver.pilot.press("less_than_sign")
+            assert fall.node is intervals[at].node
+        await driver.press("less_than_sign")
+        assert driver.said[1:] == ["The critical path begins here."]
+        await driver.press("j")
+        assert fall.step is None
+        assert "path" not in driver.lines()[4]
+
+
+async def test_a_step_is_seen_on_its_bar_and_on_the_axis() -> None:
+    async with opened(slow_pod(), size=(120, 40)) as driver:
+        fall = driver.screen.waterfall
+        while not (fall.node and fall.node.span.name == "decide"):
+            await driver.pilot.press("greater_than_sign")
+        await driver.press("less_than_sign")
+        assert "POST /mutate" in driver.cursor_line()
+        assert re.search(r"▌──────+┤ *$", driver.cursor_line()) or re.search(r"█──────+┤ *$", driver.cursor_line())
+        await driver.press("greater_than_sign")
+        assert re.search(r"0 ━+ 0\.5 s ━+ 1\.0 s ━+ 1\.5 s ─", driver.lines()[4]), (
+            "where the time went, in heavy dashes"
+        )
+        driver.screen.action_zoom_span()
+        driver.screen.action_pan(1)
+        for _ in range(5):
+            driver.screen.action_zoom(1)
+        await driver.press("less_than_sign", "less_than_sign", "less_than_sign")
+        step = fall.step
+        assert step is not None
+        assert fall.window[0] <= step[0] < fall.window[1], "the axis follows"
+
+
+async def test_a_trace_without_a_path_says_so() -> None:
+    made = Made(OTHER)
+    made("", "x", 0, 0)
+    async with opened(made, trace_id=OTHER) as driver:
+        await driver.press("greater_than_sign", "less_than_sign")
+        assert driver.said == ["This trace has no critical path."] * 2
+
+
+# --- runs of like siblings ---------------------------------------------------------------------------
+def polling(many: int = 6) -> Made:
+    made = Made()
+    root = made("", "sync", 0, 100, of=body())
+    for at in range(many):
+        made(root, "poll", 10 * at, 30 if at == 2 else 2, of=body({"key": "x"}))
+    return made
+
+
+async def test_a_run_is_one_line_until_it_is_opened_and_stays_open() -> None:
+    made = polling()
+    async with opened(made, size=(150, 30)) as driver:
+        fall = driver.screen.waterfall
+        run = next(line for line in driver.lines() if "×6 poll" in line)
+        assert re.search(r"▸ ×6 poll  total, p50 2\.00 ms, max 30\.0 ms +apiserver +40\.0 ms +├.*━.*┤", run)
+        assert len(fall.folds.shown) == 3, "the one that stands out stays"
+        await driver.press("j", "right")
+        assert len(fall.folds.shown) == 8
+        assert "▾ ×6 poll" in driver.cursor_line()
+        made("0000000000000001", "poll", 70, 1)
+        driver.feed.arrive(chunks_of([made.export(7)], RECEIVED + 10 * SECOND))
+        await driver.tick()
+        assert "▾ ×7 poll" in driver.cursor_line(), "the cursor, too, stays"
+        assert len(fall.folds.shown) == 9
+        await driver.press("enter")
+        assert "▸ ×7 poll" in driver.cursor_line()
+        await driver.press("U")
+        assert len(fall.folds.shown) == 9
+        await driver.press("F", "o", "o")
+        assert len(fall.folds.shown) == 9
+
+
+async def test_a_run_does_not_close_around_the_cursor() -> None:
+    made = polling(3)
+    async with opened(made, size=(120, 24)) as driver:
+        await driver.press("j")
+        cursor = driver.screen.waterfall.line_id
+        for _ in range(3):
+            made("0000000000000001", "poll", 70, 1)
+        driver.feed.arrive(chunks_of([made.export(4)], RECEIVED + 10 * SECOND))
+        await driver.tick()
+        assert driver.screen.waterfall.line_id == cursor
+        assert "▾ ×6 poll" in driver.text()
+
+
+async def test_the_detail_of_a_run_and_a_span_in_it_by_its_id() -> None:
+    async with opened(polling(), size=(150, 40)) as driver:
+        await driver.press("j")
+        pane = "\n".join(driver.lines()[20:])
+        assert "─ ×6 poll, 40.0 ms" in pane
+        assert re.search(r"max +30\.0 ms, span 0000000000000004", pane)
+        assert "15 times the median" in pane
+        driver.screen.put_cursor(f"{6:016x}")
+        await driver.settle()
+        assert driver.screen.waterfall.line_id == f"{6:016x}"
+    async with opened(polling(), span_id=f"{6:016x}") as driver:
+        assert driver.screen.waterfall.line_id == f"{6:016x}"
+        assert "▾ ×6 poll" in driver.text()
+
+
+# --- clocks ------------------------------------------------------------------------------------------
+def skewed() -> Made:
+    """A call to etcd, whose clock is 90 ms behind; one to another host that is 20 s off."""
+    made = Made()
+    root = made("", "GET /api/v1/nodes", 0, 100, kind=Kind.SERVER, request=True)
+    call = made(root, "etcdserverpb.KV/Range", 10, 20, kind=Kind.CLIENT)
+    etcd = {"service": "etcd", "component": Component.ETCD}
+    there = made(
+        call, "etcdserverpb.KV/Range", -75, 10, kind=Kind.SERVER, **etcd,
+        of=body(events=(Event(T0 - 70 * MS, "halfway", {}),), resource={"service.instance.id": "etcd-x4"}),
+    )  # fmt: skip
+    made(there, "range", -74, 5, **etcd, of=body(resource={"service.instance.id": "etcd-x4"}))
+    far = made(root, "HTTP GET", 40, 20, kind=Kind.CLIENT)
+    made(
+        far, "GET", 20_045, 10, kind=Kind.SERVER, service="else", component=Component.OTHER,
+        of=body(resource={"service.instance.id": "else-x4"}),
+    )  # fmt: skip
+    return made
+
+
+async def test_aligned_times_are_marked_told_and_taken_back() -> None:
+    async with opened(skewed(), size=(100, 45)) as driver:
+        fall = driver.screen.waterfall
+        before, whole = driver.text(), fall.window
+        assert "aligned" not in before
+        assert "≈" not in before
+        await driver.press("a")
+        assert driver.said == ["Moved 1 server side, by up to 90.0 ms. 1 off by more than 10.0 s stays as sent."]
+        assert driver.lines()[0].rstrip().endswith("aligned   settled")
+        assert [line for line in driver.lines() if "≈ etcdserverpb.KV/Range" in line]
+        assert [line for line in driver.lines() if "≈ range" in line]
+        assert len([line for line in driver.lines() if "≈" in line]) == 2
+        assert fall.window[0] == T0, "the axis begins with the request"
+        driver.screen.put_cursor(f"{3:016x}")
+        await driver.settle()
+        pane = "\n".join(driver.lines()[20:])
+        assert "shown 90.0 ms later than it was sent: in the middle of its call" in " ".join(pane.split())
+        assert re.search(r"\+5\.0 ms +halfway", pane), "events are told from the span's own clock"
+        driver.screen.put_cursor(f"{2:016x}")
+        await driver.settle()
+        assert "its other side is shown 90.0 ms later than it was sent" in driver.text()
+        driver.screen.put_cursor(f"{6:016x}")
+        await driver.settle()
+        assert "ahead of its caller's: more than 10 s is not aligned" in " ".join(driver.text().split())
+        driver.screen.put_cursor(f"{1:016x}")
+        await driver.press("a")
+        assert fall.window == whole
+        assert driver.text() == before
+
+
+async def test_a_growing_trace_stays_aligned_and_a_frozen_one_can_be() -> None:
+    made = skewed()
+    async with opened(made.export(0, 5), size=(120, 40)) as driver:
+        await driver.press("a", "space")
+        assert "≈" in driver.text()
+        await driver.press("a")
+        assert "≈" not in driver.text()
+        await driver.press("a", "space")
+        driver.feed.arrive(chunks_of([made.export(5)], RECEIVED + 10 * SECOND))
+        await driver.tick()
+        assert driver.screen.lines is not None
+        assert len(driver.screen.lines) == 6
+        assert "≈ range" in driver.text()
+
+
+async def test_clocks_that_agree_are_left_alone() -> None:
+    async with opened(polling()) as driver:
+        await driver.press("a")
+        assert driver.said == ["Every server side lies within its call: nothing to align."]
+        assert "aligned" in driver.lines()[0]
+
+
 # --- growing -----------------------------------------------------------------------------------------
 async def test_a_growing_trace_keeps_the_cursor_the_folds_and_the_zoom() -> None:
     made = slow_pod()
@@ -312,7 +518,7 @@ async def test_a_growing_trace_keeps_the_cursor_the_folds_and_the_zoom() -> None
         assert len(driver.screen.lines) == 20
         assert fall.line_id == cursor
         assert fall.cursor - fall.top == row or fall.top == 0
-        assert driver.screen.lines.line_of[on] in fall._folded
+        assert driver.screen.lines.line_of[on] in fall.folds.folded
         assert fall.window == window
         await driver.press("0")
         made("", "later", 4_000, 1)
@@ -391,8 +597,8 @@ async def test_bodies_are_read_in_a_thread_and_only_those_on_the_screen(monkeypa
         monkeypatch.setattr(bodies, "body", lambda span: (threads.add(threading.current_thread()), one(span))[1])
         driver.feed.arrive(chunks_of([made.export()], RECEIVED + SECOND))
         await driver.tick()
-        await driver.press("j", "d")
-        assert "x7" in driver.text()
+        await driver.press("U", "j", "d")
+        assert "x3" in driver.text()
         assert 0 < len(asked) < 60
         await driver.press("G")
         assert "x1999" in driver.text()

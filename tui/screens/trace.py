@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
 from textual import events
@@ -17,10 +17,11 @@ from textual.binding import BindingType
 from textual.widget import Widget
 
 from receiver.store.database import StoreError
-from receiver.traces import verdict
+from receiver.traces import hops, skew, verdict
 from receiver.traces.explain import FILTERS, Explanation, explain
 from receiver.traces.links import Relation
 from receiver.traces.model import Body, Component, Node, Request, Settled, Span, Trace
+from receiver.traces.phases import phases_of
 from receiver.traces.tree import is_webhook_call
 from tui.feed import Snapshot
 from tui.keys import bindings
@@ -33,7 +34,9 @@ from tui.widgets.detail import Description, DetailPane, describe, value_text
 from tui.widgets.explain import ExplainPanel
 from tui.widgets.keyline import KeyLine
 from tui.widgets.line import Ground, OneLine, Part
-from tui.widgets.outline import CHAIN, Note, Outline, note, outline
+from tui.widgets.notes import Note, note
+from tui.widgets.outline import CHAIN, Outline, outline
+from tui.widgets.phasestrip import Group, PhaseStrip, groups_of
 from tui.widgets.prompt import Prompt
 from tui.widgets.status import Banner
 from tui.widgets.verdict import VerdictLines
@@ -55,7 +58,7 @@ _WIDE: Final = 200
 _ROOMY: Final = 30
 """Lines from which the detail pane has room below, and is there from the start."""
 _TINY: Final = 20
-"""Lines below which the verdict gets one line only."""
+"""Lines below which the verdict gets one line only, and the phases none."""
 _LATE: Final = 0.12
 """Seconds after which the pane shows the span without its body, while that is still being read."""
 _MOST_SERVICES: Final = 6
@@ -63,13 +66,20 @@ _MOST_SERVICES: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A trace as read: None when it is not held."""
+    """A trace as read: no `lines` when it is not held."""
 
     lines: Outline | None
     version: int
     took: float
     linked: int = 0
     """How many links lead from it or to it."""
+    trace: Trace | None = None
+    """As it was sent, whether `aligned` or not."""
+    aligned: bool = False
+    groups: Sequence[Group] = ()
+    """Of its phases."""
+    before: int = 0
+    """Nanoseconds of authentication before the request, where that is a trace of its own."""
 
 
 class TraceScreen(FrameScreen):
@@ -86,6 +96,7 @@ class TraceScreen(FrameScreen):
     TraceScreen #trace.-detail DetailPane { display: block; }
     TraceScreen #hint { display: none; }
     TraceScreen.-tiny VerdictLines { height: 1; }
+    TraceScreen.-tiny PhaseStrip { display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = bindings("trace")
 
@@ -100,6 +111,8 @@ class TraceScreen(FrameScreen):
         self.trace_id = trace_id
         self.lines: Outline | None = None
         self.frozen = False
+        self.aligned = False
+        self._trace: Trace | None = None  # as it was sent
         self._span_id = span_id
         self._detail = detail
         self._detail_chosen = detail
@@ -111,6 +124,7 @@ class TraceScreen(FrameScreen):
         self._created = ""
         self._slow_detail = 0
         self._loads: Latest[Loaded] = Latest(self, "load", self._loaded, self._could_not)
+        self._alignings: Latest[Loaded] = Latest(self, "align", self._shown_anew, self._not_aligned)
         self._verdicts: Latest[verdict.Verdict] = Latest(self, "verdict", self._judged, self._could_not)
         self._notes: Latest[dict[str, Note]] = Latest(self, "notes", self._noted, self._could_not)
         self._details: Latest[tuple[str, Description]] = Latest(self, "detail", self._told, self._could_not)
@@ -127,6 +141,7 @@ class TraceScreen(FrameScreen):
         yield OneLine(id="head")
         yield Banner()
         yield VerdictLines(id="verdict")
+        yield PhaseStrip()
         # With its classes from the start: each one set later costs a pass of CSS before the first frame.
         with Ground(id="trace", classes=" ".join(self._shares())):
             yield from self.body()
@@ -225,11 +240,25 @@ class TraceScreen(FrameScreen):
     def _read(self) -> Loaded:
         """In a worker thread, but for a small trace."""
         began = time.monotonic()
+        aligned = self.aligned
         version = self.feed.version(self.trace_id)
         trace = self.feed.trace(self.trace_id)
-        lines = None if trace is None else outline(trace)
-        linked = self.feed.linked(self.trace_id)
-        return Loaded(lines, version, time.monotonic() - began, linked)
+        loaded = Loaded(None, version, 0.0, aligned=aligned) if trace is None else self._build(trace, version, aligned)
+        return replace(loaded, took=time.monotonic() - began, linked=self.feed.linked(self.trace_id))
+
+    def _build(self, trace: Trace, version: int, aligned: bool) -> Loaded:
+        """Lines and phases of a trace, which stays as it is."""
+        webhooks = hops.webhooks_of(self.feed.snapshot.index, self.trace_id)
+        alignment = skew.align(trace, skew.hosts_of(trace, self.feed.bodies)) if aligned else None
+        lines = outline(trace if alignment is None else alignment.trace, webhooks, alignment)
+        phases = phases_of(lines.trace, lines.path, {span_id: name for span_id, (name, _) in webhooks.items()})
+        headline = lines.trace.headline
+        groups: Sequence[Group] = ()
+        if phases is not None and headline is not None:
+            own = Component.APISERVER if headline.span.request else headline.span.component
+            groups = groups_of(phases, own.value, own)
+        waited = self.feed.waited(self.trace_id)
+        return Loaded(lines, version, 0.0, trace=trace, aligned=aligned, groups=groups, before=waited)
 
     def _loaded(self, loaded: Loaded) -> None:
         grew = loaded.version != self._version
@@ -240,20 +269,42 @@ class TraceScreen(FrameScreen):
             return
         if loaded.lines is None:
             self._gone = True  # what was on the screen stays there
+        elif loaded.aligned is not self.aligned:
+            self._version = -2  # asked for otherwise meanwhile
+            self._look_again = 0.0
         else:
             self._gone = False
             self._linked = loaded.linked
             shown = self.lines
-            self.lines = loaded.lines
+            self.lines, self._trace = loaded.lines, loaded.trace
             if grew or shown is None or shown.trace.settled is not loaded.lines.trace.settled:
-                self.waterfall.show(loaded.lines, self._span_id)
-                trace = loaded.lines.trace
-                self._verdicts.ask(
-                    lambda: verdict.judge(trace, self.feed.bodies, authentication=self.feed.waited(trace.trace_id))
-                )
-                self._span_id = ""
-                self._described = ""
+                self._show(loaded)
         self._head()
+
+    def _show(self, loaded: Loaded) -> None:
+        lines, waited = loaded.lines, loaded.before
+        assert lines is not None
+        self.waterfall.show(lines, self._span_id)
+        self.query_one(PhaseStrip).show(loaded.groups, waited)
+        self._verdicts.ask(lambda: verdict.judge(lines.trace, self.feed.bodies, authentication=waited))
+        self._span_id = ""
+        self._described = ""
+
+    def _shown_anew(self, loaded: Loaded) -> None:
+        """The same trace, aligned or as it was sent."""
+        if loaded.lines is None or loaded.aligned is not self.aligned:
+            return
+        self.lines, self._trace = loaded.lines, loaded.trace
+        self._show(loaded)
+        self._head()
+        self._fetch_detail()
+        alignment = loaded.lines.alignment
+        if alignment is not None:
+            self.trace_app.say(_alignment_words(alignment))
+
+    def _not_aligned(self, sentence: str) -> None:
+        self.aligned = self.lines is not None and self.lines.alignment is not None
+        self._could_not(sentence)
 
     def _judged(self, found: verdict.Verdict) -> None:
         self.query_one(VerdictLines).show(found.sentences)
@@ -322,6 +373,8 @@ class TraceScreen(FrameScreen):
             return []
         trace = self.lines.trace
         parts: list[Part] = []
+        if self.lines.alignment is not None:
+            parts += [("aligned", p.warning), ("   ", p.base)]
         if self.frozen:
             parts.append(("frozen", p.warning))
         elif self._gone:
@@ -454,6 +507,21 @@ class TraceScreen(FrameScreen):
         """The next or previous failed span."""
         if not self.waterfall.next_failure(step):
             self.trace_app.say("No span of this trace failed.")
+
+    def action_path(self, step: int) -> None:
+        """The next (1) or previous (-1) step of the critical path."""
+        if not self.waterfall.next_step(step):
+            known = self.lines is not None and len(self.lines.steps) > 0
+            end = "ends" if step > 0 else "begins"
+            self.trace_app.say(f"The critical path {end} here." if known else "This trace has no critical path.")
+
+    def action_align(self) -> None:
+        """Server sides within their calls where clocks differ, or the times as they were sent."""
+        trace, version = self._trace, self._version
+        if trace is None:
+            return
+        self.aligned = aligned = not self.aligned
+        self._alignings.ask(lambda: self._build(trace, version, aligned))
 
     def action_freeze(self) -> None:
         """Keep the trace as it is, or let it grow."""
@@ -616,7 +684,7 @@ class TraceScreen(FrameScreen):
         line = self.waterfall.line if lines is not None and len(lines) else -1
         while lines is not None and line >= 0:
             yield lines.nodes[line].span
-            line = lines.parent[line]
+            line = lines.holder(line)
 
     # -- actions: explain -----------------------------------------------------------------------------
     def action_explain(self) -> None:
@@ -676,6 +744,19 @@ def _title(request: Request | None, headline: Node | None, created: str) -> str:
     else:
         place = request.name or created
     return printable(" ".join(filter(None, (request.verb, resource, place))))
+
+
+def _alignment_words(alignment: skew.Alignment) -> str:
+    moved = [abs(shift.ns) for shift in alignment.shifts if not shift.refused]
+    refused = len(alignment.shifts) - len(moved)
+    words = "Every server side lies within its call: nothing to align."
+    if moved:
+        words = f"Moved {count(len(moved))} server side{'s' * (len(moved) != 1)}, by up to {duration(max(moved))}."
+    elif refused:
+        words = "Nothing is moved."
+    if refused:
+        words += f" {count(refused)} off by more than {duration(skew.LIMIT)} stay{'s' * (refused == 1)} as sent."
+    return words
 
 
 def _attribute_lines(body: Body) -> str:

@@ -21,7 +21,8 @@ from receiver.traces.semantics import ALIASES
 from tui.glyphs import Glyphs
 from tui.terminal_text import count, date_and_clock, duration, fit, offset, printable, width_of, wrap
 from tui.widgets.line import LineWidget, Part, strip
-from tui.widgets.outline import CHAIN, Outline, filter_time, oddity_text
+from tui.widgets.notes import oddity_text
+from tui.widgets.outline import CHAIN, RUN, Outline
 
 MOST_ATTRIBUTES: Final = 200
 MOST_EVENTS: Final = 200
@@ -100,6 +101,8 @@ def describe(
     span = node.span
     if lines.flags[line] & CHAIN:
         return _describe_chain(lines, line)
+    if lines.flags[line] & RUN:
+        return _describe_run(lines, line, glyphs)
     facts = Block("", list(_facts(lines, line, body, glyphs, utc)))
     if body is None:
         sentence = "reading ..." if reading else "Its attributes and events are not stored any more: evicted."
@@ -107,7 +110,7 @@ def describe(
         return Description(span.name, [facts], [_identity(lines, line, None)])
     important = [facts, Block("Attributes", _attribute_rows(body, glyphs))]
     more = [
-        _events(span, body, glyphs),
+        _events(span.start - lines.moved(line), body, glyphs),
         _links(body, glyphs),
         _resource(span, body, glyphs),
         _identity(lines, line, body),
@@ -120,11 +123,63 @@ def describe(
 
 
 def _describe_chain(lines: Outline, line: int) -> Description:
-    chain = lines.chains[line]
-    rows = [Row(duration(filter_time(lines.trace, member)), member.span.name, right=True) for member in chain]
+    shown = lines.shown_ns[line + 1 : line + lines.size[line]]
+    rows = [Row(duration(own), node.span.name, right=True) for own, node in zip(shown, lines.chains[line], strict=True)]
     note = "Own time of each: without the filters and the work that it lets through."
     title = f"filters of the API server, {duration(lines.shown_ns[line])}"
     return Description(title, [Block("", rows), Block("", [Row("", note, DIM)])])
+
+
+def _describe_run(lines: Outline, line: int, glyphs: Glyphs) -> Description:
+    run = lines.runs[line].run
+    longest = run.longest.span
+    times = "x" if glyphs.ascii else "×"
+    title = f"{times}{count(len(run.members))} {longest.name}, {duration(run.total)}"
+    facts = [
+        Row("total", f"{duration(run.total)}, within {duration(lines.end[line] - lines.start[line])}"),
+        Row("p50", duration(run.median)),
+        Row("max", f"{duration(longest.duration)}, span {longest.span_id}"),
+    ]
+    critical = sum(lines.critical.get(at, 0) for at in range(line, line + lines.size[line]))
+    if critical:
+        facts.append(_path_row(lines, critical, "on the critical path", glyphs))
+    note = "Siblings that follow each other and are alike, as one line."
+    if run.outlier is not None:
+        note += (
+            f" The longest took {run.longest.span.duration // max(1, run.median):,} times the median: it stays visible."
+        )
+    return Description(title, [Block("", facts), Block("", [Row("", note, DIM)])])
+
+
+def _path_row(lines: Outline, ns: int, words: str, glyphs: Glyphs) -> Row:
+    path = lines.path
+    percent = 100 * ns / max(1, path.end - path.start) if path is not None else 0
+    share = f"{percent:.0f} %" if percent >= 10 else f"{percent:.1f} %" if percent >= 0.1 else "<0.1 %"
+    return Row(glyphs.path, f"{words} {duration(ns)} ({share})")
+
+
+def _shift_row(lines: Outline, line: int, glyphs: Glyphs) -> Iterable[Row]:
+    """By how much a span of an aligned trace is shown at another time, and why."""
+    alignment, span = lines.alignment, lines.nodes[line].span
+    if alignment is None:
+        return
+    moved, shift = alignment.moved(span), alignment.shift(span)
+    here = shift is not None and shift.server.span_id == span.span_id
+    if shift is not None and shift.refused:
+        off = f"{duration(abs(shift.ns))} {'behind' if shift.ns > 0 else 'ahead of'}"
+        whose = f"its clock is {off} its caller's" if here else f"the other side's clock is {off} this one's"
+        yield Row(glyphs.moved, f"{whose}: more than 10 s is not aligned", WARNING)
+    elif shift is not None and not here:
+        yield Row(glyphs.moved, f"its other side is shown {_by(shift.ns)} than it was sent", WARNING)
+    if moved:
+        why = "in the middle of its call, because clocks differ" if here else "with the server side above it"
+        if here and shift is not None and shift.server.duration > shift.client.duration:
+            why = "from the start of its call, because clocks differ"
+        yield Row(glyphs.moved, f"shown {_by(moved)} than it was sent: {why}", WARNING)
+
+
+def _by(ns: int) -> str:
+    return f"{duration(abs(ns))} {'later' if ns > 0 else 'earlier'}"
 
 
 def _facts(lines: Outline, line: int, body: Body | None, glyphs: Glyphs, utc: bool) -> Iterable[Row]:
@@ -143,11 +198,15 @@ def _facts(lines: Outline, line: int, body: Body | None, glyphs: Glyphs, utc: bo
         yield Row("status", f"{glyphs.failed} {message or 'error'}", ERROR, 12)
     elif span.status == 1:
         yield Row("status", "ok")
-    gap = lines.gap_ns(line)
-    if gap is not None:
-        percent = gap * 100 // max(1, span.duration)
+    critical = lines.critical.get(line, 0)
+    if critical:
+        yield _path_row(lines, critical, "own time on the critical path", glyphs)
+    hop = lines.hop(line)
+    if hop is not None:
+        percent = hop.gap * 100 // max(1, span.duration)
         share = f" ({percent} %)" if percent else ""
-        yield Row(glyphs.gap, f"{duration(gap)}{share} is not on the other side: network, queue, connection")
+        yield Row(glyphs.gap, f"{duration(hop.gap)}{share} is not on the other side: network, queue, connection")
+    yield from _shift_row(lines, line, glyphs)
     above = lines.above(line)
     for oddity in Oddity:
         if oddity not in node.oddities:
@@ -183,16 +242,17 @@ def _left_out(more: int, dropped: int, glyphs: Glyphs) -> list[Row]:
     return rows
 
 
-def _events(span: Span, body: Body, glyphs: Glyphs) -> Block:
+def _events(start: int, body: Body, glyphs: Glyphs) -> Block:
+    """Events, from the span's start as it was sent."""
     total = len(body.events)
     block = Block(f"Events  {count(total)}" if total > 1 else "Event")
     for event in body.events[:MOST_EVENTS]:
-        block.rows += _event_rows(span, event, glyphs)
+        block.rows += _event_rows(start, event, glyphs)
     block.rows += _left_out(total - MOST_EVENTS, body.dropped[1], glyphs)
     return block
 
 
-def _event_rows(span: Span, event: Event, glyphs: Glyphs) -> list[Row]:
+def _event_rows(start: int, event: Event, glyphs: Glyphs) -> list[Row]:
     brief: list[str] = []
     long: list[Row] = []
     for key, value in islice(sorted(event.attributes.items()), MOST_INNER):
@@ -204,7 +264,7 @@ def _event_rows(span: Span, event: Event, glyphs: Glyphs) -> list[Row]:
     if len(event.attributes) > MOST_INNER:
         brief.append(f"{glyphs.ellipsis} {count(len(event.attributes) - MOST_INNER)} more")
     words = event.name + ("  " + " ".join(brief) if brief else "")
-    return [Row(offset(event.time - span.start), words, right=True), *long]
+    return [Row(offset(event.time - start), words, right=True), *long]
 
 
 def _links(body: Body, glyphs: Glyphs) -> Block:

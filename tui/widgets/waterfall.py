@@ -7,86 +7,28 @@ grows with the trace was done before, in a worker (`outline`).
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Mapping
 from typing import Any, Final
 
-from rich.segment import Segment
-from rich.style import Style
 from textual import events
 from textual.cache import LRUCache
 from textual.message import Message
 from textual.strip import Strip
 
-from receiver.traces.model import Component, Node, Oddity
-from receiver.traces.tree import is_webhook_call
+from receiver.traces.model import Node
 from tui.keys import bindings
-from tui.terminal_text import count, duration, fit, printable, width_of
+from tui.terminal_text import count, duration, printable
 from tui.theming import Palette
 from tui.widgets import bars
+from tui.widgets.folds import Folds
 from tui.widgets.line import LineWidget, Part, strip
-from tui.widgets.outline import (
-    CHAIN,
-    COMPONENTS,
-    FILTER,
-    MIXED,
-    NO_NOTE,
-    VALIDATING,
-    Note,
-    Outline,
-    fold_to,
-    following_failure,
-    gap_text,
-    nearest,
-    oddity_words,
-    short_name,
-)
+from tui.widgets.notes import NO_NOTE, Note
+from tui.widgets.outline import GROUP, Outline, following_failure, following_step
+from tui.widgets.spanline import Columns, SpanLine
 
-_SHORT: Final = {
-    Component.APISERVER: "api",
-    Component.ETCD: "etcd",
-    Component.WEBHOOK: "hook",
-    Component.KUBELET: "klet",
-    Component.RUNTIME: "cri",
-}
 _SHORTEST_WINDOW: Final = 1_000
 """Nanoseconds of the axis at the deepest zoom."""
-_LEAST: Final = 8
-"""Cells of a note that is cut."""
-_MARKED: Final = (
-    Oddity.ZERO_TIME,
-    Oddity.FAR_TIME,
-    Oddity.BACKWARDS,
-    Oddity.DUPLICATE,
-    Oddity.CYCLE,
-    Oddity.SELF_PARENT,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """Cells of each part of a line; a component column of 4 has short names, one of 0 is not there."""
-
-    name: int
-    component: int
-    bar: int
-    gap: int  # between duration and bar, and after the bar less one
-
-    @classmethod
-    def of(cls, width: int) -> Columns:
-        """The parts for a widget `width` cells wide: margin, name, component, duration (8), bar."""
-        gap = 1 if width < 104 else 2
-        if width < 72:
-            name = max(12, width * 2 // 5)
-            component = 0
-        elif width < 104:
-            name = 34 + max(0, width - 80) // 3
-            component = 4
-        else:
-            name = min(64, max(36, width * 3 // 10))
-            component = 10 if width < 130 else 15
-        used = 1 + name + 1 + (component + 1 if component else 0) + 8 + gap + gap - 1
-        return cls(name, component, max(0, width - used), gap)
 
 
 class Waterfall(LineWidget, can_focus=True):
@@ -112,11 +54,9 @@ class Waterfall(LineWidget, can_focus=True):
         self.fitted = True
         """The window is the whole trace, and grows with it."""
         self._window = (0, 1)
-        self._shown: array[int] = array("i")
-        self._folded: set[int] = set()
-        self._folded_ids: set[str] = set()
-        self._opened_chains: set[str] = set()
+        self.folds = Folds()
         self._touched = False
+        self._step: int | None = None  # of the intervals of the critical path the one that is looked at
         self._wanted = ""
         self._notes: dict[str, Note] = {}
         self._strips: LRUCache[tuple[int, bool], Strip] = LRUCache(1024)
@@ -131,69 +71,38 @@ class Waterfall(LineWidget, can_focus=True):
             outline: the lines.
             span_id: put the cursor here once, as soon as that span is there.
         """
-        before = self.line_id
+        before, step = self.line_id, self.step
         row = self.cursor - self.top
         self.outline = outline
         self._wanted = span_id or self._wanted
-        self._refold()
+        self.folds.take(outline)
         line = outline.find(before) if before and self._touched else None
         if self._wanted and (found := outline.find(self._wanted)) is not None:
             line, self._wanted, self._touched = found, "", True
-            self._unhide(line)
             row = self.body // 3
-        if line is None:
+        if line is not None:
+            self.folds.show(line)  # a run that has formed around the cursor, too
+        else:
             head = outline.trace.headline
             line = outline.line_of.get(head.span.span_id, 0) if head is not None and not self._touched else 0
             row = min(line, self.body // 3)
-        self.cursor = nearest(self._shown, line) if self._shown else 0
+        self.cursor = self.folds.index(line) if len(outline) else 0
         self.top = self.cursor - row
         if self.fitted:
             self._window = self._whole()
+        self._step = None
+        if step is not None and outline.path is not None:  # of what is now the path the same part
+            at = bisect_left(outline.step_start, step[0])
+            self._step = at if at < len(outline.steps) and outline.steps[at] == line else None
         self._strips.clear()
         self._place()
         self.refresh()
         self.post_message(self.Moved())
         self.post_message(self.Scrolled())
 
-    def _refold(self) -> None:
-        """Lines that are folded now, from the ids that were folded."""
-        outline = self.outline
-        if outline is None:
-            return
-        find = outline.line_of.get
-        folded = {line for span_id in self._folded_ids if (line := find(span_id)) is not None}
-        for line, chain in outline.chains.items():
-            if not any(member.span.span_id in self._opened_chains for member in chain):
-                folded.add(line)
-        self._folded = {line for line in folded if outline.size[line] > 1}
-        self._shown = outline.visible(self._folded)
-
-    def _unhide(self, line: int) -> None:
-        """Open whatever hides a line."""
-        outline = self.outline
-        assert outline is not None
-        above = outline.parent[line]
-        changed = False
-        while above >= 0:
-            changed |= self._set_fold(above, False)
-            above = outline.parent[above]
-        if changed:
-            self._refold()
-
-    def _set_fold(self, line: int, fold: bool) -> bool:
-        """Remember that a line is folded or not; True if that is new."""
-        outline = self.outline
-        assert outline is not None
-        if (line in self._folded) == fold or outline.size[line] <= 1:
-            return False
-        if outline.flags[line] & CHAIN:
-            ids = {member.span.span_id for member in outline.chains[line]}
-            self._opened_chains = self._opened_chains - ids if fold else self._opened_chains | ids
-        elif fold:
-            self._folded_ids.add(outline.nodes[line].span.span_id)
-        else:
-            self._folded_ids.discard(outline.nodes[line].span.span_id)
-        return True
+    @property
+    def _shown(self) -> array[int]:
+        return self.folds.shown
 
     @property
     def line(self) -> int:
@@ -207,7 +116,7 @@ class Waterfall(LineWidget, can_focus=True):
 
     @property
     def node(self) -> Node | None:
-        """The span under the cursor; the outermost one of a folded filter chain."""
+        """The span under the cursor; of a filter chain the outermost, of a run the longest."""
         return self.outline.nodes[self.line] if self.outline is not None and len(self.outline) else None
 
     @property
@@ -226,7 +135,8 @@ class Waterfall(LineWidget, can_focus=True):
         """Spans on the screen whose notes are not here yet."""
         if self.outline is None:
             return []
-        nodes = [self.outline.nodes[line] for line in self._shown[self.top : self.top + self.body]]
+        lines = [line for line in self._shown[self.top : self.top + self.body] if not self.outline.flags[line] & GROUP]
+        nodes = [self.outline.nodes[line] for line in lines]
         return [node for node in nodes if node.span.span_id not in self._notes][:most]
 
     def add_notes(self, notes: Mapping[str, Note]) -> None:
@@ -262,6 +172,10 @@ class Waterfall(LineWidget, can_focus=True):
     def _go(self, row: int) -> None:
         before, self.cursor = self.cursor, max(0, min(row, len(self._shown) - 1))
         self._touched = True
+        if before != self.cursor and self._step is not None:
+            self._step = None
+            self._strips.discard((self._shown[before], True))
+            self.refresh_line(0)
         if self._place():
             self.refresh()
             self.post_message(self.Scrolled())
@@ -273,10 +187,10 @@ class Waterfall(LineWidget, can_focus=True):
 
     def go_to(self, line: int) -> None:
         """Put the cursor on a line of the outline, opening what hides it."""
-        self._unhide(line)
+        self.folds.show(line)
         self._strips.clear()
-        self.cursor = nearest(self._shown, line)
-        self._touched = True
+        self.cursor = self.folds.index(line)
+        self._touched, self._step = True, None
         self._place()
         self.refresh()
         self.post_message(self.Moved())
@@ -321,14 +235,40 @@ class Waterfall(LineWidget, can_focus=True):
             self.go_to(found)
         return found is not None
 
+    # --- the critical path ----------------------------------------------------------------------------
+
+    @property
+    def step(self) -> tuple[int, int] | None:
+        """The interval of the critical path that is looked at: start and end, ns since the epoch."""
+        outline = self.outline
+        if self._step is None or outline is None or outline.path is None:
+            return None
+        interval = outline.path.intervals[self._step]
+        return interval.start, interval.end
+
+    def next_step(self, step: int) -> bool:
+        """To what is next (1) or was before (-1) on the critical path, as the time went; False at its end."""
+        outline = self.outline
+        at = None if outline is None else following_step(outline, self.line, self._step, step)
+        if outline is None or outline.path is None or at is None:
+            return False
+        self.go_to(outline.steps[at])
+        self._step = at
+        begin, end = self._window
+        interval = outline.path.intervals[at]
+        if interval.end <= begin or interval.start >= end:
+            self._look((interval.start + interval.end - end + begin) // 2, end - begin)
+        return True
+
     # --- folding --------------------------------------------------------------------------------------
 
     def _after_folding(self, line: int) -> None:
         row = self.cursor - self.top
-        self._refold()
         self._touched = True
-        self.cursor = nearest(self._shown, line)
+        self.cursor = self.folds.index(line)
         self.top = self.cursor - row
+        if self.line != line:
+            self._step = None
         self._strips.clear()
         self._place()
         self.refresh()
@@ -338,7 +278,7 @@ class Waterfall(LineWidget, can_focus=True):
     def fold(self) -> None:
         """Fold the cursor's line, or unfold it."""
         line = self.line
-        if self.outline is not None and self._set_fold(line, line not in self._folded):
+        if self.folds.set(line, line not in self.folds.folded):
             self._after_folding(line)
 
     def close(self) -> None:
@@ -346,56 +286,35 @@ class Waterfall(LineWidget, can_focus=True):
         if self.outline is None or not len(self.outline):
             return
         line = self.line
-        if self._set_fold(line, True):
+        if self.folds.set(line, True):
             self._after_folding(line)
         elif (above := self.outline.parent[line]) >= 0:
-            self._go(nearest(self._shown, above))
+            self._go(self.folds.index(above))
 
     def open(self) -> None:
         """Unfold the cursor's line; where it is open, go to its first child."""
         if self.outline is None or not len(self.outline):
             return
         line = self.line
-        if self._set_fold(line, False):
+        if self.folds.set(line, False):
             self._after_folding(line)
         elif self.outline.size[line] > 1:
             self._go(self.cursor + 1)
 
     def fold_level(self, step: int) -> None:
         """Fold the deepest level that is shown (-1), or unfold the topmost one that is folded (1)."""
-        outline = self.outline
-        if outline is None or not len(outline):
+        if self.outline is None or not len(self.outline):
             return
         line = self.line
-        if step < 0:
-            deepest = max(outline.depth[shown] for shown in self._shown)
-            lines = [i for i in self._shown if outline.depth[i] == deepest - 1 and outline.size[i] > 1]
-        else:
-            hidden = [i for i in self._shown if i in self._folded and not outline.flags[i] & CHAIN]
-            hidden = hidden or [i for i in self._shown if i in self._folded]
-            topmost = min((outline.depth[i] for i in hidden), default=0)
-            lines = [i for i in hidden if outline.depth[i] == topmost]
-        for i in lines:
-            self._set_fold(i, step < 0)
+        self.folds.level(step)
         self._after_folding(line)
 
     def fold_all(self, fold: bool) -> None:
-        """Fold everything down to the headline, or unfold everything, filter chains too."""
-        outline = self.outline
-        if outline is None:
+        """Fold everything down to the headline, or unfold everything, filter chains and runs too."""
+        if self.outline is None or not len(self.outline):
             return
         line = self.line
-        self._folded_ids.clear()
-        self._opened_chains.clear()
-        if fold:
-            head = outline.trace.headline
-            level = outline.depth[outline.line_of[head.span.span_id]] if head is not None else 0
-            for i in fold_to(outline, level):
-                if not outline.flags[i] & CHAIN:
-                    self._folded_ids.add(outline.nodes[i].span.span_id)
-        else:
-            for chain in outline.chains.values():
-                self._opened_chains.add(chain[0].span.span_id)
+        self.folds.all(fold)
         self._after_folding(line)
 
     # --- the time axis --------------------------------------------------------------------------------
@@ -492,6 +411,10 @@ class Waterfall(LineWidget, can_focus=True):
         glyphs = self.glyphs
         dash = glyphs.rule
         title = f"{dash} Spans"
+        step = self.step
+        if step is not None and self.outline is not None:
+            title += f"  path {count((self._step or 0) + 1)} of {count(len(self.outline.steps))}"
+            title += f" {duration(step[1] - step[0])}"
         if self._rows > self.body:
             title += f"  {count(self.top + 1)}-{count(min(self.top + self.body, len(self._shown)))}"
             title += f" of {count(len(self._shown))}"
@@ -500,186 +423,34 @@ class Waterfall(LineWidget, can_focus=True):
         origin = self._whole()[0]
         begin, end = self._window
         cells = [dash] * (width - before)
-        labels = []
+        styles = [palette.rule] * len(cells)
+        if step is not None:  # where the step of the path is in the whole
+            scale = columns.bar / max(1, end - begin)
+            low = min(max(0, int((step[0] - begin) * scale)), columns.bar - 1)
+            for cell in range(low, min(max(low, int((step[1] - begin) * scale) - 1), columns.bar - 1) + 1):
+                cells[cell], styles[cell] = self.glyphs.line_own, palette.key
+        lead = dash
         for cell, text in bars.ruler(begin - origin, end - origin, columns.bar):
             cells[cell : cell + len(text)] = text
+            styles[cell : cell + len(text)] = [palette.dim] * len(text)
             if cell:
                 cells[cell - 1] = " "
+            else:
+                lead = " "
             if cell + len(text) < len(cells):
                 cells[cell + len(text)] = " "
-            labels.append((cell, text))
         parts: list[Part] = [(title[:1], palette.rule), (title[1:], palette.title)]
-        lead = dash * max(0, before - len(title) - 1) + (" " if labels and labels[0][0] == 0 else dash)
-        parts.append((lead, palette.rule))
-        at = 0
-        for cell, text in labels:
-            parts += [("".join(cells[at:cell]), palette.rule), (text, palette.dim)]
-            at = cell + len(text)
-        parts.append(("".join(cells[at:]), palette.rule))
+        parts.append((dash * max(0, before - len(title) - 1) + lead, palette.rule))
+        parts += list(zip(cells, styles, strict=True))
         return strip(parts, width, palette.base)
 
     def _draw_line(self, line: int, selected: bool, columns: Columns, width: int, palette: Palette) -> Strip:
-        """One span."""
+        """One line of the outline."""
         outline = self.outline
         assert outline is not None
-        look = palette.on_cursor if selected else _as_it_is
-        base, dim = look(palette.base), look(palette.dim)
-        node = outline.nodes[line]
-        glyphs = self.glyphs
-        ink = look(palette.component[COMPONENTS[outline.ink[line]]])
-        begin, end = self._window
-        shown_ns = outline.shown_ns[line]
-        brief = shown_ns * 100 < end - begin
-        parts: list[Part] = [(glyphs.cursor if selected else " ", look(palette.key) if selected else base)]
-        parts += self._label(line, node, columns.name, palette, selected)
-        parts.append((" ", base))
-        if columns.component:
-            parts += self._who(line, node, columns.component, palette, look, end - begin)
-            parts.append((" ", base))
-        parts.append((fit(duration(shown_ns), 8, right=True), dim if brief else base))
-        parts.append((" " * columns.gap, base))
-        segments = [Segment(text, style) for text, style in parts if text]
-        segments += self._bar(line, node, columns.bar, ink, base, dim, look(palette.warning))
-        if columns.gap > 1:
-            segments.append(Segment(" " * (columns.gap - 1), base))
-        return Strip(segments, width)
-
-    def _who(
-        self, line: int, node: Node, width: int, palette: Palette, look: Callable[[Style], Style], window: int
-    ) -> list[Part]:
-        """Whose work it was; beside a call with both its sides the time between them."""
-        outline = self.outline
-        assert outline is not None
-        component = node.span.component
-        style = look(palette.component[component])
-        if width <= 4:
-            return [(fit(_SHORT.get(component) or node.span.service or component.value, width), style)]
-        gap = outline.gap_ns(line)
-        if gap is not None:
-            style = style if gap * 100 >= window else look(palette.dim)
-            return [(fit(gap_text(gap, self.glyphs.gap), width), style)]
-        return [(fit(node.span.service or component.value, width), style)]
-
-    def _label(self, line: int, node: Node, width: int, palette: Palette, selected: bool) -> list[Part]:
-        """Indent, fold mark, marks, name and what goes with it: exactly `width` cells."""
-        outline = self.outline
-        assert outline is not None
-        look = palette.on_cursor if selected else _as_it_is
-        base, dim, error, warning = (
-            look(style) for style in (palette.base, palette.dim, palette.error, palette.warning)
+        note = self._notes.get(outline.nodes[line].span.span_id, NO_NOTE)
+        part = self.step if selected else None
+        drawn = SpanLine(
+            outline, line, self._window, line in self.folds.folded, selected, part, note, palette, self.glyphs
         )
-        glyphs = self.glyphs
-        level = outline.depth[line]
-        step = 2 if width >= 30 else 1
-        most = max(0, (width - 14) // step)
-        if level > most:  # so deep that the name would have no room: the depth as a number
-            lead = fit(f"{glyphs.after}{count(level)}", step * most, right=True)
-        else:
-            lead = " " * (step * level)
-        mark = " " if outline.size[line] == 1 else glyphs.folded if line in self._folded else glyphs.open
-        parts: list[Part] = [(f"{lead}{mark} ", dim)]
-        room = width - width_of(lead) - 2
-        chain = outline.chains.get(line)
-        failed = node.span.status == 2 if chain is None else any(member.span.status == 2 for member in chain)
-        words = oddity_words(outline, line)
-        if failed and room > 4:
-            parts.append((f"{glyphs.failed} ", error))
-            room -= 2
-        if Oddity.ORPHAN in node.oddities and not outline.flags[line] & FILTER and room > 4:
-            parts.append((f"{glyphs.unseen} ", warning))
-            room -= 2
-        elif words and room > 4 and any(oddity in node.oddities for oddity in _MARKED):
-            parts.append((f"{glyphs.odd} ", warning))
-            room -= 2
-        if chain is not None:
-            text, style = f"filters ×{len(chain)}", dim
-            notes: tuple[str, ...] = ("own time",)
-            note_style = dim
-            if glyphs.ascii:
-                text = f"filters x{len(chain)}"
-        else:
-            text = printable(node.span.name) or "(no name)"
-            headline = outline.trace.headline
-            style = look(palette.title) if headline is node else base
-            note = self._notes.get(node.span.span_id, NO_NOTE)
-            notes, note_style = note.texts, (error if note.failed else dim)
-            if words:
-                notes, note_style = (words,), warning
-            if outline.flags[line] & FILTER:
-                style = dim
-        text = short_name(text, room, glyphs.ellipsis)
-        if chain is None and notes and is_webhook_call(text):
-            # Which webhook matters more than the words around it.
-            brief = text.removeprefix("Call ")
-            texts = (text, brief, brief.removesuffix(" webhook"))
-            need = 2 + width_of(printable(notes[-1]))
-            text = next((each for each in texts if len(each) + need <= room), text)
-        cells = width_of(text)
-        if cells > room:
-            text, cells = fit(text, room), room
-        parts.append((text, style))
-        room -= cells
-        if room > 2 and notes:
-            parts += _fitting(notes, room, note_style, base)
-        elif room:
-            parts.append((" " * room, base))
-        return parts
-
-    def _bar(
-        self, line: int, node: Node, width: int, ink: Style, base: Style, dim: Style, warning: Style
-    ) -> list[Segment]:
-        """The span on the axis: `width` cells."""
-        outline = self.outline
-        assert outline is not None
-        begin, end = self._window
-        scale = width / max(1, end - begin)
-        if not outline.start[line]:
-            return [Segment(" " * width, base)]
-        flags = outline.flags[line]
-        thin = bool(flags & MIXED)
-        own: Sequence[tuple[float, float]] = ()
-        if thin:
-            own = [((low - begin) * scale, (high - begin) * scale) for low, high in outline.own(line)]
-        tail = outline.tail_from(line)
-        note = self._notes.get(node.span.span_id, NO_NOTE)
-        ticks: Sequence[float] = ()
-        if note.ticks is not None and not flags & (CHAIN | FILTER):
-            ticks = ((note.ticks - begin) * scale).tolist()
-        bar = bars.Bar(
-            (outline.start[line] - begin) * scale,
-            (outline.end[line] - begin) * scale,
-            None if tail is None or (outline.end[line] - tail) * scale < 0.5 else (tail - begin) * scale,
-            thin,
-            own,
-            ticks,
-        )
-        glyphs = self.glyphs
-        fill = glyphs.validating if flags & VALIDATING else glyphs.fill[COMPONENTS[outline.ink[line]]]
-        cells, paint = bars.draw(bar, width, fill, glyphs)
-        swap = ink + Style(reverse=not ink.reverse)
-        styles = (base, ink, swap, dim, warning)
-        segments = []
-        at = 0
-        while at < width:
-            to = at + 1
-            while to < width and paint[to] == paint[at]:
-                to += 1
-            segments.append(Segment("".join(cells[at:to]), styles[paint[at]]))
-            at = to
-        return segments
-
-
-def _as_it_is(style: Style) -> Style:
-    return style
-
-
-def _fitting(texts: Sequence[str], room: int, style: Style, base: Style) -> list[Part]:
-    """Two spaces and the longest of these texts that fits whole, else the shortest one cut: exactly `room` cells."""
-    for text in texts:
-        text = printable(text)
-        cells = width_of(text)
-        if cells <= room - 2:
-            return [("  ", base), (text, style), (" " * (room - 2 - cells), base)]
-    if room - 2 < _LEAST:  # a few letters tell nothing
-        return [(" " * room, base)]
-    return [("  ", base), (fit(texts[-1], room - 2), style)]
+        return drawn.draw(columns, width)
