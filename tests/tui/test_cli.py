@@ -197,7 +197,7 @@ def test_show_knows_how_long_a_paired_authentication_took(command: Command, tmp_
     request, lone = recorder.trace_id("request 0"), recorder.trace_id("lone 0")
     for more in ((), ("--json",)):
         assert (
-            "Authentication took 900 ms before the request itself began"
+            "Authentication took 900 ms, before the request itself began"
             in command("show", "--db", db, request, *more)[1]
         )
     paired = {trace["trace_id"]: trace["paired_with"] for trace in lines_of(command("traces", "--json", "--db", db)[1])}
