@@ -463,7 +463,7 @@ class DetailPane(LineWidget):
     def _rule(self, width: int) -> Strip:
         palette, dash = self.palette, self.glyphs.rule
         hidden = self.lines - self.body - self.top
-        where = f" {count(hidden)} more lines " if hidden > 0 else ""
+        where = f" {count(hidden)} more line{'s' * (hidden > 1)} " if hidden > 0 else ""
         room = width - 4 - width_of(where)
         name = printable(self.description.title)
         if width_of(name) > room:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,16 @@ from tui.terminal_text import printable
 from tui.widgets.line import LineWidget, strip
 
 MAX_CHARACTERS = 1_024
+_UNIT = re.compile(r"(\d) (%|(?:ns|µs|ms|s|B|kB|MB|KiB|MiB)\b)")
+"""A number and its unit, which stay on one line."""
+
+
+def wrap(sentences: Sequence[str], width: int, most: int, ellipsis: str) -> list[str]:
+    """Sentences as at most `most` lines of about `width` cells; a number and its unit stay together."""
+    text = " ".join(printable(sentence, MAX_CHARACTERS) for sentence in sentences)
+    text = _UNIT.sub("\\1\N{NO-BREAK SPACE}\\2", text)  # lines are broken at plain spaces only
+    lines = textwrap.wrap(text, max(10, width), max_lines=max(1, most), placeholder=f" {ellipsis}")
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 class VerdictLines(LineWidget):
@@ -33,8 +44,6 @@ class VerdictLines(LineWidget):
 
     def draw(self, y: int, width: int) -> Strip:
         """A line; the last one ends with an ellipsis where the sentences go on."""
-        text = " ".join(printable(sentence, MAX_CHARACTERS) for sentence in self._sentences)
-        more = f" {self.glyphs.ellipsis}"
-        lines = textwrap.wrap(text, max(10, width - 2), max_lines=max(1, self.size.height), placeholder=more)
+        lines = wrap(self._sentences, width - 2, self.size.height, self.glyphs.ellipsis)
         line = lines[y] if y < len(lines) else ""
         return strip([(f" {line}", self.palette.title if y == 0 else self.palette.base)], width, self.palette.base)
