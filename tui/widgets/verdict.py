@@ -18,10 +18,12 @@ _UNIT = re.compile(r"(\d) (%|(?:ns|µs|ms|s|B|kB|MB|KiB|MiB)\b)")
 
 
 def wrap(sentences: Sequence[str], width: int, most: int, ellipsis: str) -> list[str]:
-    """Sentences as at most `most` lines of about `width` cells; a number and its unit stay together."""
+    """Sentences as at most `most` lines of about `width` cells; names, numbers with their units stay whole."""
     text = " ".join(printable(sentence, MAX_CHARACTERS) for sentence in sentences)
     text = _UNIT.sub("\\1\N{NO-BREAK SPACE}\\2", text)  # lines are broken at plain spaces only
-    lines = textwrap.wrap(text, max(10, width), max_lines=max(1, most), placeholder=f" {ellipsis}")
+    lines = textwrap.wrap(
+        text, max(10, width), max_lines=max(1, most), placeholder=f" {ellipsis}", break_on_hyphens=False
+    )
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
