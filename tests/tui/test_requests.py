@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from receiver.store.database import Database
+from receiver.store.database import Database, StoreError
 from receiver.traces.listing import Row
 from receiver.traces.model import TraceSummary
 from receiver.traces.pairing import pairs
@@ -22,6 +22,7 @@ from tests.receiver.traces import shapes
 from tests.receiver.traces.shapes import CLIENT, GRPC, HTTP, PODS, SERVER, Recorder
 from tests.tui.still_feed import RECEIVED, SECOND, StillFeed, chunks_of
 from tests.tui.test_feed import other_ids
+from tui import verdicts
 from tui.app import TraceApp
 from tui.config import Settings
 from tui.glyphs import ASCII, UNICODE, Glyphs
@@ -823,6 +824,25 @@ async def test_rows_that_stream_by_are_not_judged(drive: Open, monkeypatch: pyte
             verdicts.look([((number, number, 1), rows[number % len(rows)])])
         assert not asked
         assert not verdicts._latest.busy
+
+
+async def test_verdicts_are_bounded_and_a_store_that_cannot_be_read_leaves_the_index_s_words(
+    drive: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdicts, "KEPT", 3)
+
+    def broken(trace_id: str) -> None:
+        raise StoreError("The database cannot be read.")
+
+    feed = StillFeed()
+    monkeypatch.setattr(feed, "trace", broken)
+    async with drive(feed=feed) as d:
+        await d.press("D")
+        known = d.app.requests._verdicts._known
+        await d.until(lambda: len(known) == 3)
+        assert {said for _, said in known.values()} == {Told()}
+        assert phrase(d.listed[0]).text in d.lines[3]
+        assert not d.toasts
 
 
 async def test_the_time_that_authentication_took_is_told(drive: Open) -> None:
