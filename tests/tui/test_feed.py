@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -311,16 +312,18 @@ def test_status_problems_and_holds_go_through_the_link(monkeypatch: pytest.Monke
 def test_a_link_that_cannot_be_made_is_a_problem_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tui.feed.STATUS_EVERY", 0.02)
     attempts: list[int] = []
+    told = threading.Event()
 
     def make() -> FakeLink:
         attempts.append(1)
-        if len(attempts) < 3:
+        if len(attempts) < 3 or not told.is_set():
             raise OSError("no socket here")
         return FakeLink()
 
     feed = Feed(demo_database(), link=make)
     feed.start()
     until(lambda: feed.snapshot.problem == "no socket here")
+    told.set()
     until(lambda: len(attempts) >= 3 and feed.snapshot.problem == "")
     feed.stop()
 
