@@ -86,7 +86,7 @@ UNICODE: Final = Glyphs(
     validating="▓",
     fill={
         Component.APISERVER: "█",
-        Component.ETCD: "█",
+        Component.ETCD: "░",
         Component.WEBHOOK: "█",
         Component.KUBELET: "█",
         Component.RUNTIME: "█",
@@ -141,7 +141,7 @@ ASCII: Final = Glyphs(
     eighths="        #",
     validating="%",
     fill={
-        Component.APISERVER: "=",
+        Component.APISERVER: "-",
         Component.ETCD: ":",
         Component.WEBHOOK: "#",
         Component.KUBELET: "=",

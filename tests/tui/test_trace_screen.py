@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 import unicodedata
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from receiver.store.database import Database, StoreError
 from receiver.traces.model import Component, Event, Kind, Link
 from tests.tui.still_feed import RECEIVED, SECOND, StillFeed, chunks_of
 from tests.tui.traces_for_tests import MS, T0, Made, body, slow_pod
+from tests.work import calls_of
 from tui import terminal_text
 from tui.app import TraceApp
 from tui.config import Settings
@@ -113,7 +113,9 @@ async def opened(
 EIGHTY = """\
  create pods default/slow-one   201   2.53 s   ✗ 2 failed   kubectl     settled
  Mutating webhook label-injector took 1.51 s (60 %), all of it inside the
- webhook itself. Validating webhook name-policy did not answer within its 1 s …
+ webhook itself. Validating webhook name-policy did not answer within its 1 s
+ timeout (40 % of the request); failurePolicy Ignore let the request through.
+ etcd took 12.1 ms.
  admission 2.52 s ████████▓▓▓▓▓  etcd 12.1 ms  apiserver 1.14 ms  rest 1.26 ms
 ─ Spans ───────────────────────────────────────── 0 ────── 1 s ───── 2 s ───────
   ▾ authentication                  api    2.53 s ├───────────────────────┤
@@ -244,7 +246,7 @@ async def test_folding_one_and_its_levels() -> None:
 async def test_the_cursor_reaches_every_line_and_no_further() -> None:
     async with opened(slow_pod(), size=(80, 12)) as driver:
         fall = driver.screen.waterfall
-        for key, row in (("G", 15), ("j", 15), ("pageup", 8), ("g", 0), ("k", 0), ("pagedown", 7)):
+        for key, row in (("G", 15), ("j", 15), ("pageup", 9), ("g", 0), ("k", 0), ("pagedown", 6)):
             await driver.press(key)
             assert fall.cursor == row
             assert fall.top <= fall.cursor < fall.top + fall.body
@@ -302,7 +304,7 @@ async def test_zoom_and_pan_stay_in_the_trace() -> None:
 # --- phases and the critical path --------------------------------------------------------------------
 async def test_phases_have_a_line_where_there_is_room() -> None:
     async with opened(slow_pod(), size=(80, 20)) as driver:
-        assert driver.lines()[3].startswith(" admission 2.52 s ███")
+        assert driver.lines()[4].startswith(" admission 2.52 s ███")
         await driver.pilot.resize_terminal(80, 19)
         await driver.settle()
         assert "admission" not in driver.text()
@@ -336,7 +338,7 @@ async def test_along_the_critical_path_and_back() -> None:
         assert driver.said[1:] == ["The critical path begins here."]
         await driver.press("j")
         assert fall.step is None
-        assert "path" not in driver.lines()[4]
+        assert "path" not in driver.lines()[5]
 
 
 async def test_a_step_is_seen_on_its_bar_and_on_the_axis() -> None:
@@ -348,7 +350,7 @@ async def test_a_step_is_seen_on_its_bar_and_on_the_axis() -> None:
         assert "POST /mutate" in driver.cursor_line()
         assert re.search(r"▌──────+┤ *$", driver.cursor_line()) or re.search(r"█──────+┤ *$", driver.cursor_line())
         await driver.press("greater_than_sign")
-        assert re.search(r"0 ━+ 0\.5 s ━+ 1\.0 s ━+ 1\.5 s ─", driver.lines()[4]), (
+        assert re.search(r"0 ━+ 0\.5 s ━+ 1\.0 s ━+ 1\.5 s ─", driver.lines()[5]), (
             "where the time went, in heavy dashes"
         )
         driver.screen.action_zoom_span()
@@ -607,7 +609,7 @@ async def test_bodies_are_read_in_a_thread_and_only_those_on_the_screen(monkeypa
         assert threading.main_thread() not in threads
 
 
-async def test_forty_thousand_spans_are_there_within_a_second() -> None:
+async def test_forty_thousand_spans_cost_what_is_on_the_screen() -> None:
     made = Made()
     above = made("", "Create", 0, 1_000)
     for at in range(39_999):
@@ -616,14 +618,11 @@ async def test_forty_thousand_spans_are_there_within_a_second() -> None:
     requests = [made.export(at, at + 5_000) for at in range(0, 40_000, 5_000)]
     async with opened(*requests, size=(160, 45)) as driver:
         await driver.press("escape")
-        began = time.perf_counter()
         driver.app.go("trace", made.trace_id)
         while not (isinstance(driver.app.screen, TraceScreen) and driver.screen.is_mounted and driver.screen.lines):
             await driver.pilot.pause(0.005)
-        took = time.perf_counter() - began
         await driver.settle()
         assert "40,000" in driver.text()
-        assert took < 3, "1 s on a quiet machine: see tests/bench"
         fall = driver.screen.waterfall
         drawn = []
         draw = fall._draw_line
@@ -689,7 +688,7 @@ async def test_a_slow_body_never_stands_under_another_name(monkeypatch: pytest.M
         go_on.set()
         await driver.settle()
         await driver.pilot.pause(0.1)
-        assert "operation" in driver.text()
+        assert "configuration" in driver.text()
 
 
 # --- copy, raw, links --------------------------------------------------------------------------------
@@ -748,10 +747,9 @@ async def test_a_raw_line_of_a_megabyte() -> None:
         await driver.app.screen.mount(text)
         await driver.pilot.pause()
         text.show(('"k": "' + "\x1b[2J" * 250_000,))
-        began = time.perf_counter()
-        for _ in range(20):
-            assert "\x1b" not in text.draw(0, 80).text
-        assert time.perf_counter() - began < 1
+        drawn, calls = calls_of(lambda: text.draw(0, 80).text)
+        assert "\x1b" not in drawn
+        assert calls < 2_000, "what is on the screen is looked at, not all of it"
 
 
 async def test_a_linked_trace_and_back() -> None:

@@ -62,9 +62,10 @@ def layout(width: int) -> Layout:
     gap = 2 if width >= 72 else 1
     time = 12 if width >= 110 else 8
     verb = 6 if width < 110 else 7
-    resource = 10 if width < 72 else 12 if width < 96 else 13 if width < 110 else 18 if width < 160 else 20
+    resource = 10 if width < 72 else 12 if width < 96 else 13 if width < 110 else 16 if width < 130 else 18
+    resource = 20 if 160 <= width < 170 else resource
     resource = 24 if width >= 170 else resource
-    client = 0 if width < 96 else 15 if width < 130 else 19 if width < 170 else 26
+    client = 0 if width < 96 else 15 if width < 110 else 12 if width < 130 else 19 if width < 170 else 26
     spans = 7 if width >= 160 else 0
     code, duration = (5, 8) if width < 72 else (5, 9) if width < 96 else (6, 9)
     fixed = [time, verb, resource, client, code, duration, spans]
@@ -74,8 +75,8 @@ def layout(width: int) -> Layout:
         bar = 8 if name < 56 else 12 if name < 80 else 16
         left = name - gap
         name = left - bar
-        if left >= 44:  # room for a few words, too
-            name = min(max(20, 3 * left // 8), 60)
+        if left >= 40:  # room for a few words, too: why comes before whose
+            name = min(max(18, 3 * left // 8), 60)
         what = left - name
     return Layout(time, verb, resource, max(4, name), client, code, duration, spans, what, bar, gap)
 
@@ -227,7 +228,7 @@ class RequestLines:
             falls = (sort in ("start", "duration", "code", "spans")) != view.reverse
             if sort == view.sort:
                 arrow = self._glyphs.down if falls else self._glyphs.up
-                title = title[: room - 1] + arrow
+                title = title[: (room - 2 if field == "spans" else room) - 1] + arrow
             if len(title) > room:
                 title = title.partition(" ")[0]
             right = field in ("code", "duration", "spans")
@@ -245,7 +246,8 @@ class RequestLines:
             if len(client) > columns.client and "/" in client:
                 client = f"{self._glyphs.ellipsis}/{client.partition('/')[2]}"  # which controller says more than whose
             parts.append((fit(client, columns.client) + gap, p.dim))
-        parts += self._code(summary, columns.code, gap)
+        said = told.phrase if told.phrase.text else phrase(row)
+        parts += self._code(summary, columns.code, gap, "" if columns.phrase else said.mark)
         slow = summary.duration_ns >= 1_000_000_000 and not (request and long_running(request))
         took = fit(duration(summary.duration_ns), columns.duration, right=True)
         parts.append((took + (gap if columns.spans or columns.what else ""), p.title if slow else p.base))
@@ -256,7 +258,7 @@ class RequestLines:
             parts += self._bar(row, columns.bar)
         if columns.phrase:
             parts.append((" " * _BESIDE, p.base))
-            parts.append(self._why(told.phrase if told.phrase.text else phrase(row), columns.phrase))
+            parts.append(self._why(said, columns.phrase))
         return parts
 
     def _mark(self, row: TraceSummary) -> Part:
@@ -292,10 +294,13 @@ class RequestLines:
         parts.append((fit(name, columns.name - width_of(space)) + gap, p.base))
         return parts
 
-    def _code(self, row: TraceSummary, width: int, gap: str) -> list[Part]:
+    def _code(self, row: TraceSummary, width: int, gap: str, said: str) -> list[Part]:
+        """The code and its mark; `said` is that of a phrase that has no room, so that a slow one is marked, too."""
         p = self._palette
         code = row.request.code if row.request else None
         mark, style = self._mark(row)
+        if said and not mark.strip():
+            return [(self._glyphs.suspicious, p.warning), (fit(str(code or ""), width - 1, right=True) + gap, p.dim)]
         text = fit(str(code) if code else "", width - 1, right=True) + gap
         return [(mark, style), (text, style if mark.strip() else p.dim)]
 

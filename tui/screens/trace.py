@@ -39,7 +39,7 @@ from tui.widgets.outline import CHAIN, Outline, outline
 from tui.widgets.phasestrip import Group, PhaseStrip, groups_of
 from tui.widgets.prompt import Prompt
 from tui.widgets.status import Banner
-from tui.widgets.verdict import VerdictLines
+from tui.widgets.verdict import MAX_CHARACTERS, VerdictLines
 from tui.widgets.waterfall import Waterfall
 from tui.wording import client_of, mention
 
@@ -95,7 +95,6 @@ class TraceScreen(FrameScreen):
     TraceScreen #trace.-beside Waterfall { width: 3fr; }
     TraceScreen #trace.-detail DetailPane { display: block; }
     TraceScreen #hint { display: none; }
-    TraceScreen.-tiny VerdictLines { height: 1; }
     TraceScreen.-tiny PhaseStrip { display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = bindings("trace")
@@ -568,6 +567,8 @@ class TraceScreen(FrameScreen):
             ("t", "trace id", span.trace_id),
             ("n", "name", printable(span.name)),
         ]
+        if said := self.query_one(VerdictLines).text:
+            texts.append(("v", "verdict", printable(said, MAX_CHARACTERS)))
         options = [Option(letter, what, text) for letter, what, text in texts]
         options.append(Option("a", "attributes", "key=value, one a line"))
 

@@ -276,9 +276,7 @@ def test_nothing_is_lost_while_the_receiver_is_full(collector: tuple[Collector, 
 
 
 def test_a_receiver_that_is_not_there_is_no_error() -> None:
-    began = time.monotonic()
     assert run_for(0.5, "127.0.0.1:9", rate=5) == 0
-    assert time.monotonic() - began < 6
 
 
 def test_requests_group_by_scope() -> None:
