@@ -9,7 +9,7 @@ before: those stay unpaired.
 
 Both are sampled by themselves, so below a rate of 1,000,000 the other half is often missing. Therefore a pair is only
 made of two that are each other's nearest, with no other candidate nearly as near; and a slow authentication only finds
-its request where nearly all others found theirs.
+its request where nearly all find one that ends with them.
 """
 
 from __future__ import annotations
@@ -32,14 +32,17 @@ Array = npt.NDArray[Any]
 MAX_END_NS: Final = 2_000_000
 """How long an `authentication` may go on after its request: it ends as its caller's handler returns."""
 SURE_END_NS: Final = 60_000
-SURE_BEFORE_NS: Final = 1_000_000
-"""95 % of true pairs are within both of these, so their share tells whether anything was sampled away."""
+"""95 % of true pairs end within this, so their share tells whether anything was sampled away. Where authentication
+takes its time all of them begin late, so the start is no part of this."""
 SAMPLED_END_NS: Final = 30_000
 SAMPLED_BEFORE_NS: Final = 500_000
 """Within both of these a pair is believed even where traces are sampled: 89 % of true ones are, and of recordings
 thinned out to one half 6 in 100,000 pairs were wrong (with the wider limits above 50 in 100,000)."""
 COMPLETE: Final = 0.9
 """Share of pairs that must be sure ones before the others are believed: then nothing was sampled away."""
+SLOW_BEFORE_NS: Final = 2_000_000
+"""Authentication that takes longer than 99 % do waits for somebody, and how long says nothing more: from here on only
+the ends tell how near two spans are."""
 MAX_BEFORE_NS: Final = 30_000_000_000
 """How long authentication may take before the request begins: token webhooks time out sooner."""
 MARGIN: Final = 3
@@ -363,7 +366,7 @@ def _matched(
     owner[flat_r[first]] = flat_a[first]
     mutual = certain & (owner[np.maximum(nearest, 0)] == a) & (second[np.maximum(nearest, 0)] > MARGIN * least)
     after, before = a_end - r_end[nearest], r_start[nearest] - a_start
-    sure = (mutual & (after <= SURE_END_NS) & (before <= SURE_BEFORE_NS)).astype(np.uint8)
+    sure = (mutual & (after <= SURE_END_NS)).astype(np.uint8)
     sure[mutual & (after <= SAMPLED_END_NS) & (before <= SAMPLED_BEFORE_NS)] = _SAMPLED
     found: Array = np.where(mutual, nearest, -1)
     return found, sure
@@ -371,7 +374,7 @@ def _matched(
 
 def _cost(after: Array, before: Array) -> Array:
     """How unlike a pair two spans are: both ends count, the end tells more (99 % within 0.3 ms)."""
-    found: Array = after / 10_000 + before / 200_000 + 0.5
+    found: Array = after / 10_000 + np.minimum(before, SLOW_BEFORE_NS) / 200_000 + 0.5
     return found
 
 

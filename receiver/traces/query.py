@@ -55,6 +55,11 @@ _STREAMS: Final = ("etcdserverpb.Watch/Watch", "etcdserverpb.Lease/LeaseKeepAliv
 """Streams between apiserver and etcd that end with the process: alone, whichever side sent them, they say nothing."""
 _PROBES: Final = ("/livez", "/readyz", "/healthz", "/metrics")
 _OWN_AGENT: Final = "k8s-trace-tui"
+SLOW_AUTHENTICATION_NS: Final = 100_000_000
+"""A lone `authentication` from here on may be all that is left of a slow token webhook, so it is no noise."""
+LONGEST_AUTHENTICATION_NS: Final = 65_000_000_000
+"""A request that is not asked to last is ended after 60 s (the API server's default), so a longer `authentication` is
+that of a watch."""
 _NONE: Final = np.zeros(0, np.int64)
 
 
@@ -367,7 +372,8 @@ class _Traces:
     def authentications(self) -> Array:
         at = self._others_named(self.strings.equal("authentication"))
         lone = (self.index.head_rank[at] == RANK_ROOT) & (self.index.span_count[at] == 1)
-        return self._only(at[lone])
+        took = self.index.head_duration[at]
+        return self._only(at[lone & ((took < SLOW_AUTHENTICATION_NS) | (took > LONGEST_AUTHENTICATION_NS))])
 
     def own(self) -> Array:
         agents = self.strings.starting(_OWN_AGENT)
@@ -529,7 +535,7 @@ NOISE: Final = (
     Noise("leases", "requests for leases, by which nodes and leaders say that they are alive", _Traces.leases),
     Noise("probes and metrics", f"requests for {', '.join(_PROBES)}", _Traces.probes),
     Noise("lone etcd calls", "calls to etcd that belong to no request, and streams between both", _Traces.etcd_alone),
-    Noise("lone authentications", "authentications whose request is not known", _Traces.authentications),
+    Noise("lone authentications", "quick authentications whose request is not known", _Traces.authentications),
     Noise("own requests", f"requests of this program (user agent {_OWN_AGENT})", _Traces.own),
 )
 """What `View.hide_noise` hides. What holds a failed span or was answered with 5xx is never noise."""

@@ -38,13 +38,13 @@ def test_how_long_authentication_took_is_known_once_it_came() -> None:
     rec = Recorder()
     values = {"http.request.method": "GET", "http.target": "/livez"}
     rec.span("GET", SERVER, trace="request", scope=HTTP, at=900, ms=10, values=values)
-    rec.span("authentication", trace="lone", scope=FILTER, at=0, ms=910.01)
+    rec.span("authentication", trace="lone", scope=FILTER, at=0, ms=910.2)
     rec.span("authentication", trace="another", instance="b", scope=FILTER, at=0, ms=10.01)
     rec.span("GET", SERVER, trace="its request", instance="b", scope=HTTP, at=0.1, ms=9.9, values=values)
     index = rec.index()
     assert [row.waited for row in rows(index, [0, 3], LATER)] == [0, 0]
     catch_up(index)
-    assert [row.waited for row in rows(index, [0, 3], LATER)] == [0, 100_000]  # one of two is not enough to believe it
+    assert [row.waited for row in rows(index, [0, 3], LATER)] == [0, 100_000]  # one of two ends too late to believe it
 
 
 def test_a_trace_id_that_is_reused_is_not_broken_down_while_it_arrives(monkeypatch: pytest.MonkeyPatch) -> None:

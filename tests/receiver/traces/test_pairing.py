@@ -276,6 +276,17 @@ def test_requests_that_run_side_by_side(rate: float, least: float) -> None:
         assert np.count_nonzero(found >= 0) >= least * len(found)
 
 
+@pytest.mark.parametrize(("rate", "least"), [(5, 0.98), (75, 0.95), (200, 0.9)])
+def test_a_token_webhook_that_is_slow_for_everybody(rate: float, least: float) -> None:
+    """All requests begin 1.5 to 2.5 s after their authentication: the ends alone tell who belongs to whom."""
+    for seed in range(5):
+        instance, a_start, a_end, r_start, r_end = made(seed, rate, 150)
+        late = (1.5e9 + np.random.default_rng(seed).random(150) * 1e9).astype(np.int64)
+        found = match(instance, a_start, a_end + late, instance, r_start + late, r_end + late)
+        assert not ((found >= 0) & (found != np.arange(150))).any()
+        assert np.count_nonzero(found >= 0) >= least * 150
+
+
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 60), st.integers(0, 60)), max_size=30), st.integers(1, 40))
 @settings(deadline=None, max_examples=200)
 def test_a_pair_is_one_of_one_instance_and_the_first_spans_the_second(
