@@ -137,7 +137,9 @@ def _time_phrase(row: Row) -> Phrase:
     parts = [(sum(ns[phase] for phase in those), text) for text, those in _PARTS]
     stores = "etcd write" if request.verb in _WRITES else "etcd read"
     parts.append((phases.group("etcd"), stores))
-    parts.append((max(ns[Phase.AUTHENTICATION], row.waited), "authentication"))
+    inside = ns[Phase.AUTHENTICATION]  # what went by before is not in the row's duration, so it is said with its time
+    before = f"authentication {duration(row.waited)}" if _is_notable(row.waited, phases.duration + row.waited) else ""
+    parts.append((max(inside, row.waited), before if before and row.waited > inside else "authentication"))
     parts.append(_hooks(phases))
     most, text = max(parts, key=lambda part: part[0])
     return Phrase(text, "suspicious" if _is_notable(most, phases.duration + row.waited) else "")

@@ -63,7 +63,7 @@ SLOW = "context deadline exceeded"
         (row({}, ((Phase.MUTATING, INJECTOR, 30), (Phase.MUTATING, INJECTOR, 9))), Phrase("webhook label-injector")),
         (row({}, ((Phase.WEBHOOK, "", 30),)), Phrase("webhook")),
         (row({Phase.QUEUE: 3400, Phase.OTHER: 3}), Phrase("queued", "suspicious")),
-        (row({Phase.OTHER: 3}, waited=900), Phrase("authentication", "suspicious")),
+        (row({Phase.OTHER: 3}, waited=2_000), Phrase("authentication 2.00 s", "suspicious")),
         # what failed
         (
             row({}, ((Phase.VALIDATING, POLICY, 7),), of=request(code=500), failure="dial tcp: connection refused",

@@ -43,9 +43,11 @@ def authentication_slow(case: Case) -> Iterable[Finding]:
     inside = case.phases.ns[Phase.AUTHENTICATION]
     ns = max(inside, case.before)
     if ns >= NOTABLE_NS and ns >= NOTABLE_SHARE * (case.duration + case.before):
-        took = case.took(ns) if inside >= case.before else f"{time_text(ns)}, before the request itself began"
+        early = case.before > inside
+        took = f"{time_text(ns)}, before the request itself began" if early else case.took(ns)
         text = f"Authentication took {took}: most likely a token webhook, which is not traced."
-        yield Finding("authentication slow", text, "authentication slow", ns)
+        phrase = f"authentication {time_text(ns)}" if early else "authentication slow"
+        yield Finding("authentication slow", text, phrase, ns)
 
 
 def filters_untraced(case: Case) -> Iterable[Finding]:

@@ -128,6 +128,16 @@ def index_of(requests: Iterable[bytes], received: int = T0) -> Index:
     return index
 
 
+def authenticated_above(index: Index, slot: int) -> int:
+    """Nanoseconds from the start of a root `authentication` to that of the headline below it, 0 for none."""
+    head = int(index.head_row[slot])
+    for row in index.rows_of(slot).tolist():
+        above = index.span[row] == index.parent[head] and index.names[index.name[row]] == "authentication"
+        if index.head_rank[slot] == 2 and above and index.parent[row] == 0:
+            return int(index.start[head]) - int(index.start[row])
+    return 0
+
+
 def _old_http(method: str = "POST", target: str = PODS, code: int | None = 201) -> dict[str, Any]:
     values: dict[str, Any] = {"http.method": method, "http.target": target, "http.user_agent": AGENT}
     return values if code is None else values | {"http.status_code": code}

@@ -16,7 +16,7 @@ from receiver.traces.listing import BIG, rows
 from receiver.traces.pairing import catch_up, pairs
 from receiver.traces.phases import Breakdown, breakdown
 from receiver.traces.reader import SETTLE_NS, summaries
-from tests.receiver.traces.shapes import FILTER, HTTP, MS, SERVER, T0, Recorder, index_of
+from tests.receiver.traces.shapes import FILTER, HTTP, MS, SERVER, T0, Recorder, authenticated_above, index_of
 
 LATER = T0 + 60_000_000_000
 
@@ -28,7 +28,7 @@ def test_each_line_is_of_one_trace(recordings: Path, name: str) -> None:
     before = pairs(index).before_requests(index.traces)
     found = rows(index, slots, LATER)
     assert [row.summary for row in found] == summaries(index, slots, LATER)
-    assert [row.waited for row in found] == before[slots].tolist()
+    assert [row.waited for row in found] == [int(before[slot]) or authenticated_above(index, slot) for slot in slots]
     for row, phases in zip(found, breakdown(index, slots).phases(index), strict=True):
         assert row.phases == (phases if row.summary.request is not None else None)
         assert phases.duration == row.summary.duration_ns
@@ -45,6 +45,17 @@ def test_how_long_authentication_took_is_known_once_it_came() -> None:
     assert [row.waited for row in rows(index, [0, 3], LATER)] == [0, 0]
     catch_up(index)
     assert [row.waited for row in rows(index, [0, 3], LATER)] == [0, 100_000]  # one of two ends too late to believe it
+
+
+def test_how_long_authentication_took_in_the_same_trace() -> None:
+    rec = Recorder()
+    top = rec.span("authentication", scope=FILTER, ms=2_003.01)
+    rec.span("POST", SERVER, top, scope=HTTP, at=2_000, ms=3, values={"http.target": "/api/v1/namespaces"})
+    index = rec.index()
+    catch_up(index)
+    row = rows(index, [0], LATER)[0]
+    assert row.waited == 2_000 * MS
+    assert row.summary.duration_ns == 3 * MS
 
 
 def test_a_trace_id_that_is_reused_is_not_broken_down_while_it_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
