@@ -271,9 +271,30 @@ def find_trace(index: Index, text: str) -> int:
 
 
 def export(database: Database, query: Query | None, to: Path | None) -> int:
-    """Write the requests of all traces, or of those that a query selects, in order of arrival."""
+    """Write the requests of all traces, or of those that a query selects, in order of arrival.
+
+    Raises:
+        FileProblem: it cannot be written there, or the database or a file that belongs to it is there.
+    """
+    if to is not None and database.path is not None and _belongs(to, database.path):
+        raise files.FileProblem(
+            f"{to} is the database or belongs to it, and would be overwritten: name another with -o."
+        )
     with database.moment():  # retention stores anew what it carries over, which would be missed
         return _export(database, query, to)
+
+
+def _belongs(path: Path, db: Path) -> bool:
+    """Whether a path leads to a database or a file beside it, also through links of either kind."""
+    real = Path(os.path.realpath(db))
+    beside = [real.with_name(real.name + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
+    for one in (*beside, lock_path(db), control_path(db), log_path(db)):
+        if os.path.realpath(path) == os.path.realpath(one):
+            return True
+        with suppress(OSError):  # one of them is not there
+            if os.path.samefile(path, one):
+                return True
+    return False
 
 
 def _export(database: Database, query: Query | None, to: Path | None) -> int:

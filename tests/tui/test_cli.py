@@ -309,6 +309,32 @@ def test_what_is_exported_imports_to_the_same(command: Command, db: Path, tmp_pa
     assert told(other) == told(db)
 
 
+@pytest.mark.parametrize("name", ["", "-wal", "-shm", ".lock", ".sock"])
+@pytest.mark.parametrize("way", ["itself", "symbolic", "hard", "other database name"])
+def test_an_export_never_overwrites_the_database(
+    command: Command, db: Path, tmp_path: Path, name: str, way: str
+) -> None:
+    own = tmp_path / "own.db"
+    shutil.copy(db, own)
+    victim, given = Path(f"{own}{name}"), own
+    if name == "-wal":
+        victim.write_bytes(b"")
+    to = victim
+    if way == "symbolic":
+        to = tmp_path / "link.jsonl"
+        to.symlink_to(victim)
+    elif way == "hard" and victim.exists():
+        to = tmp_path / "hard.jsonl"
+        os.link(victim, to)
+    elif way == "other database name":
+        given = tmp_path / "alias.db"
+        given.symlink_to(own)
+    before = own.read_bytes()
+    code, _, error = command("export", "--db", given, "-o", to)
+    assert (code, own.read_bytes() == before) == (1, True)
+    assert one_sentence(error) and "would be overwritten" in error
+
+
 def test_an_export_with_a_filter_holds_those_traces_and_no_other_span(
     command: Command, db: Path, tmp_path: Path
 ) -> None:
