@@ -333,7 +333,13 @@ class Receiver:
             gc.freeze()
             self._wait()
             if self._writer.moved_away:
-                raise Failure(f"{self._writer.problem} Starting the receiver again begins a new one.")
+                path = self._path
+                way_out = (
+                    f"Move what is left of it aside, with {path}-wal if that is there, and start the receiver again."
+                    if path.exists()
+                    else "Starting the receiver again begins a new one."
+                )
+                raise Failure(f"{self._writer.problem} {way_out}")
         finally:
             self._ingest.stop(_GRACE_SECONDS)
             self._retention.stop()

@@ -61,7 +61,7 @@ class DatabaseMissing(StoreError):
 
 
 class DatabaseMoved(StoreError):
-    """The file is no longer where it was opened."""
+    """The file is no longer where it was opened, or was cut off since."""
 
 
 class DatabaseDamaged(StoreError):
@@ -113,6 +113,9 @@ class Database:
         self._connection = connection
         self._lock = threading.RLock()
         self._file = None if path is None else _identity(path)
+        self._handle: int | None = None  # the file, where it is written
+        self._hole = 0  # where the first one of the file begins that was found to be harmless
+        self._seen = 0  # bytes of the file when `lost` looked last
 
     @classmethod
     def create(cls, path: str | Path) -> Database:
@@ -126,12 +129,18 @@ class Database:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             said = _set_aside(path)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            # Kept open as long as the connection: to close it meanwhile would end SQLite's locks (fcntl(2)).
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(
                 f"The database {path} cannot be opened for writing ({error.strerror}): name another with --db."
             ) from error
-        database = cls(_connect(path, "rw"), path)
+        try:
+            database = cls(_connect(path, "rw"), path)
+        except StoreError:
+            os.close(handle)
+            raise
+        database._handle = handle
         database.said = said
         try:
             if database._is_empty():
@@ -258,17 +267,76 @@ class Database:
         generation is behind must drop what is gone first, or it takes what was carried over for duplicates.
 
         Raises:
-            DatabaseMoved: the file is gone, and another may be in its place: here nothing new would ever come.
+            DatabaseMoved: the file is gone or emptied, and another may be in its place: here nothing new would come.
             DatabaseDamaged: a row is not what we write.
         """
-        if self.path is not None and _identity(self.path) != self._file:
-            raise DatabaseMoved(f"The database {self.path} was moved or removed while it was in use.")
+        if lost := self.lost():
+            raise DatabaseMoved(lost)
         with self._lock:
             self._all("BEGIN")
             try:
                 return self.generation(), self.read_after(last_id, limit)
             finally:
                 self._all("COMMIT")
+
+    def lost(self) -> str:
+        """What became of the file under us, as a sentence: SQLite sees neither, and goes on writing into a file
+        without a name, or without what was in it. "" while it is there. Costs one look at the directory.
+
+        A file is never shorter than what SQLite has folded into it: a first page from the beginning, and each later
+        page is in the file or in the log.
+        """
+        if self.path is None:
+            return ""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return f"The database {self.path} was moved or removed while it was in use."
+        if (found.st_dev, found.st_ino) != self._file:
+            return f"The database {self.path} was moved or removed while it was in use."
+        size, self._seen = self._seen, found.st_size
+        short = found.st_size < _PAGE or (found.st_size < size and self._lacks_pages(found.st_size))
+        if short or self._has_hole(found.st_size):
+            self._seen = size
+            return f"The database {self.path} was emptied or cut off while it was in use."
+        return ""
+
+    def _lacks_pages(self, size: int) -> bool:
+        """Whether a file of so many bytes misses pages that cannot be in its log: else it was `shrink`."""
+        assert self.path is not None
+        try:
+            log = self.path.with_name(self.path.name + "-wal").stat().st_size
+        except OSError:
+            log = 0
+        try:
+            return size + log < self.size
+        except StoreError:
+            return True
+
+    def _has_hole(self, size: int) -> bool:
+        """Whether a checkpoint made a file that was cut off as long as before, with nothing where its pages were. A
+        page that was made and freed between two checkpoints leaves a hole, too: SQLite tells which it is."""
+        if self._handle is None or not hasattr(os, "SEEK_HOLE"):
+            return False
+        try:
+            hole = os.lseek(self._handle, 0, os.SEEK_HOLE)
+        except OSError:  # a file system that cannot tell
+            return False
+        if hole >= size or hole == self._hole:
+            return False
+        assert self.path is not None
+        fresh = _connect(self.path, "ro")  # ours remembers pages that are gone
+        try:
+            whole = fresh.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
+        except sqlite3.OperationalError:  # busy: the next look tells
+            return False
+        except sqlite3.DatabaseError:
+            whole = False
+        finally:
+            fresh.close()
+        if whole:
+            self._hole = hole
+        return not whole
 
     @contextlib.contextmanager
     def moment(self) -> Iterator[None]:
@@ -379,7 +447,7 @@ class Database:
         Closing does so only where nobody else has the file open. Not after the file was moved away: it may have
         another log by now.
         """
-        if self.path is None or _identity(self.path) != self._file:
+        if self.path is None or self.lost():
             return
         with self._lock, contextlib.suppress(sqlite3.Error):  # without it nothing is lost: the log stays
             self._connection.execute("PRAGMA busy_timeout = 1000")
@@ -389,6 +457,9 @@ class Database:
         """Give the file back; a writer's log is folded in."""
         with self._lock:
             self._connection.close()
+            handle, self._handle = self._handle, None
+            if handle is not None:
+                os.close(handle)
 
     # -- inside ---------------------------------------------------------------------------------------
     def _is_empty(self) -> bool:

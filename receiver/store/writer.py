@@ -63,17 +63,6 @@ class Pending:
         self._done.release()
 
 
-def _identity(database: Database) -> tuple[int, int] | None:
-    """Which file is at the database's path; None for one in memory, (0, 0) where there is none."""
-    if database.path is None:
-        return None
-    try:
-        found = os.stat(database.path)
-    except OSError:
-        return (0, 0)
-    return found.st_dev, found.st_ino
-
-
 def size_of(chunk: Chunk) -> int:
     """About how many bytes a chunk takes in memory and on disk."""
     return len(chunk.body) + int(chunk.spans.nbytes) + int(chunk.facts.nbytes) + 512
@@ -94,7 +83,7 @@ class Writer(threading.Thread):
         queue_bytes: int = QUEUE_BYTES,
     ) -> None:
         """Two calls by the writing thread: `committed` with each stored group, ids filled in; `moved` when the
-        database's file is no longer where it was, after which nothing is stored any more."""
+        database's file is no longer where it was or as it was, after which nothing is stored any more."""
         super().__init__(name="writer", daemon=True)
         self.problem = ""
         self.disk_full = False
@@ -102,7 +91,6 @@ class Writer(threading.Thread):
         self._database = database
         self._committed = committed
         self._moved = moved
-        self._file = _identity(database)
         self._limit = queue_bytes
         self._queue: deque[Pending] = deque()
         self._bytes = 0
@@ -174,10 +162,12 @@ class Writer(threading.Thread):
                 self.problem, self.disk_full = "", False
 
     def _gone(self) -> bool:
-        if self._file is None or _identity(self._database) == self._file:
+        if self.moved_away:
+            return True
+        lost = self._database.lost()
+        if not lost:
             return False
-        # SQLite would go on writing into a file without a name, and all of it would be gone in the end.
-        self.problem = f"The database {self._database.path} was moved or removed while it was in use."
+        self.problem = lost
         self.moved_away = True
         if self._moved is not None:
             self._moved()
@@ -198,6 +188,8 @@ class Writer(threading.Thread):
         except Exception:  # noqa: BLE001 - the sender must hear that nothing was stored, and the thread must live
             _log.exception("commit failed")
             self.problem = "Spans cannot be stored because of a defect in this program: its log says more."
+            return self.problem
+        if self._gone():  # in this very moment: what was written is of no use
             return self.problem
         for chunk, number in zip(chunks, ids, strict=True):
             chunk.id = number

@@ -221,6 +221,28 @@ def test_a_database_that_is_taken_away_ends_the_receiver(receiver: StartReceiver
     assert senders.stop() <= stored(elsewhere)
 
 
+@pytest.mark.parametrize("left", [0, 100, 3 * 8192])
+def test_a_database_that_is_cut_off_ends_the_receiver(
+    receiver: StartReceiver, load: Callable[..., Load], left: int
+) -> None:
+    live = receiver()
+    senders = load(live.address, size=20_000)
+    senders.wait_for(lambda: live.db.stat().st_size > 24 << 20)
+    os.truncate(live.db, left)
+    assert live.process.wait(20) == 1
+    assert live.process.stderr is not None
+    said = live.process.stderr.read()
+    assert "emptied or cut off" in said
+    assert said.count("\n") == 1
+    assert grpc.StatusCode.UNAVAILABLE in senders.failed
+
+
+def test_a_database_that_is_emptied_is_noticed_without_senders(receiver: StartReceiver) -> None:
+    live = receiver()
+    os.truncate(live.db, 0)
+    assert live.process.wait(20) == 1
+
+
 # --- who receives ----------------------------------------------------------------------------------
 def test_a_second_start_attaches(receiver: StartReceiver, tmp_path: Path) -> None:
     first = receiver(listen=["a=127.0.0.1:0"])
