@@ -8,11 +8,14 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import stat
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
 
 from tui import __version__
@@ -45,6 +48,14 @@ class Usage(Exception):
     """The command line cannot be understood; the text is one sentence."""
 
 
+class _Ended(BaseException):
+    """SIGTERM came: what is half done is cleared away, as after Ctrl-C."""
+
+
+def _end(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise _Ended
+
+
 class _Parser(argparse.ArgumentParser):
     """Complains in one sentence instead of a usage dump."""
 
@@ -66,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except KeyboardInterrupt:
         return 130
+    except _Ended:
+        return 128 + signal.SIGTERM
     except BrokenPipeError:
         # Who read us has seen enough. What is still in the buffer must not be tried again at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -337,6 +350,9 @@ def _export(args: argparse.Namespace) -> int:
 
     query = _query(args.filter) if args.filter else None
     to = None if str(args.output) == "-" else args.output
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _end)
+        signal.signal(signal.SIGHUP, _end)
     with headless.open_database(_quiet_settings(args).db) as database:
         return headless.export(database, query, to)
 

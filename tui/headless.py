@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from receiver.control import ControlClient, ControlError, control_path, lock_path, log_path
 from receiver.ingest.recordings import take
@@ -214,11 +215,15 @@ def _show(database: Database, wanted: Iterable[str], as_json: bool, raw: bool) -
                 sys.stdout.write(piece)
             sys.stdout.write("\n")
         elif raw:
-            print(
-                json.dumps(bodies.raw(_spans(trace)), indent=2 if sys.stdout.isatty() else None).replace(
-                    "\x7f", "\\u007f"
+            document = bodies.raw(_spans(trace))
+            print(json.dumps(document, indent=2 if sys.stdout.isatty() else None).replace("\x7f", "\\u007f"))
+            missing = trace.spans - trace.left_out - _spans_in(document)
+            if missing > 0:
+                warn(
+                    f"The database {database.path} is damaged: {count(missing)} of {count(trace.spans)} spans of trace"
+                    f" {trace.trace_id} cannot be read and are left out."
                 )
-            )
+                code = 1
         else:
             if not first:
                 print()
@@ -232,6 +237,10 @@ def _show(database: Database, wanted: Iterable[str], as_json: bool, raw: bool) -
 
 def _spans(trace: Trace) -> list[Span]:
     return [node.span for node in walk(trace.roots)]
+
+
+def _spans_in(document: dict[str, Any]) -> int:
+    return sum(len(scope["spans"]) for resource in document["resourceSpans"] for scope in resource["scopeSpans"])
 
 
 def ids_of(lines: Iterable[str]) -> Iterator[str]:
@@ -307,13 +316,18 @@ def _export(database: Database, query: Query | None, to: Path | None) -> int:
         rows = np.isin(index.slot, slots)
         ids = [int(chunk) for chunk in np.unique(index.chunk[rows])]
     spans = 0
+    damaged: list[int] = []
 
     def requests() -> Iterator[bytes]:
         nonlocal spans
         for at in range(0, len(ids), _CHUNKS_AT_ONCE):
-            bodies = database.bodies(ids[at : at + _CHUNKS_AT_ONCE])
+            bodies = database.whole_bodies(ids[at : at + _CHUNKS_AT_ONCE], damaged.append)
             for chunk in sorted(bodies):
-                body, kept = files.only(bodies[chunk], wanted)
+                try:
+                    body, kept = files.only(bodies[chunk], wanted)
+                except DecodeError:
+                    damaged.append(chunk)
+                    continue
                 spans += kept
                 if kept:
                     yield body
@@ -321,6 +335,13 @@ def _export(database: Database, query: Query | None, to: Path | None) -> int:
     written = files.write(to, requests())
     if to is not None:
         warn(f"{count(spans)} spans in {count(written)} requests written to {to}.")
+    if damaged:
+        lost = np.isin(index.chunk, damaged) if wanted is None else rows & np.isin(index.chunk, damaged)
+        warn(
+            f"The database {database.path} is damaged: {count(int(np.count_nonzero(lost)))} spans in"
+            f" {count(len(damaged))} requests cannot be read and are left out, all others are written."
+        )
+        return 1
     return 0
 
 

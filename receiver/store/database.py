@@ -14,7 +14,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import quote
@@ -99,7 +99,7 @@ def _compressor() -> zstandard.ZstdCompressor:
     # zstandard's compressors must not be shared between threads that run at once.
     compressor: zstandard.ZstdCompressor | None = getattr(_local, "compressor", None)
     if compressor is None:
-        compressor = _local.compressor = zstandard.ZstdCompressor(level=1)
+        compressor = _local.compressor = zstandard.ZstdCompressor(level=1, write_checksum=True)
     return compressor
 
 
@@ -371,6 +371,24 @@ class Database:
                     raise _damaged(self.path, TypeError("a request is not bytes"))
                 found[chunk_id] = decompress(body)
         return found
+
+    def whole_bodies(self, ids: Iterable[int], damaged: Callable[[int], None]) -> dict[int, bytes]:
+        """As `bodies`, without those that cannot be unpacked: `damaged` takes the id of each.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        wanted = sorted(set(ids))
+        try:
+            return self.bodies(wanted)
+        except DatabaseDamaged:
+            found: dict[int, bytes] = {}
+            for one in wanted:
+                try:
+                    found.update(self.bodies([one]))
+                except DatabaseDamaged:
+                    damaged(one)
+            return found
 
     def ids(self) -> list[int]:
         """Ids of all chunks, ascending."""

@@ -327,7 +327,7 @@ class Retention(threading.Thread):
             parts: list[Part] = []
             size = 0
             for chunk, kept in group:
-                body = self._database.bodies([chunk.id]).get(chunk.id)
+                body = self._database.whole_bodies([chunk.id], _gone).get(chunk.id)
                 if body is None:
                     continue
                 parts.append(Part(chunk, kept, body))

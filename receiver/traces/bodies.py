@@ -179,7 +179,7 @@ class Bodies:
                     self._outlines.move_to_end(chunk)
                     found[chunk] = outline
         for low in range(0, len(absent), 16):  # decompressed requests are big: a few at a time
-            for chunk, raw in self._database.bodies(sorted(absent)[low : low + 16]).items():
+            for chunk, raw in self._database.whole_bodies(sorted(absent)[low : low + 16], _passed_over).items():
                 try:
                     found[chunk] = _Outline(raw)
                 except DecodeError:
@@ -195,6 +195,10 @@ class Bodies:
             while self._held > self._cache and len(self._outlines) > 1:
                 _, gone = self._outlines.popitem(last=False)
                 self._held -= gone.size
+
+
+def _passed_over(chunk: int) -> None:
+    """What is damaged has no body: who asks for it is told None."""
 
 
 def _schema_url(url: str) -> dict[str, str]:

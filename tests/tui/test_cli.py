@@ -354,6 +354,28 @@ def test_an_export_with_a_filter_holds_those_traces_and_no_other_span(
     assert len(spans) == sum(trace["spans"] for trace in wanted)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_an_export_that_is_ended_leaves_nothing_behind(db: Path, tmp_path: Path, number: signal.Signals) -> None:
+    large = tmp_path / "large.db"
+    shutil.copy(db, large)
+    with sqlite3.connect(large) as connection:  # enough to write for a while
+        columns = "received, n, bytes, source, peer, names, spans, facts, body"
+        for _ in range(4):
+            connection.execute(f"INSERT INTO chunks({columns}) SELECT {columns} FROM chunks")
+    connection.close()
+    place = tmp_path / "place"
+    place.mkdir()
+    command = [sys.executable, "-m", "tui.cli", "export", "--db", str(large), "-o", str(place / "all.jsonl")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 60
+        while not list(place.iterdir()) and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.005)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (130 if number == signal.SIGINT else 143, "")
+    assert list(place.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "argv", [("export", "-o", "{tmp}/some.jsonl"), ("export", "verb=create", "-o", "{tmp}/some.jsonl"), ("show",)]
 )
@@ -547,6 +569,37 @@ def test_a_row_of_another_type_is_damage_not_a_defect(command: Command, db: Path
         assert (code, out) == (1, "")
         assert one_sentence(error)
         assert "is damaged" in error
+
+
+@pytest.mark.parametrize("damage", ["flipped", "another frame"])
+def test_a_damaged_body_is_said_and_what_is_whole_is_told(
+    command: Command, db: Path, tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "odd.db"
+    shutil.copy(db, path)
+    with sqlite3.connect(path) as connection:
+        body, spans = connection.execute("SELECT body, n FROM chunks WHERE id = 2").fetchone()
+        total = connection.execute("SELECT sum(n) FROM chunks").fetchone()[0]
+        middle = len(body) // 2
+        broken = body[:middle] + bytes(one ^ 0x55 for one in body[middle : middle + 8]) + body[middle + 8 :]
+        broken = broken if damage == "flipped" else compress(b"\xff" * 64)
+        connection.execute("UPDATE chunks SET body = ? WHERE id = 2", (broken,))
+    connection.close()
+    to = tmp_path / "whole.jsonl"
+    code, _, error = command("export", "--db", path, "-o", to)
+    assert code == 1
+    assert f"is damaged: {spans} spans in 1 requests" in error
+    assert "defect" not in error
+    assert f"{total - spans:,} spans in" in command("import", "--db", tmp_path / "whole.db", to)[1]
+    database = Database.read(path)
+    first = database.index_rows([2])[0].spans[0]
+    database.close()
+    trace = f"{int(first['trace_hi']):016x}{int(first['trace_lo']):016x}"
+    code, out, error = command("show", "--raw", trace, "--db", path)
+    assert code == 1
+    assert one_sentence(error) and "is damaged" in error
+    assert "resourceSpans" in out
+    assert command("show", trace, "--db", path)[0] == 0
 
 
 def test_info_about_what_is_somebody_elses(theirs: Path) -> None:
