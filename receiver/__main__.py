@@ -173,6 +173,22 @@ def _encodable(what: str, value: object) -> None:
         raise UsageError(f"{what} {str(value)!r} is not valid UTF-8: name another.") from None
 
 
+def policy_of(max_size: str | None, max_age: str | None, min_free: str | None) -> Policy:
+    """How much is kept, as --max-size, --max-age and --min-free say it; None: the default.
+
+    Raises:
+        UsageError: one of them cannot be.
+    """
+    policy = Policy(
+        cap=parse_size(max_size) if max_size is not None else DEFAULT_CAP,
+        max_age=parse_age(max_age) if max_age is not None else None,
+        min_free=parse_share(min_free) if min_free is not None else DEFAULT_MIN_FREE,
+    )
+    if policy.cap < LEAST_CAP:
+        raise UsageError(f"--max-size {max_size} is too little to work with: allow 1MiB or more.")
+    return policy
+
+
 def _options(args: argparse.Namespace) -> Options:
     for text in args.listen or ():
         _encodable("The address", text)
@@ -186,13 +202,7 @@ def _options(args: argparse.Namespace) -> Options:
         raise UsageError("--tls-cert and --tls-key belong together: give both.")
     if args.tls_client_ca is not None and args.tls_cert is None:
         raise UsageError("--tls-client-ca needs --tls-cert and --tls-key.")
-    policy = Policy(
-        cap=parse_size(args.max_size) if args.max_size is not None else DEFAULT_CAP,
-        max_age=parse_age(args.max_age) if args.max_age is not None else None,
-        min_free=parse_share(args.min_free) if args.min_free is not None else DEFAULT_MIN_FREE,
-    )
-    if policy.cap < LEAST_CAP:
-        raise UsageError(f"--max-size {args.max_size} is too little to work with: allow 1MiB or more.")
+    policy = policy_of(args.max_size, args.max_age, args.min_free)
     return Options(listeners, args.child, args.insecure, args.tls_cert, args.tls_key, args.tls_client_ca, policy)
 
 

@@ -222,6 +222,12 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", nargs="+", metavar="FILE", type=_recording, help="OTLP JSON Lines, gzip or not; - is standard input"
     )
+    parser.add_argument(
+        "--max-size", metavar="SIZE", default=None, help="keep at most this much, as in 512MiB (the default) or 2GiB"
+    )
+    parser.add_argument(
+        "--min-free", metavar="SHARE", default=None, help="leave this much of the disk free, as in 20%% (the default)"
+    )
     _add_common(parser)
 
 
@@ -362,7 +368,13 @@ def _import(args: argparse.Namespace) -> int:
 
     if Path("/dev/stdin") in args.files:
         _readable_input()
-    return headless.import_files(args.files, _quiet_settings(args).db)
+    from receiver.__main__ import UsageError, policy_of
+
+    try:
+        policy = policy_of(args.max_size, None, args.min_free)
+    except UsageError as problem:
+        raise Usage(str(problem)) from problem
+    return headless.import_files(args.files, _quiet_settings(args).db, policy)
 
 
 def _info(args: argparse.Namespace) -> int:

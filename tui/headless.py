@@ -19,11 +19,13 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from receiver.control import ControlClient, ControlError, control_path, lock_path, log_path
-from receiver.ingest.recordings import take
+from receiver.ingest.recordings import Seen, take
 from receiver.store import files
+from receiver.store.chunk import Chunk
 from receiver.store.database import Database, DatabaseDamaged, DatabaseMissing, StoreError
 from receiver.store.index import Index
 from receiver.store.place import choose_database, default_place
+from receiver.store.retention import Policy, Retention
 from receiver.traces import pairing
 from receiver.traces.bodies import Bodies
 from receiver.traces.listing import rows
@@ -45,6 +47,9 @@ _QUIET_NS: Final = 1_000_000_000
 _PATIENCE_NS: Final = 10_000_000_000
 _POLL_SECONDS: Final = 0.25
 _PREFIX: Final = 4
+_EVICTION_SECONDS: Final = 10.0
+"""An import waits so long for a running receiver to evict what is above its cap."""
+_ABOVE_CAP: Final = 1.05
 
 
 class UnknownTrace(Exception):
@@ -345,8 +350,11 @@ def _export(database: Database, query: Query | None, to: Path | None) -> int:
     return 0
 
 
-def import_files(paths: Sequence[Path], given: Path | None) -> int:
-    """Put recordings into the database.
+def import_files(paths: Sequence[Path], given: Path | None, policy: Policy | None = None) -> int:
+    """Put recordings into the database. Spans that are there already are not stored again.
+
+    The file grows no larger than a receiver's would. A receiver that is at it has a policy of its own, which holds for
+    all of the file: the import goes no faster than that one evicts.
 
     Straight into the file, also while a receiver holds it: SQLite's log takes a second writer between the receiver's
     commits, the recording keeps its name as its source, and no listener or certificate has to fit.
@@ -358,22 +366,72 @@ def import_files(paths: Sequence[Path], given: Path | None) -> int:
     if database.said:
         warn(database.said)
     code = 0
+    room = _Room(path, database, policy)
     try:
         for file in paths:
             try:
-                taken = take(file, database, warn, arrived_now=True)
+                taken = take(file, database, warn, arrived_now=True, seen=room.seen, stored=room.stored)
             except files.FileProblem as problem:
                 warn(str(problem))
                 code = 1
                 continue
             left = f", {count(taken.bad)} lines skipped" if taken.bad else ""
             left += f", {count(taken.rejected)} spans left out" if taken.rejected else ""
-            print(f"{printable(str(file))}: {count(taken.spans)} spans in {count(taken.requests)} requests{left}")
+            what = f"{count(taken.spans)} spans in {count(taken.requests)} requests"
+            if taken.known:
+                all_ = taken.known == taken.spans
+                what = f"{count(taken.spans)} spans, {'all' if all_ else count(taken.known)} of them were already there"
+            print(f"{printable(str(file))}: {what}{left}")
             if taken.bad:
                 code = 1
+        room.end()
     finally:
         database.close()
     return code
+
+
+class _Room:
+    """Keeps a database within its bounds while recordings go into it."""
+
+    def __init__(self, path: Path, database: Database, policy: Policy | None) -> None:
+        self.seen = Seen(database)
+        self._path = path
+        self._database = database
+        self._retention = Retention(database, policy or Policy())
+        self._client: ControlClient | None = None
+        with suppress(ControlError):
+            self._client = ControlClient.connect(path)
+            if policy is not None and policy != Policy():
+                warn("A receiver is running and decides how much is kept: --max-size and --min-free have no effect.")
+
+    def stored(self, chunks: Sequence[Chunk]) -> None:
+        """Make room for the next."""
+        self._retention.committed(chunks)
+        until = time.monotonic() + _EVICTION_SECONDS
+        while self._client is not None and time.monotonic() < until:
+            try:
+                status = self._client.request("status")
+            except ControlError:
+                self._client.close()
+                self._client = None
+                break
+            if self._database.live_bytes() <= int(status["cap_bytes"]) * _ABOVE_CAP:
+                return
+            time.sleep(0.1)
+        if self._client is None:
+            self._retention.settle()
+
+    def end(self) -> None:
+        """Say what had to go."""
+        if self._client is not None:
+            self._client.close()
+        if self._retention.evicted_spans:
+            warn(
+                f"{count(self._retention.evicted_spans)} spans, the oldest first, were evicted to keep {self._path}"
+                f" within {size(self._retention.cap)}: allow more with --max-size."
+            )
+        if self._retention.notice:
+            warn(self._retention.notice)
 
 
 def info(settings: Settings, config: Path | None) -> int:

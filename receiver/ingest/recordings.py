@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
 
 from receiver.ingest.decode import Malformed, decode
 from receiver.store import files
 from receiver.store.chunk import Chunk
-from receiver.store.database import Database
+from receiver.store.database import Database, decompress
+from receiver.store.repack import Part, repack
 
+Array = npt.NDArray[Any]
+
+_MIX: Final = np.uint64(0x9E3779B97F4A7C15)
 _GROUP_BYTES = 4 << 20
 _GROUP_CHUNKS = 64
 
@@ -25,6 +33,43 @@ class Taken:
     spans: int = 0
     rejected: int = 0  # spans that no trace can be made of
     bad: int = 0  # lines that are no request
+    known: int = 0  # spans, among `spans`, that were there already
+
+
+class Seen:
+    """Which spans a database holds, so that none is stored twice: 8 bytes a span.
+
+    A span is known by 64 bits made of its trace's id and its own: among 4 million, two different ones share them once
+    in two million databases.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._blocks: list[Array] = []
+        last = 0
+        while chunks := database.read_after(last):
+            last = chunks[-1].id
+            for chunk in chunks:
+                self.new(chunk)
+
+    def new(self, chunk: Chunk) -> Array:
+        """Which of a chunk's spans were not seen before, by row; from now on they are."""
+        spans = chunk.spans
+        with np.errstate(over="ignore"):
+            keys = ((spans["trace_hi"] * _MIX ^ spans["trace_lo"]) * _MIX ^ spans["span"]) * _MIX
+        unique, first = np.unique(keys, return_index=True)
+        fresh = np.ones(len(unique), bool)
+        for block in self._blocks:
+            at = np.searchsorted(block, unique)
+            at[at == len(block)] = 0
+            fresh &= block[at] != unique
+        if fresh.any():
+            self._blocks.append(unique[fresh])
+        # Each block is more than twice the next: a look goes through few, and a span is moved seldom.
+        while len(self._blocks) > 1 and len(self._blocks[-2]) <= 2 * len(self._blocks[-1]):
+            self._blocks[-2:] = [np.sort(np.concatenate(self._blocks[-2:]))]
+        found = np.zeros(len(keys), bool)
+        found[first[fresh]] = True
+        return found
 
 
 def take(
@@ -34,6 +79,8 @@ def take(
     *,
     arrived_now: bool,
     stop: Event | None = None,
+    seen: Seen | None = None,
+    stored: Callable[[Sequence[Chunk]], None] | None = None,
 ) -> Taken:
     """Put the requests of a recording into a database, a few in a transaction.
 
@@ -44,6 +91,8 @@ def take(
         arrived_now: ages and windows count from arrival. An import arrives now; a file that is only
             looked at arrived when its newest span ended, so that it looks the same on every day.
         stop: ends the reading early when set.
+        seen: what is there already, and is not stored again; None stores everything, for readers drop it.
+        stored: takes the chunks of each transaction, their ids filled in.
 
     Raises:
         StoreError: the file cannot be read or the database not written.
@@ -63,8 +112,10 @@ def take(
     def flush() -> None:
         nonlocal size
         if group:
-            database.append(group)
-            taken.spans += sum(len(chunk.spans) for chunk in group)
+            for chunk, number in zip(group, database.append(group), strict=True):
+                chunk.id = number
+            if stored is not None:
+                stored(group)
             group.clear()
             size = 0
 
@@ -88,6 +139,14 @@ def take(
             # never before what came earlier in the file, nor in the future, whatever a sender's clock said
             received = max(received, min(int(chunk.spans["end"].max(initial=0)), chunk.received))
             chunk.received = received
+        taken.spans += len(chunk.spans)
+        if seen is not None:
+            new = seen.new(chunk)
+            if not new.all():
+                taken.known += len(new) - int(np.count_nonzero(new))
+                if not new.any():
+                    continue
+                chunk = repack([Part(chunk, new, decompress(chunk.body))])
         group.append(chunk)
         size += len(chunk.body) + chunk.spans.nbytes
         if size >= _GROUP_BYTES or len(group) >= _GROUP_CHUNKS:

@@ -151,6 +151,15 @@ class Retention(threading.Thread):
                 _log.exception("eviction failed")
                 self._stopping.wait(60.0)
 
+    def settle(self) -> None:
+        """Evict what is due now, for who has no thread of it.
+
+        Raises:
+            StoreError: the database cannot be changed.
+        """
+        while self.tick() and self.live_bytes > self.cap:
+            pass
+
     def tick(self) -> bool:
         """Look, and evict if it is time. Whether something went.
 
@@ -344,6 +353,10 @@ class Retention(threading.Thread):
             self._known.add(chunk)
             self._known.kept.add(number)
         self._known.forget(gone)
+
+
+def _gone(chunk: int) -> None:
+    """A request that is damaged cannot be carried over: it goes with the cut, or nothing could ever go again."""
 
 
 def _newest_first(wanted: Array, cut: _Cut, budget: int) -> Array:

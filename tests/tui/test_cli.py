@@ -433,6 +433,43 @@ def test_importing_twice_shows_each_span_once(command: Command, recording: Path,
     ]
 
 
+def test_importing_again_stores_nothing_again(command: Command, recording: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    lines = gzip.decompress(recording.read_bytes()).splitlines(keepends=True)
+    some = tmp_path / "some.jsonl"
+    some.write_bytes(lines[0] + lines[0])
+    first = command("import", "--db", path, some)[1]
+    half = int(first.split(": ")[1].split(" ")[0].replace(",", "")) // 2
+    assert f"{half} of them were already there" in first
+    assert f", {half} of them were already there" in command("import", "--db", path, recording)[1]
+    database = Database.read(path)
+    held = database.last_id()
+    database.close()
+    code, out, error = command("import", "--db", path, recording)
+    assert (code, error) == (0, "")
+    assert "spans, all of them were already there" in out
+    database = Database.read(path)
+    assert database.last_id() == held
+    database.close()
+
+
+def test_an_import_respects_the_cap(command: Command, tmp_path: Path) -> None:
+    files_ = []
+    for seed in range(4):
+        files_.append(tmp_path / f"{seed}.jsonl.gz")
+        files.write(files_[-1], demo_requests(seconds=60, seed=seed))
+    path = tmp_path / "x.db"
+    code, out, error = command("import", "--db", path, "--max-size", "1MiB", *files_)
+    assert code == 0
+    assert "were evicted" in error
+    database = Database.read(path)
+    assert database.live_bytes() <= 1 << 20
+    database.close()
+    newest = lines_of(command("traces", "--json", "--db", path)[1])
+    assert newest and newest[0]["source"] == "3.jsonl.gz"
+    assert command("import", "--db", path, "--max-size", "a lot", *files_)[0] == 2
+
+
 def test_a_span_that_nests_deeper_than_protobuf_reads_is_left_out(command: Command, tmp_path: Path) -> None:
     value: dict[str, Any] = {"stringValue": "x"}
     for _ in range(120):
