@@ -332,7 +332,8 @@ def test_an_export_never_overwrites_the_database(
     before = own.read_bytes()
     code, _, error = command("export", "--db", given, "-o", to)
     assert (code, own.read_bytes() == before) == (1, True)
-    assert one_sentence(error) and "would be overwritten" in error
+    assert one_sentence(error)
+    assert "would be overwritten" in error
 
 
 def test_an_export_with_a_filter_holds_those_traces_and_no_other_span(
@@ -459,14 +460,15 @@ def test_an_import_respects_the_cap(command: Command, tmp_path: Path) -> None:
         files_.append(tmp_path / f"{seed}.jsonl.gz")
         files.write(files_[-1], demo_requests(seconds=60, seed=seed))
     path = tmp_path / "x.db"
-    code, out, error = command("import", "--db", path, "--max-size", "1MiB", *files_)
+    code, _out, error = command("import", "--db", path, "--max-size", "1MiB", *files_)
     assert code == 0
     assert "were evicted" in error
     database = Database.read(path)
     assert database.live_bytes() <= 1 << 20
     database.close()
     newest = lines_of(command("traces", "--json", "--db", path)[1])
-    assert newest and newest[0]["source"] == "3.jsonl.gz"
+    assert newest
+    assert newest[0]["source"] == "3.jsonl.gz"
     assert command("import", "--db", path, "--max-size", "a lot", *files_)[0] == 2
 
 
@@ -634,7 +636,8 @@ def test_a_damaged_body_is_said_and_what_is_whole_is_told(
     trace = f"{int(first['trace_hi']):016x}{int(first['trace_lo']):016x}"
     code, out, error = command("show", "--raw", trace, "--db", path)
     assert code == 1
-    assert one_sentence(error) and "is damaged" in error
+    assert one_sentence(error)
+    assert "is damaged" in error
     assert "resourceSpans" in out
     assert command("show", trace, "--db", path)[0] == 0
 
