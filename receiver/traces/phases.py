@@ -3,14 +3,15 @@
 A phase is given to each piece of the critical path by what the span is that owns it. There is one definition
 (`_work_of` names what a span does, the tables below say which phase its time is) and two ways to evaluate it:
 `phases_of` for one trace with its tree, and `breakdown` over the columns of the index, for a screen of rows or for
-all traces at once. Both need names, kinds and times only, no attributes, so decoding and the like are as fine as
-spans tell:
+all traces at once. Both need names, kinds and times only, no attributes and no events, so decoding and the like are as
+fine as spans tell:
 
 - A filter's own time is what it takes before the next filter begins; what is left of `authorization` after the
   handler's first span, and all of it where the handler has no span, is the handler's: `other`. (A refusal, 403
   without anything below, is authorization.) A lone `authentication` root spans the whole request: `other`, too.
-- What `Create`, `Update`, `Patch` and `Delete` do before their first call is reading and decoding the body, with what
-  plugins inside the API server do to it: `decoding`. Afterwards it is `other`.
+- What `Create`, `Update`, `Patch` and `Delete` do themselves is `other`: before their first call they read, decode and
+  convert the body, and plugins inside the API server work on it; only their events tell which (a verdict reads them).
+  So `decoding` is what a span is known to do: objects of a list that are read from etcd. No span decodes a body.
 - A call to etcd is split in etcd's own time and the gap, where etcd's span is there; else it is one whole.
 """
 
@@ -54,7 +55,7 @@ class Phase(IntEnum):
     ENCRYPTION = 13
     ENCODING = 14  # of the answer, and writing it to the client
     STORAGE_ENCODING = 15
-    DECODING = 16  # reading and decoding the body
+    DECODING = 16  # of a body: no span is known to do only that, so it stays 0
     STORAGE_DECODING = 17
     AGGREGATION = 18
     RUNTIME = 19
@@ -89,20 +90,19 @@ class _Work(IntEnum):
     IMPERSONATION = 3
     QUEUE = 4
     AUTHORIZATION = 5
-    WRITE_VERB = 6
-    MUTATING = 7
-    VALIDATING = 8
-    CONVERSION = 9
-    CACHE = 10
-    STORAGE_READ = 11
-    STORAGE_CREATE = 12
-    ENCRYPTION = 13
-    ENCODING = 14
-    PROXY = 15
-    HTTP_CALL = 16  # only of a CLIENT span, as all below
-    POST_CALL = 17  # kubernetes 1.22 to 1.25
-    ETCD_CALL = 18
-    RUNTIME_CALL = 19
+    MUTATING = 6
+    VALIDATING = 7
+    CONVERSION = 8
+    CACHE = 9
+    STORAGE_READ = 10
+    STORAGE_CREATE = 11
+    ENCRYPTION = 12
+    ENCODING = 13
+    PROXY = 14
+    HTTP_CALL = 15  # only of a CLIENT span, as all below
+    POST_CALL = 16  # kubernetes 1.22 to 1.25
+    ETCD_CALL = 17
+    RUNTIME_CALL = 18
 
 
 _NAMED: Final = {
@@ -112,10 +112,6 @@ _NAMED: Final = {
     "constrainedimpersonation": _Work.IMPERSONATION,
     "priorityandfairness": _Work.QUEUE,
     "authorization": _Work.AUTHORIZATION,
-    "Create": _Work.WRITE_VERB,
-    "Update": _Work.WRITE_VERB,
-    "Patch": _Work.WRITE_VERB,
-    "Delete": _Work.WRITE_VERB,
     "Call mutating webhook": _Work.MUTATING,
     "Call validating webhook": _Work.VALIDATING,
     "Call conversion webhook": _Work.CONVERSION,
@@ -152,7 +148,6 @@ _FILTERS_TIME: Final = {
     _Work.IMPERSONATION: (Phase.IMPERSONATION, Phase.IMPERSONATION, Phase.IMPERSONATION),
     _Work.QUEUE: (Phase.QUEUE, Phase.OTHER, Phase.QUEUE),
     _Work.AUTHORIZATION: (Phase.AUTHORIZATION, Phase.OTHER, Phase.OTHER),
-    _Work.WRITE_VERB: (Phase.DECODING, Phase.OTHER, Phase.OTHER),
 }
 _ALWAYS: Final = {
     _Work.CACHE: Phase.CACHE,

@@ -152,6 +152,8 @@ def _largest(case: Case) -> str:
     for phase, what in _USUAL.items():
         if case.phases.ns[phase]:
             parts[what] = parts.get(what, 0) + case.phases.ns[phase]
+    if case.phases.ns[Phase.OTHER] > 0.5 * case.duration:
+        parts["the API server itself"] = case.phases.ns[Phase.OTHER]
     by_id = {step.node.span.span_id: step.node for step in case.path.steps}
     for hook in sorted(case.phases.hooks, key=lambda hook: -hook.ns)[:2]:
         name = lower(case.hook_name(by_id[hook.span_id]))

@@ -28,7 +28,7 @@ RULES: Final[tuple[Rule, ...]] = (
     filters.filters_untraced,
     filters.refused,
     payloads.refused,
-    payloads.arrived_slowly,
+    payloads.before_the_first_call,
     payloads.encryption,
     payloads.answer_slow,
     payloads.large_list,

@@ -31,45 +31,69 @@ def refused(case: Case) -> Iterable[Finding]:
     if case.code == 413 or any("too large" in text for text in said):
         whose = "etcd" if any("etcdserver" in text for text in said) else "the API server"
         text = f"The object is too large: {whose} refused {body} ({case.code})."
-        yield Finding("object too large", text, "object too large", case.phases.ns[Phase.DECODING], True, at)
+        ns = max((_lead(case, node) for node in verbs), default=0)
+        yield Finding("object too large", text, "object too large", ns, True, at)
     elif size >= LARGE_BODY and case.code in (400, 415, 422):
         why = "it is not what its content type says" if case.code != 422 else "its content is invalid"
-        ns = case.phases.ns[Phase.DECODING]
+        read = [at for node in verbs for at, name, _ in case.events(node) if name.startswith("limitedReadBody")]
+        ns = min(max(read, default=0), case.duration)
         took = f", after {case.took(ns)} of reading it" if ns else ""
         text = f"{body[:1].upper()}{body[1:]} was refused with {case.code}: {why}{took}."
         yield Finding("body refused", text, "body refused", ns, True, at)
+
+
+def _lead(case: Case, verb: Node) -> int:
+    """Nanoseconds of a verb span before its first call, 0 where there is none."""
+    step = case.step(verb)
+    return step.lead if step is not None and not step.leaf else 0
 
 
 def _is_count(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 16
 
 
-def arrived_slowly(case: Case) -> Iterable[Finding]:
-    """Reading the body ends with the event `limitedReadBody succeeded`, decoding it with `About to store object in
-    database` or its like; what is then left before the first call are plugins inside the API server, which have no
-    spans (3.2)."""
-    ns = case.phases.ns[Phase.DECODING]
-    if not case.notable(ns):
-        return
+def before_the_first_call(case: Case) -> Iterable[Finding]:
+    """Reading the body ends with the event `limitedReadBody succeeded`, converting it with `Conversion done`, all that
+    comes before admission with `About to store object in database` or its like; what is then left before the first call
+    are plugins inside the API server, which have no spans (3.2)."""
     for node in case.named(*WRITES):
-        events = list(case.events(node))
-        read = next((at for at, name, _ in events if name.startswith("limitedReadBody")), 0)
-        decoded = next((at for at, name, _ in events if name.startswith(_ADMISSION)), 0)
+        step = case.step(node)
+        if step is None or not case.notable(step.lead):
+            continue
+        ns, at = step.lead, node.span.span_id
+        events = [(min(at, ns), name) for at, name, _ in case.events(node)]
+        read = next((at for at, name in events if name.startswith("limitedReadBody")), 0)
         if read >= 0.5 * ns:
             text = f"The client was slow to send its body: {case.took(read)} until it had arrived."
-            yield Finding("slow body", text, "slow body", ns, False, node.span.span_id)
-        elif decoded and ns - decoded >= 0.5 * ns:
-            text = f"Admission plugins inside the API server took {case.took(ns - decoded)}; they have no spans."
-            yield Finding("admission slow", text, "admission plugins", ns, False, node.span.span_id)
+            yield Finding("slow body", text, "slow body", read, False, at)
+            return
+        if step.leaf:
+            continue  # nothing was called: told by how the request ended
+        converting = next((at for at, name in events if name.startswith("About to convert")), 0)
+        converted = next((at for at, name in events if name.startswith("Conversion done")), 0)
+        admitted = next((at for at, name in events if name.startswith(_ADMISSION)), 0)
+        plugins = ns - admitted if admitted else 0
+        conversion = max(0, converted - converting) if converting else 0
+        if plugins >= 0.5 * ns:
+            text = f"Admission plugins inside the API server took {case.took(plugins)}; they have no spans."
+            yield Finding("admission slow", text, "admission plugins", plugins, False, at)
+        elif conversion >= 0.5 * ns:
+            text = f"Converting the body to the expected version took the API server {case.took(conversion)}."
+            yield Finding("body conversion slow", text, "converting the body", conversion, False, at)
+        elif admitted:
+            text = f"The API server spent {case.took(admitted - read)} between reading the body and admission; no span "
+            text += "tells what on."
+            yield Finding("before admission", text, "before admission", admitted - read, False, at)
         else:
-            where = "of decoding its body" if decoded else "went by before its first call (decoding, admission plugins)"
-            text = f"{case.took(ns)} {where}." if not decoded else f"The request spent {case.took(ns)} {where}."
-            yield Finding("decoding slow", text, "decoding", ns, False, node.span.span_id)
+            text = f"{case.took(ns)} went by in the API server before its first call; no event tells what on."
+            yield Finding("before first call", text, "before first call", ns, False, at)
         return
 
 
 def encryption(case: Case) -> Iterable[Finding]:
-    """The KMS plugin's gRPC is not traced, what waits for it is: `Transform...Storage with ...` (3.2)."""
+    """The KMS plugin's gRPC is not traced, what waits for it is: `Transform...Storage with ...`, and where a transformer
+    has no such span (before 1.29, KMS v1) the time between the storage's events `Encode succeeded` and
+    `TransformToStorage succeeded` (3.2)."""
     ns = case.phases.ns[Phase.ENCRYPTION]
     if case.notable(ns):
         nodes = [n for n in case.nodes if n.span.name.startswith(("TransformToStorage", "TransformFromStorage"))]
@@ -78,6 +102,30 @@ def encryption(case: Case) -> Iterable[Finding]:
         who = f"The KMS plugin {name}" if name else "Encryption (KMS)"
         text = f"{who} took {case.took(ns)}; what it does has no spans."
         yield Finding("KMS slow", text, "KMS slow", ns, False, node.span.span_id)
+        return
+    writes = [(_transformed(case, node), node) for node in case.named("Create etcd3", "GuaranteedUpdate etcd3")]
+    total = min(sum(took for took, _ in writes), case.duration)
+    if case.notable(total):
+        node = max(writes, key=lambda write: write[0])[1]
+        text = (
+            f"Encrypting the object before it was stored took {case.took(total)}: most likely a KMS plugin, which has "
+        )
+        text += "no span here."
+        yield Finding("KMS slow", text, "KMS slow", total, False, node.span.span_id)
+
+
+def _transformed(case: Case, write: Node) -> int:
+    """Nanoseconds that a write to storage spent on transforming what it had encoded, as its events tell."""
+    step = case.step(write)
+    if step is None or any(child.span.name.startswith("TransformToStorage") for child in write.children):
+        return 0
+    total, encoded = 0, -1
+    for at, name, _ in case.events(write):
+        if name.startswith("Encode succeeded"):
+            encoded = at
+        elif name.startswith("TransformToStorage") and encoded >= 0:
+            total, encoded = total + at - encoded, -1
+    return min(total, step.lead + step.rest)
 
 
 class _Answer(NamedTuple):

@@ -104,7 +104,7 @@ def test_incident(recorded: Recordings) -> None:
     assert slow.sentences[1].startswith("Validating webhook name-policy did not answer within its 1 s timeout")
     (refused,) = about(judged, "create", "/configmaps", 400)
     assert refused.text == (
-        "A body of 3.0 MB was refused with 400: it is not what its content type says, after 14.7 ms (96 %) of reading "
+        "A body of 3.0 MB was refused with 400: it is not what its content type says, after 14.4 ms (94 %) of reading "
         "it."
     )
     # 20 pods at once: both webhooks are one process with one thread, which the answers and their gaps show
