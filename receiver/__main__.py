@@ -225,6 +225,7 @@ def run(args: argparse.Namespace) -> int:
         with _signals(stop), _quietly(path):
             try:
                 _step_back()
+                _give_back_memory()
                 _receive(path, options, stop)
             except _EXPECTED:
                 raise
@@ -419,6 +420,7 @@ class Receiver:
             "rejected": tally.rejected,
             "refused": tally.refused,
             "malformed": tally.malformed,
+            "broken_off": tally.broken_off,
             "requests": tally.requests,
             "bytes_in": tally.bytes_in,
             "evicted_spans": retention.evicted_spans,
@@ -597,6 +599,21 @@ def _step_back() -> None:
     if number is not None and sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None, use_errno=True).syscall(number, 1, 0, _IOPRIO_IDLE)
+
+
+_M_MMAP_THRESHOLD: Final = -3  # glibc's malloc.h
+_M_ARENA_MAX: Final = -8
+_OF_ITS_OWN: Final = 1 << 20  # bytes
+
+
+def _give_back_memory() -> None:
+    """A large request's memory goes back to the machine as soon as it is stored. glibc would keep it, once for each
+    thread that ever had one (measured: 790 MB and more instead of 520 MB with 120 senders of 16 MB each). Elsewhere: nothing."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            libc = ctypes.CDLL(None)
+            libc.mallopt(_M_MMAP_THRESHOLD, _OF_ITS_OWN)
+            libc.mallopt(_M_ARENA_MAX, 2)
 
 
 if __name__ == "__main__":

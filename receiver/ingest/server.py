@@ -38,6 +38,9 @@ MAX_MESSAGE: Final = 16 << 20
 COMMIT_SECONDS: Final = 5.0
 """A sender waits this long for its commit, half of the usual export timeout of 10 s."""
 _SLOW_SENDER_SECONDS: Final = 5.0
+_TURN_SECONDS: Final = 5.0
+"""A request waits so long for its turn to be read."""
+_LOOKAHEAD: Final = 64 << 10  # bytes of a message that a connection may hold before it is read
 _SENDERS: Final = 200
 _PORT_TRIES: Final = 5
 _PEERS: Final = 512
@@ -50,6 +53,7 @@ class Limits:
     """What requests may take at once; beyond it a sender is told to come back."""
 
     requests: int = 32
+    reading: int = 8  # of them; gRPC gives room for all of a message when it is asked for
     bytes: int = 64 << 20
     decoding: int = 2
 
@@ -87,6 +91,9 @@ class Tally:
     rejected: int = 0  # spans
     refused: int = 0  # requests answered with UNAVAILABLE
     malformed: int = 0  # requests answered with INVALID_ARGUMENT
+    broken_off: int = 0
+    """Requests that ended before their message was whole: larger than MAX_MESSAGE (also unpacked), given up by the
+    sender or taken from it because it was too slow. gRPC does not tell which."""
     requests: int = 0
     bytes_in: int = 0
     _senders: OrderedDict[tuple[str, str, str, str], Sender] = field(default_factory=OrderedDict)
@@ -119,6 +126,11 @@ class Tally:
         """A sender was told to come back."""
         with self._lock:
             self.refused += 1
+
+    def break_off(self) -> None:
+        """A request ended before its message was whole."""
+        with self._lock:
+            self.broken_off += 1
 
     def malform(self) -> None:
         """A request could not be read."""
@@ -173,6 +185,7 @@ class Ingest:
         self._insecure = insecure
         self._limits = limits
         self._decoding = threading.BoundedSemaphore(limits.decoding)
+        self._reads = threading.BoundedSemaphore(limits.reading)
         self._lock = threading.Lock()
         self._requests = 0
         self._bytes = 0
@@ -243,6 +256,9 @@ class Ingest:
             options=(
                 ("grpc.so_reuseport", 0),  # else two receivers share a port, and the spans, without an error
                 ("grpc.max_receive_message_length", MAX_MESSAGE),
+                # What is not read yet stays with its sender, however fast that one is.
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.http2.lookahead_bytes", _LOOKAHEAD),
                 ("grpc.max_concurrent_streams", 2 * self._limits.requests),
                 ("grpc.keepalive_time_ms", 60_000),  # a sender that vanished gives its connection back
                 ("grpc.keepalive_timeout_ms", 20_000),
@@ -286,12 +302,16 @@ class Ingest:
             if self._requests < self._limits.requests and not self._stopped:
                 self._requests += 1
                 return True
-            # Those who take ever so long to send a request must not keep others from sending theirs.
-            late = time.monotonic() - _SLOW_SENDER_SECONDS
+        self._end_slow()
+        return False
+
+    def _end_slow(self) -> None:
+        """Those who take ever so long to send a request must not keep others from sending theirs."""
+        late = time.monotonic() - _SLOW_SENDER_SECONDS
+        with self._lock:
             slow = [context for since, context in self._reading.values() if since < late]
         for context in slow:
             context.cancel()  # type: ignore[no-untyped-call]
-        return False
 
     def refuse(self, context: grpc.ServicerContext, why: str, seconds: int = 1) -> NoReturn:
         """Answer UNAVAILABLE and when to come back."""
@@ -318,14 +338,25 @@ class Ingest:
                 self._bytes -= size
 
     def _read(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        until = time.monotonic() + _TURN_SECONDS
+        while not self._reads.acquire(timeout=0.25):
+            self._end_slow()
+            if time.monotonic() > until:
+                self.refuse(context, "Too many requests are being read.")
         key = id(context)
-        with self._lock:
-            self._reading[key] = (time.monotonic(), context)
         try:
-            body = next(messages, None)
-        finally:
             with self._lock:
-                del self._reading[key]
+                self._reading[key] = (time.monotonic(), context)
+            try:
+                body = next(messages, None)
+            except grpc.RpcError:
+                self._tally.break_off()
+                raise
+            finally:
+                with self._lock:
+                    del self._reading[key]
+        finally:
+            self._reads.release()
         if body is None:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "The request has no message.")
         return body

@@ -104,12 +104,13 @@ async def test_what_was_received_is_in_the_title_at_any_width(drive: Open, width
 
 
 async def test_what_was_refused_or_lost_is_marked(drive: Open) -> None:  # noqa: F811
-    async with drive(feed=live({**STATUS, "refused": 3, "rejected": 5, "malformed": 2})) as d:
+    async with drive(feed=live({**STATUS, "refused": 3, "rejected": 5, "malformed": 2, "broken_off": 7})) as d:
         assert "! 3 refused" in d.lines[0]
         assert "! 7 lost" in d.lines[0]
         await d.press("tab")
         assert "! 3 exports; senders try those again" in d.screen
         assert "! 5 spans rejected, 2 exports that were not OTLP" in d.screen
+        assert "! 7 exports: over 16 MiB" in d.screen
 
 
 @pytest.mark.parametrize("size", [(150, 50), (80, 24)])

@@ -24,6 +24,8 @@ _MOST_RESTARTS: Final = 3
 
 Line = list[Part]
 
+_BROKEN_OFF: Final = "{} exports: over 16 MiB, too slow, or given up by the sender"
+
 
 # --- the recipe ------------------------------------------------------------------------------------
 def endpoint_of(status: dict[str, Any] | None) -> str:
@@ -294,6 +296,7 @@ class ReceiverScreen(FrameScreen):
             row("rate", f"{snapshot.spans_per_s:,.0f} spans/s, {snapshot.requests_per_s:,.1f} requests/s"),
             row("refused", f"{n('refused')} exports; senders try those again", _number(status, "refused") > 0),
             row("lost", f"{n('rejected')} spans rejected, {n('malformed')} exports that were not OTLP", lost > 0),
+            *([row("broken off", _BROKEN_OFF.format(n("broken_off")), True)] if _number(status, "broken_off") else []),
             row("kept", kept, bool(status.get("disk_full"))),
             row("evicted", evicted),
             row("process", f"{status.get('pid', '?')} since {since}, {n('attached')} attached"),

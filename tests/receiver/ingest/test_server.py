@@ -157,6 +157,11 @@ def test_gzip_and_large_requests(bench: Callable[..., Bench]) -> None:
     assert bomb.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
     export(address, request())
     assert inside.spans() == 31
+    refused(address, b"\0" * (MAX_MESSAGE + 1))
+    until = time.monotonic() + 10
+    while inside.tally.broken_off < 2 and time.monotonic() < until:  # the sender may hear it first
+        time.sleep(0.01)
+    assert (inside.tally.broken_off, inside.tally.requests) == (2, 3)
 
 
 def test_a_stopped_disk_makes_senders_come_back_and_loses_nothing(bench: Callable[..., Bench]) -> None:
@@ -278,6 +283,27 @@ def test_all_senders_that_never_finish_lose_their_places_at_once(
             never.set()
             for one in stuck:
                 one.cancel()
+
+
+def test_no_more_messages_are_read_at_once_than_there_are_turns(bench: Callable[..., Bench]) -> None:
+    inside = bench(limits=Limits(requests=8, reading=2))
+    address = inside.ingest.listen("", "127.0.0.1:0").address
+    never = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        never.wait(30)
+        yield request()
+
+    with grpc.insecure_channel(address) as channel:
+        sending = [channel.stream_unary(METHOD).future(nothing(), timeout=30) for _ in range(6)]
+        until = time.monotonic() + 10
+        while inside.ingest._requests < 6 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert len(inside.ingest._reading) <= 2
+        never.set()
+        for one in sending:
+            one.result(20)
+    assert inside.tally.requests == 6
 
 
 def test_senders_that_never_read_their_answers_do_not_keep_others_out(bench: Callable[..., Bench]) -> None:
