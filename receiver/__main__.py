@@ -163,6 +163,8 @@ class Options:
     tls_key: Path | None
     tls_client_ca: Path | None
     policy: Policy
+    of_the_first: tuple[str, ...] = ()
+    """Options given that only the receiver which holds the database can follow."""
 
 
 def _encodable(what: str, value: object) -> None:
@@ -171,6 +173,18 @@ def _encodable(what: str, value: object) -> None:
         str(value).encode()
     except UnicodeEncodeError:
         raise UsageError(f"{what} {str(value)!r} is not valid UTF-8: name another.") from None
+
+
+def _distinct(listeners: Sequence[tuple[str, str]]) -> None:
+    """Raises:
+    UsageError: an address or a name is there twice.
+    """
+    addresses = [text for _, text in listeners if Address.parse(text).path or Address.parse(text).port]
+    names = [name for name, _ in listeners if name]
+    for what, values in (("The address", addresses), ("The name", names)):
+        twice = next((one for at, one in enumerate(values) if one in values[:at]), None)
+        if twice is not None:
+            raise UsageError(f"{what} {twice} is given to --listen twice: give each once.")
 
 
 def policy_of(max_size: str | None, max_age: str | None, min_free: str | None) -> Policy:
@@ -196,6 +210,7 @@ def _options(args: argparse.Namespace) -> Options:
         listeners = tuple(split_name(text) for text in args.listen or ())
         for _, text in listeners:
             Address.parse(text).check(secure=args.tls_cert is not None, insecure=args.insecure)
+        _distinct(listeners)
     except ListenError as error:
         raise UsageError(str(error)) from error
     if (args.tls_cert is None) != (args.tls_key is None):
@@ -203,7 +218,9 @@ def _options(args: argparse.Namespace) -> Options:
     if args.tls_client_ca is not None and args.tls_cert is None:
         raise UsageError("--tls-client-ca needs --tls-cert and --tls-key.")
     policy = policy_of(args.max_size, args.max_age, args.min_free)
-    return Options(listeners, args.child, args.insecure, args.tls_cert, args.tls_key, args.tls_client_ca, policy)
+    given = ("max_size", "max_age", "min_free", "tls_cert", "tls_key", "tls_client_ca")
+    given = tuple(f"--{one.replace('_', '-')}" for one in given if getattr(args, one) is not None)
+    return Options(listeners, args.child, args.insecure, args.tls_cert, args.tls_key, args.tls_client_ca, policy, given)
 
 
 # --- the process -----------------------------------------------------------------------------------
@@ -459,8 +476,11 @@ def _attend(client: ControlClient, options: Options, stop: threading.Event) -> O
     except ControlError:
         return None
     last = _open_listeners(status)
-    if options.tls_cert is not None:
-        _complain(f"The receiver that runs (pid {status['pid']}) decides about TLS: the --tls options have no effect.")
+    if options.of_the_first:
+        _complain(
+            f"The receiver that runs (pid {status['pid']}) keeps its own settings: {', '.join(options.of_the_first)}"
+            f" {'has' if len(options.of_the_first) == 1 else 'have'} no effect while it does."
+        )
     for name, address in last:
         _say(name, address)
     added = []
@@ -608,7 +628,7 @@ _OF_ITS_OWN: Final = 1 << 20  # bytes
 
 def _give_back_memory() -> None:
     """A large request's memory goes back to the machine as soon as it is stored. glibc would keep it, once for each
-    thread that ever had one (measured: 790 MB and more instead of 520 MB with 120 senders of 16 MB each). Elsewhere: nothing."""
+    thread that ever had one (measured: 790 MB instead of 520 MB with 120 senders of 16 MB each)."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             libc = ctypes.CDLL(None)

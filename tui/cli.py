@@ -237,6 +237,8 @@ def _settings(args: argparse.Namespace) -> tuple[Settings, list[str]]:
     from tui.config import load_settings
 
     if args.config is not None:
+        if not os.path.exists(args.config):
+            raise Usage(f"There is no settings file {args.config}: name another with --config, or leave that out.")
         _refuse_special(args.config, "--config")
     settings, problems = load_settings(args.config)
     given: dict[str, Any] = {}
@@ -363,6 +365,13 @@ def _export(args: argparse.Namespace) -> int:
         return headless.export(database, query, to)
 
 
+def _first_missing(paths: Sequence[Path]) -> Exception:
+    from receiver.store.files import FileProblem
+
+    others = f", nor are the other {len(paths) - 1}" if len(paths) > 1 else ""
+    return FileProblem(f"{paths[0]} is not there{others}: name another file.")
+
+
 def _import(args: argparse.Namespace) -> int:
     from tui import headless
 
@@ -374,7 +383,10 @@ def _import(args: argparse.Namespace) -> int:
         policy = policy_of(args.max_size, None, args.min_free)
     except UsageError as problem:
         raise Usage(str(problem)) from problem
-    return headless.import_files(args.files, _quiet_settings(args).db, policy)
+    db = _quiet_settings(args).db
+    if not any(os.path.lexists(file) for file in args.files):  # nothing to begin a database for
+        raise _first_missing(args.files)
+    return headless.import_files(args.files, db, policy)
 
 
 def _info(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from tui.wording import client_of, phrase, place_of, state_text, verdict_mark
 _DEEPEST: Final = 24
 """Levels that are indented; deeper ones say their depth instead, or a chain of 40,000 spans would be 40,000 wide."""
 _BAR: Final = 32
+_DAY: Final = 86_400_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,10 @@ class TraceList:
     """Lines of `traces`. Columns have fixed widths, so that lines can come one by one; where the time went comes
     last. The trace id comes first: `show -` takes these lines as they are."""
 
-    def __init__(self, paper: Paper) -> None:
+    def __init__(self, paper: Paper, now: int | None = None) -> None:
+        """`now`: ns since the epoch; None is now."""
         self._paper = paper
+        self._now = time.time_ns() if now is None else now
         width = paper.width
         self._id = 32 if width is None else 12 if width >= 80 else 8
         self._agent = 24 if width is None else 20 if width >= 110 else 0
@@ -93,13 +97,13 @@ class TraceList:
             about = f"{fit(request.verb, 7)} {fit(resource, self._resource)} {''.join(place_of(summary))}"
             client, code = client_of(request.user_agent), str(request.code or "")
         else:
-            about = f"{fit(request.verb, 7)} {request.path}"
+            about = f"{fit(request.verb, 7)} {request.path or summary.headline}"
             client, code = client_of(request.user_agent), str(request.code or "")
         spans = count(summary.spans)
         sign, colour = self._signs.get(verdict_mark(summary), (" ", ()))
         cells = [
             paint(summary.trace_id[: self._id], DIM),
-            paint(fit(clock(summary.start), 12), DIM),
+            paint(fit(self._time(summary.start), 12), DIM),
             fit(about, room) if self._paper.width is not None else printable(about).ljust(room),
         ]
         if self._agent:
@@ -115,6 +119,12 @@ class TraceList:
             why = f"{sign} {said.text}".lstrip()
             cells.append(paint(fit(why, self._why) if self._paper.width is not None else printable(why), *colour))
         return " ".join(cells).rstrip()
+
+    def _time(self, start: int) -> str:
+        """As on the screens: what is older than a day (or a day ahead) has its date, to the minute."""
+        if start and abs(self._now - start) > _DAY:
+            return date_and_clock(start)[5:16]
+        return clock(start)
 
 
 # --- a tree ----------------------------------------------------------------------------------------
@@ -164,7 +174,7 @@ def _title(summary: TraceSummary) -> str:
         parts = [summary.headline]
     else:
         resource = "/".join(filter(None, (request.resource, request.subresource)))
-        about = f"{request.verb} {resource or request.path} {''.join(place_of(summary))}".rstrip()
+        about = f"{request.verb} {resource or request.path or summary.headline} {''.join(place_of(summary))}".rstrip()
         parts = [about, str(request.code or ""), client_of(request.user_agent)]
     parts += [duration(summary.duration_ns), date_and_clock(summary.start)]
     parts += [phrase(Row(summary)).text]  # without times: those the verdict tells

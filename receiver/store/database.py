@@ -135,6 +135,7 @@ class Database:
             raise StoreError(
                 f"The database {path} cannot be opened for writing ({error.strerror}): name another with --db."
             ) from error
+        _close_to_others(path)
         try:
             database = cls(_connect(path, "rw"), path)
         except StoreError:
@@ -612,6 +613,15 @@ def _set_aside(path: Path) -> str:
         f"{path} was taken away without its log, and is begun anew: the log is now {aside}, and is read with the old"
         f" file if that is named {gone}."
     )
+
+
+def _close_to_others(path: Path) -> None:
+    """Files that were there with another mode hold names of secrets like any other: they are for their owner alone.
+    Where they are somebody else's they stay as they are."""
+    for one in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+        with contextlib.suppress(OSError):
+            if one.stat().st_mode & 0o077:
+                one.chmod(0o600)
 
 
 def _full(path: Path | None) -> bool:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import secrets
 import stat
 import sys
-import tempfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
@@ -137,11 +137,12 @@ def write(path: Path | None, requests: Iterable[bytes]) -> int:
             with open(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY), "wb") as raw:
                 return _write_packed(raw, requests, path, raw.isatty())
         target = Path(os.path.realpath(path))
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name[:100]}.", dir=target.parent)  # made 0600
     except OSError as problem:
         raise _unwritable(path, problem) from problem
+    # Named before it is made: whoever ends us, at whatever moment, finds it cleared away.
+    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(descriptor, "wb") as raw:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as raw:
             count = _write_packed(raw, requests, path, False)
         os.replace(temporary, target)
         return count

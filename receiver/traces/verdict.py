@@ -137,6 +137,8 @@ def _plain(case: Case) -> str:
     if case.stream:
         kind = "watch" if case.request is not None and case.request.verb == "watch" else "stream"
         return f"A {kind}, open for {took}: it lasts as long as its client likes."
+    if case.duration <= 0 and case.code is None:
+        return "How long it took is not known: its span ends where it begins."
     if case.code is not None and case.code >= 400:
         why = cut(case.error[1]).rstrip(". ")
         return f"Nothing remarkable: answered with {case.code}{f' ({why})' if why else ''} after {took}."

@@ -243,6 +243,30 @@ def test_a_database_that_is_emptied_is_noticed_without_senders(receiver: StartRe
     assert live.process.wait(20) == 1
 
 
+@pytest.mark.parametrize(
+    ("listen", "says"),
+    [
+        (["127.0.0.1:4390", "a=127.0.0.1:4390"], "The address 127.0.0.1:4390 is given"),
+        (["a=127.0.0.1:0", "a=[::1]:0"], "The name a is given"),
+    ],
+)
+def test_the_same_listener_twice_is_bad_usage(tmp_path: Path, listen: list[str], says: str) -> None:
+    code, error = ended("--db", str(tmp_path / "x.db"), *(part for one in listen for part in ("--listen", one)))
+    assert code == 2
+    assert says in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_attaches_says_what_has_no_effect(receiver: StartReceiver, tmp_path: Path) -> None:
+    live = receiver()
+    process = start_bare("--db", str(live.db), "--max-size", "1GiB", "--min-free", "5%")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.terminate()
+    _, error = process.communicate(timeout=20)
+    assert "--max-size, --min-free have no effect" in error
+
+
 # --- who receives ----------------------------------------------------------------------------------
 def test_a_second_start_attaches(receiver: StartReceiver, tmp_path: Path) -> None:
     first = receiver(listen=["a=127.0.0.1:0"])

@@ -434,6 +434,21 @@ def test_importing_twice_shows_each_span_once(command: Command, recording: Path,
     ]
 
 
+def test_an_import_of_nothing_begins_no_database(command: Command, tmp_path: Path) -> None:
+    code, _, error = command("import", "--db", tmp_path / "x.db", tmp_path / "missing", tmp_path / "neither")
+    assert code == 1
+    assert one_sentence(error)
+    assert "is not there" in error
+    assert list(tmp_path.glob("x.db*")) == []
+
+
+def test_a_settings_file_that_is_named_and_not_there_is_bad_usage(command: Command, db: Path, tmp_path: Path) -> None:
+    code, _, error = command("traces", "--db", db, "--config", tmp_path / "missing.yaml")
+    assert code == 2
+    assert one_sentence(error)
+    assert "missing.yaml" in error
+
+
 def test_importing_again_stores_nothing_again(command: Command, recording: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     lines = gzip.decompress(recording.read_bytes()).splitlines(keepends=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -45,6 +46,17 @@ def test_every_line_of_the_list_is_as_wide_as_its_heading(width: int) -> None:
         assert line.isprintable()
         assert cell_len(line) <= max(width, 72) + 5, "only a count of millions may push its line out"
         assert line.startswith(TRACE[:8])
+
+
+def test_what_is_not_of_today_has_its_date_and_a_request_without_a_url_its_name() -> None:
+    bare = Request("", "", "", "", "", "", "", "", None, "")
+    start = 1_700_000_000_000_000_000  # 2023-11-14, 22:13 UTC
+    row = Row(summary(request=bare, headline="HandleIt", start=start))
+    of_today = TraceList(Paper(None, False, UNICODE), start + 1).line(row)
+    later = TraceList(Paper(None, False, UNICODE), start + 10**18).line(row)
+    assert re.search(r" [0-9:]{8}\.000 ", of_today)
+    assert re.search(r" 11-1[345] [0-9:]{5} ", later)
+    assert "HandleIt" in later
 
 
 def test_a_pipe_gets_whole_ids_and_names() -> None:

@@ -172,6 +172,21 @@ def test_killed_at_any_step_of_the_first_start_the_next_one_works(
 
 
 # --- the log beside the file ------------------------------------------------------------------------
+def test_an_old_file_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    first = Database.create(path)
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").chmod(0o644)
+    second = Database.create(path)
+    assert {one.name: one.stat().st_mode & 0o777 for one in tmp_path.iterdir()} == {
+        "spans.db": 0o600,
+        "spans.db-wal": 0o600,
+        "spans.db-shm": 0o600,
+    }
+    second.close()
+    first.close()
+
+
 def test_a_new_file_is_ours_without_its_log(tmp_path: Path) -> None:
     path, alone = tmp_path / "spans.db", tmp_path / "alone.db"
     database = Database.create(path)
