@@ -218,8 +218,8 @@ def _options(args: argparse.Namespace) -> Options:
     if args.tls_client_ca is not None and args.tls_cert is None:
         raise UsageError("--tls-client-ca needs --tls-cert and --tls-key.")
     policy = policy_of(args.max_size, args.max_age, args.min_free)
-    given = ("max_size", "max_age", "min_free", "tls_cert", "tls_key", "tls_client_ca")
-    given = tuple(f"--{one.replace('_', '-')}" for one in given if getattr(args, one) is not None)
+    settings = ("max_size", "max_age", "min_free", "tls_cert", "tls_key", "tls_client_ca")
+    given = tuple(f"--{one.replace('_', '-')}" for one in settings if getattr(args, one) is not None)
     return Options(listeners, args.child, args.insecure, args.tls_cert, args.tls_key, args.tls_client_ca, policy, given)
 
 
