@@ -394,7 +394,8 @@ class Receiver:
 
     def _wait(self) -> None:
         began = time.monotonic()
-        while not self._stop.wait(0.25 if self._options.child else 60.0):
+        # A signal may be given to a thread of gRPC's: then nothing wakes this one, and the handler runs when it wakes.
+        while not self._stop.wait(0.25 if self._options.child else 1.0):
             if not self._options.child or self._control.attached:
                 continue
             now, left = time.monotonic(), self._control.left_at

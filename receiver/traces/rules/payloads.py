@@ -91,8 +91,8 @@ def before_the_first_call(case: Case) -> Iterable[Finding]:
 
 
 def encryption(case: Case) -> Iterable[Finding]:
-    """The KMS plugin's gRPC is not traced, what waits for it is: `Transform...Storage with ...`, and where a transformer
-    has no such span (before 1.29, KMS v1) the time between the storage's events `Encode succeeded` and
+    """The KMS plugin's gRPC is not traced, what waits for it is: `Transform...Storage with ...`, and where a
+    transformer has no such span (before 1.29, KMS v1) the time between the storage's events `Encode succeeded` and
     `TransformToStorage succeeded` (3.2)."""
     ns = case.phases.ns[Phase.ENCRYPTION]
     if case.notable(ns):

@@ -54,7 +54,8 @@ _TIMED_OUT = (
     "through. etcd took 2.00 ms."
 )
 _EARLY = (
-    "Nothing remarkable: 17.6 ms, of which the API server itself 11.1 ms (63 %) and etcd 2.00 ms (11 %). Kubernetes 1.33 ends its "
+    "Nothing remarkable: 17.6 ms, of which the API server itself 11.1 ms (63 %) and etcd 2.00 ms (11 %). "
+    "Kubernetes 1.33 ends its "
     "span early: the duration is that of the work below it, and its status code is not known."
 )
 _WATCH = "A watch, open for 60.0 s: it lasts as long as its client likes."

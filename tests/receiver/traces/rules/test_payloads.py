@@ -81,7 +81,8 @@ def test_encryption_that_has_no_span(name: str) -> None:
     assert causes(found) == ["KMS slow"]
     assert found.phrase == "KMS slow"
     assert found.sentences[0] == (
-        "Encrypting the object before it was stored took 1.89 s (94 %): most likely a KMS plugin, which has no span here."
+        "Encrypting the object before it was stored took 1.89 s (94 %): most likely a KMS plugin, "
+        "which has no span here."
     )
 
 
