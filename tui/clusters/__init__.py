@@ -1,0 +1,1 @@
+"""Control planes: how they are reached, read, changed and put back. Knows no screen."""

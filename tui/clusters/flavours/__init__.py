@@ -1,0 +1,1 @@
+"""Kinds of control planes: one class each."""
