@@ -1,0 +1,145 @@
+"""What goes to a node and what comes back: the script, the bundle on its standard input, and its answers.
+
+A bundle and an answer are lines of tab-separated fields. Free text is base64 in answers, an empty field is `-`, and
+the last line is END: without it something was cut off on the way, and nothing of it is believed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib.resources import files
+from typing import Final
+from urllib.parse import urlsplit
+
+from tui.clusters.model import MOST_BYTES, ClusterError, Host, Plan, PlanRefused, Trigger
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
+_URL: Final = re.compile(r"https?://[A-Za-z0-9._:\[\]-]+(?:/[A-Za-z0-9._~/?=&%-]*)?")
+_READ: Final = "/api/v1/namespaces/kube-system/configmaps?limit=1"
+"""A read that etcd has to answer: health alone is 200 while etcd is frozen."""
+
+
+def script() -> str:
+    """The text of node.sh."""
+    return files("tui.clusters").joinpath("node.sh").read_text("utf-8")
+
+
+def digest(content: bytes | None) -> str:
+    """The sha256 of a file in hexadecimal, `-` for one that is not there."""
+    return "-" if content is None else hashlib.sha256(content).hexdigest()
+
+
+def plain(text: str) -> str:
+    """A value of one field: one line, bounded."""
+    return _CONTROL.sub(" ", text).strip()[:300] or "-"
+
+
+def read_url(plan: Plan) -> str:
+    """The etcd-backed read, at the last health address: the API server's, also where etcd is what restarts."""
+    if not plan.health:
+        return ""
+    address = urlsplit(plan.health[-1])
+    return f"{address.scheme}://{address.netloc}{_READ}"
+
+
+def as_files_only(plan: Plan) -> Plan:
+    """The same plan for a directory that stands for a host: nothing is restarted and nothing waited for."""
+    return replace(plan, trigger=Trigger.NOTHING)
+
+
+def bundle(plan: Plan, *, who: str, patience: int = 1, revert: bool = False, unwell: bool = False) -> bytes:
+    """What `begin` reads from its standard input.
+
+    Raises:
+        PlanRefused: a path or an address in the plan cannot go there.
+    """
+    if plan.trigger is not Trigger.NOTHING and not (plan.health and plan.container):
+        raise PlanRefused(
+            f"{plan.node}: the plan names no container or no health address, so nobody could watch over it."
+        )
+    lines = ["bundle\t1"]
+    values = {
+        "who": who,
+        "node": plan.node,
+        "part": plan.part.value,
+        "what": plan.wish.name or ("revert" if revert else "change"),
+        "trigger": plan.trigger.value,
+        "manifest": plan.manifest,
+        "container": plan.container,
+        "grace": str(max(0, min(plan.grace_seconds, 3600))),
+        "patience": str(max(1, min(patience, 20))),
+        "read": read_url(plan),
+        "revert": "yes" if revert else "no",
+        "unwell": "allowed" if unwell else "no",
+    }
+    lines += [f"{key}\t{plain(value)}" for key, value in values.items()]
+    for url in plan.health:
+        if not _URL.fullmatch(url):
+            raise PlanRefused(f"{plan.node}: {plain(url)} is no address that the node could ask.")
+        lines.append(f"health\t{url}")
+    for change in plan.changes:
+        if not change.path.startswith("/") or _CONTROL.search(change.path) or "//" in change.path:
+            raise PlanRefused(f"{plan.node}: {plain(change.path)} is no path that can be written.")
+        if change.after is not None and len(change.after) > MOST_BYTES:
+            raise PlanRefused(f"{plan.node}: {change.path} would be larger than 1 MiB.")
+        fields = [
+            change.path,
+            digest(change.before),
+            digest(change.after),
+            f"{change.mode:o}",
+            str(change.uid),
+            str(change.gid),
+            plain(change.label),
+            base64.b64encode(change.after or b"").decode() or "-",
+        ]
+        lines.append("\t".join(["file", *fields]))
+    lines.append(f"script\t{base64.b64encode(script().encode()).decode()}")
+    lines.append("END")
+    return ("\n".join(lines) + "\n").encode()
+
+
+def text(field: str) -> str:
+    """A field of free text.
+
+    Raises:
+        ClusterError: it is not base64.
+    """
+    return raw(field).decode("utf-8", "replace")
+
+
+def raw(field: str) -> bytes:
+    """The bytes of a field; those of a file stand behind a `=`, so that an empty file is not none."""
+    if field == "-":
+        return b""
+    try:
+        return base64.b64decode(field.removeprefix("="), validate=True)
+    except (binascii.Error, ValueError):
+        raise ClusterError("The node's answer is damaged; try again.") from None
+
+
+def ask(host: Host, arguments: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Iterator[list[str]]:
+    """Run a verb of the script and give its answer, line by line, split into fields. The answer is whole.
+
+    Raises:
+        PlanRefused: the script refused; nothing was touched.
+        ClusterError: the answer was cut off, or the script could not run.
+        ReachError: there is no way to the host.
+    """
+    done = host.run(script(), arguments, stdin=stdin, timeout=timeout)
+    lines = done.out.decode("utf-8", "replace").split("\n")
+    # A login shell may have said something before; END is the last line with words
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines or lines[-1] != "END":
+        reason = _CONTROL.sub(" ", done.error).strip()[-300:] or f"it ended with code {done.code}"
+        raise ClusterError(f"{host.name}: the answer was cut off: {reason}.")
+    fields = [line.split("\t") for line in lines[:-1]]
+    for line in fields:
+        if line[0] == "refused" and len(line) == 2:
+            raise PlanRefused(f"{host.name}: {plain(text(line[1]))}.")
+    return iter(fields)

@@ -1,0 +1,1180 @@
+#!/bin/sh
+# What runs on a control-plane node: reads its files and its CRI, and changes static pods so that the node comes back
+# well or comes back as it was, whatever becomes of those who asked. Plain POSIX sh for dash, busybox and bash.
+#
+#   inspect [-f] [PATH...]   what is here (-f: files only, for a directory that stands for a node)
+#   begin ID                 stdin is a bundle (see bundle.py): check, back up, stage, start the watcher
+#   watch ID                 the watcher: write, restart, wait, roll back; runs detached from its own copy of this file
+#   follow ID N              journal lines after the first N, and whether the watcher lives
+#   finish ID | undo ID      an interrupted rollout: go on, or put back
+#   original PART            what was there before the first change, for a revert
+#   unlock                   remove a lock whose owner is dead
+#
+# Everything is below $ROOT ("" on a node). Answers are lines of tab-separated fields, free text in base64, closed by
+# END, so that a cut-off answer shows. Times that decide are differences of /proc/uptime: the clock may jump.
+set -u
+umask 077
+LC_ALL=C
+export LC_ALL
+PATH=${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bin
+export PATH
+ROOT=${ROOT:-}
+ROOT=${ROOT%/}
+export ROOT
+STATE=$ROOT/var/lib/k8s-trace-tui
+LOCK=$STATE/lock
+KUBERNETES=$ROOT/etc/kubernetes
+MOST=1048576
+TAB=$(printf '\t')
+TOOLS='awk base64 cat chcon chmod chown cksum cmp cp crictl curl cut date df grep head id kubectl ln ls mkdir mv nohup
+od readlink rm rmdir sed setsid sha256sum sleep sort ss stat sync systemctl tail timeout tr uname wc wget'
+NEEDED='awk base64 cat chmod chown cp cut date df grep head id ln mkdir mv readlink rm rmdir sed sha256sum sleep stat
+sync tail timeout tr uname wc'
+LAST=
+WHY=
+NOTHING_WRITTEN=1
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# limit SECONDS COMMAND...: no call to anything outside may hang the watcher
+limit() {
+	limit_seconds=$1
+	shift
+	timeout "$limit_seconds" "$@" </dev/null
+}
+
+# text WORDS: one field, base64 in one line, - for nothing
+text() {
+	if [ -z "$1" ]; then printf -- '-'; else printf '%s' "$1" | base64 | tr -d '\n'; fi
+}
+
+# now: NOW is the time since the machine started, in 1/100 s
+now() {
+	if read -r now_up now_rest 2>/dev/null </proc/uptime; then
+		now_up=${now_up%.*}${now_up#*.}
+		NOW=${now_up#"${now_up%%[!0]*}"}
+		NOW=${NOW:-0}
+	else
+		NOW=$(date +%s)00
+	fi
+}
+
+# Tests run at another pace; a node does not.
+PACE=$(awk -v p="${K8S_TRACE_TUI_PACE:-1}" 'BEGIN { n = int(p * 1000); print (n >= 1 && n <= 1000) ? n : 1000 }')
+if [ "$PACE" -eq 1000 ]; then
+	TICK=1
+else
+	TICK=$(awk -v p="$PACE" 'BEGIN { print p / 1000 }')
+fi
+
+# span SECONDS: SPAN is that many seconds in 1/100 s at this pace
+span() { SPAN=$(($1 * PACE / 10)); }
+
+# stop_at STEP: tests kill the process here, as a power cut would
+stop_at() {
+	if [ "${K8S_TRACE_TUI_STOP_AT:-}" = "$1" ]; then kill -9 $$; fi
+	return 0
+}
+
+refuse() {
+	printf 'refused\t%s\nEND\n' "$(text "$1")"
+	exit 3
+}
+
+# digest PATH: SHA is the sha256 of a file, - where there is none, ? where it cannot be read
+digest() {
+	if [ -L "$1" ] || [ -d "$1" ]; then
+		SHA='?'
+	elif [ -e "$1" ]; then
+		SHA=$(sha256sum <"$1" 2>/dev/null | cut -d' ' -f1)
+		SHA=${SHA:-?}
+	else
+		SHA=-
+	fi
+}
+
+# durable PATH: on the disk, not only in memory
+durable() { limit 20 sync "$1" 2>/dev/null || limit 60 sync 2>/dev/null || :; }
+
+# --- who lives -----------------------------------------------------------------------------------------------
+
+boot() {
+	BOOT=-
+	if [ -r /proc/sys/kernel/random/boot_id ]; then read -r BOOT </proc/sys/kernel/random/boot_id; fi
+}
+
+# born PID: BORN is when a process started, so that a number that was given again is not taken for its first owner
+born() {
+	BORN=$(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20)
+	BORN=${BORN:--}
+}
+
+# lives PID BORN BOOT: whether exactly this process still runs
+lives() {
+	case $1 in '' | *[!0-9]*) return 1 ;; esac
+	boot
+	[ "$3" = "$BOOT" ] || return 1
+	kill -0 "$1" 2>/dev/null || return 1
+	born "$1"
+	[ "$2" = "$BORN" ] || return 1
+	# a process that was killed but not yet collected does nothing any more
+	case $(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null) in Z*) return 1 ;; esac
+	return 0
+}
+
+# The lock is a symbolic link whose text names its owner: made, with its owner, in one step, or not at all.
+# me WHO: ME is the text of a lock of this process
+me() {
+	boot
+	born $$
+	ME="pid=$$ born=$BORN boot=$BOOT since=$(date +%s) id=$ID who=$1"
+}
+
+# owner: OWNER is the text of the lock, OWNER_ALIVE yes or no, OWNER_ID, OWNER_WHO
+owner() {
+	OWNER=$(readlink "$LOCK" 2>/dev/null) || OWNER=
+	OWNER_ALIVE=no
+	OWNER_WHO=${OWNER#*who=}
+	OWNER_ID=${OWNER#*id=}
+	OWNER_ID=${OWNER_ID%% *}
+	owner_pid=${OWNER#*pid=}
+	owner_born=${OWNER#*born=}
+	owner_boot=${OWNER#*boot=}
+	if [ -n "$OWNER" ] && lives "${owner_pid%% *}" "${owner_born%% *}" "${owner_boot%% *}"; then OWNER_ALIVE=yes; fi
+}
+
+# take WHO: get the lock, over a dead owner if need be; refuses where somebody holds it
+take() {
+	mkdir -p "$STATE/rollouts" "$STATE/original" 2>/dev/null || refuse "cannot make $STATE: it needs root, and room"
+	chmod 700 "$STATE" 2>/dev/null
+	me "$1"
+	if ln -s "$ME" "$LOCK" 2>/dev/null; then return 0; fi
+	owner
+	if [ "$OWNER_ALIVE" = no ] && [ -n "$OWNER" ]; then
+		take_seen=$OWNER
+		if mv -f "$LOCK" "$LOCK.dead.$$" 2>/dev/null; then
+			take_moved=$(readlink "$LOCK.dead.$$")
+			rm -f "$LOCK.dead.$$"
+			# somebody else was faster and it is theirs now: give it back
+			if [ "$take_moved" != "$take_seen" ]; then ln -s "$take_moved" "$LOCK" 2>/dev/null; fi
+		fi
+		if ln -s "$ME" "$LOCK" 2>/dev/null; then return 0; fi
+		owner
+	fi
+	refuse "another rollout holds the lock on this node (${OWNER:-an unreadable $LOCK}): wait for its end"
+}
+
+# keep WHO: the lock that begin took becomes the watcher's
+keep() {
+	me "$1"
+	rm -f "$LOCK.$$"
+	ln -s "$ME" "$LOCK.$$" && mv -f "$LOCK.$$" "$LOCK"
+}
+
+drop() {
+	owner
+	case $OWNER in *" id=$ID "*) rm -f "$LOCK" ;; esac
+}
+
+# --- the rollout's own directory -------------------------------------------------------------------------------
+
+# open_rollout ID: D is its directory
+open_rollout() {
+	case $1 in '' | *[!A-Za-z0-9-]*) refuse 'that is no name of a rollout' ;; esac
+	ID=$1
+	D=$STATE/rollouts/$ID
+	JOURNAL=$D/journal
+}
+
+meta() { awk -F "$TAB" -v key="$1" '$1 == key { print substr($0, length(key) + 2) }' "$D/meta" 2>/dev/null; }
+
+# journal STEP DETAIL: one line; the disk may be full, then the rollout goes on without it
+journal() {
+	printf '%s %s %s\n' "$(date +%s)" "$1" "$(printf '%s' "${2:-}" | tr '\n\t\r' '   ' | cut -c1-600)" >>"$JOURNAL" 2>/dev/null
+	stop_at "$1"
+}
+
+# mend: a line that was cut off by a crash is ended, so that the next one stands alone
+mend() {
+	if [ -s "$JOURNAL" ] && [ "$(tail -c 1 "$JOURNAL" | wc -l)" -eq 0 ]; then printf '\n' >>"$JOURNAL"; fi
+}
+
+# ended: ENDED is the last word of a rollout, "" while there is none
+ended() { ENDED=$(grep -E '^[0-9]+ end [a-z-]+( |$)' "$JOURNAL" 2>/dev/null | tail -n 1 | cut -d' ' -f3-); }
+
+# watched: whether the watcher of this rollout lives
+watched() {
+	watched_pid= watched_born= watched_boot=
+	read -r watched_pid watched_born watched_boot 2>/dev/null <"$D/pid" || return 1
+	lives "$watched_pid" "$watched_born" "$watched_boot"
+}
+
+# --- CRI ---------------------------------------------------------------------------------------------------------
+
+endpoint() {
+	if [ -n "${CONTAINER_RUNTIME_ENDPOINT:-}" ] || [ -e /etc/crictl.yaml ]; then return 0; fi
+	endpoint_found=$(sed -n 's/^containerRuntimeEndpoint:[ "]*\([^" ]*\).*/\1/p' "$ROOT/var/lib/kubelet/config.yaml" 2>/dev/null)
+	if [ -z "$endpoint_found" ]; then
+		endpoint_found=$(sed -n 's/.*--container-runtime-endpoint=\([^" ]*\).*/\1/p' "$ROOT/var/lib/kubelet/kubeadm-flags.env" 2>/dev/null)
+	fi
+	if [ -n "$endpoint_found" ]; then
+		CONTAINER_RUNTIME_ENDPOINT=$endpoint_found
+		export CONTAINER_RUNTIME_ENDPOINT
+	fi
+}
+
+FIELDS='{{.status.id}} {{.status.metadata.name}} {{.status.state}} {{.status.metadata.attempt}} {{.status.exitCode}} {{.status.startedAt}} {{.status.finishedAt}} {{index .status.labels "io.kubernetes.pod.uid"}} {{.status.logPath}}'
+
+# containers NAME: lines "id name state attempt exit started finished uid log" in $D-free text FOUND; fails when CRI does
+containers() {
+	FOUND=
+	containers_ids=$(limit 10 crictl ps -a --label io.kubernetes.pod.namespace=kube-system --name "^$1\$" -q 2>/dev/null) || return 1
+	containers_count=0
+	for containers_id in $containers_ids; do
+		containers_count=$((containers_count + 1))
+		[ "$containers_count" -le 16 ] || break
+		containers_line=$(limit 10 crictl inspect --output go-template --template "$FIELDS" "$containers_id" 2>/dev/null |
+			sed 's/<no value>/-/g; s/CONTAINER_//' | head -n 1)
+		# it may be gone between the two questions
+		case $containers_line in "$containers_id $1 "*) FOUND="$FOUND$containers_line
+" ;; esac
+	done
+	return 0
+}
+
+# look: what CRI says of the rollout's container. RUNNING is the number of running ones, then RUN_ID, RUN_UID,
+# RUN_ATTEMPT, RUN_STARTED of the last of them that is not known from before (or of any); OLD_STATE of the old one.
+look() {
+	RUNNING=0 RUN_ID= RUN_UID= RUN_STARTED= OLD_STATE=GONE FRESH=no
+	if ! containers "$CONTAINER"; then
+		OLD_STATE=UNKNOWN
+		return 1
+	fi
+	while read -r look_id look_name look_state look_attempt look_exit look_started look_finished look_uid look_log; do
+		[ -n "$look_id" ] || continue
+		if [ "$look_id" = "$OLD_ID" ]; then OLD_STATE=$look_state; fi
+		look_known=no
+		if grep -qx "$look_id" "$D/known" 2>/dev/null; then look_known=yes; fi
+		if [ "$look_state" = RUNNING ]; then
+			RUNNING=$((RUNNING + 1))
+			if [ "$FRESH" = no ]; then
+				RUN_ID=$look_id RUN_UID=$look_uid RUN_STARTED=$look_started
+				if [ "$look_known" = no ]; then FRESH=yes; fi
+			fi
+		elif [ "$look_known" = no ] && [ "$look_state" = EXITED ] && [ "$look_exit" != 0 ]; then
+			failed "$look_id" "$look_exit" "$look_log"
+		fi
+	done <<LIST
+$FOUND
+LIST
+	return 0
+}
+
+# failed ID EXIT LOG: a new container ended badly. Its log vanishes with its pod, so it is kept; CRASHES counts.
+failed() {
+	case " $CRASHED " in *" $1 "*) return 0 ;; esac
+	CRASHED="$CRASHED $1"
+	failed_line=
+	if [ -r "$ROOT$3" ]; then
+		tail -c 65536 "$ROOT$3" >"$D/last.log" 2>/dev/null
+		failed_line=$(tail -n 40 "$D/last.log" | grep '"command failed" err=' | tail -n 1 | sed 's/.*"command failed" err=//')
+	fi
+	# the old server may hold the port for a moment: that is not the new one's fault
+	case $failed_line in *'address already in use'*) return 0 ;; esac
+	CRASHES=$((CRASHES + 1))
+	CRASH="exit $2${failed_line:+: $failed_line}"
+	case $failed_line in *[Tt]rac*) CRASHES=$((CRASHES + 9)) ;; esac
+}
+
+# --- health ---------------------------------------------------------------------------------------------------------
+
+# get URL: CODE is the HTTP status, 000 for no answer
+get() {
+	get_url=$1
+	CODE=000
+	case $MEANS in
+	curl)
+		set -- -s -o /dev/null -w '%{http_code}' --noproxy '*' --max-time 3
+		if [ -r "$KUBERNETES/pki/apiserver-kubelet-client.crt" ]; then
+			set -- "$@" --cert "$KUBERNETES/pki/apiserver-kubelet-client.crt" --key "$KUBERNETES/pki/apiserver-kubelet-client.key"
+		fi
+		if [ -r "$KUBERNETES/pki/ca.crt" ]; then get_ca="--cacert $KUBERNETES/pki/ca.crt"; else get_ca=-k; fi
+		if [ "$get_ca" = -k ]; then
+			CODE=$(limit 5 curl "$@" -k "$get_url" 2>/dev/null)
+		else
+			CODE=$(limit 5 curl "$@" --cacert "$KUBERNETES/pki/ca.crt" "$get_url" 2>/dev/null)
+			# a serving certificate of another authority; kubelet's own probes do not check it either
+			if [ $? -eq 60 ]; then CODE=$(limit 5 curl "$@" -k "$get_url" 2>/dev/null); fi
+		fi
+		;;
+	admin | super-admin)
+		get_path=${get_url#*://}
+		get_host=${get_url%%://*}://${get_path%%/*}
+		case $get_path in */*) get_path=/${get_path#*/} ;; *) get_path=/ ;; esac
+		if limit 6 kubectl --kubeconfig "$KUBERNETES/$MEANS.conf" --server "$get_host" --request-timeout=3s get --raw "$get_path" >/dev/null 2>&1; then
+			CODE=200
+		fi
+		;;
+	wget | wget-anonymous)
+		set -- -q -T 3 -O /dev/null --no-check-certificate
+		if [ "$MEANS" = wget ]; then
+			set -- "$@" -t 1 --certificate="$KUBERNETES/pki/apiserver-kubelet-client.crt" --private-key="$KUBERNETES/pki/apiserver-kubelet-client.key"
+		elif [ "$get_url" = "$READ" ]; then
+			CODE=200 # without a certificate nothing can be read; the journal says so
+			return 0
+		fi
+		if limit 6 wget "$@" "$get_url" >/dev/null 2>&1; then CODE=200; fi
+		;;
+	esac
+	CODE=${CODE:-000}
+}
+
+# well: every health address says 200, and so does a read that etcd has to answer. LAST says what did not.
+well() {
+	LAST=
+	for well_url in $HEALTH $READ; do
+		get "$well_url"
+		if [ "$CODE" != 200 ]; then
+			LAST="$well_url answers $CODE"
+			[ "$CODE" != 000 ] || LAST="$well_url does not answer"
+			return 1
+		fi
+	done
+	return 0
+}
+
+# means: MEANS is the first way of asking that finds everything well
+means() {
+	means_first=
+	for MEANS in curl admin super-admin wget wget-anonymous; do
+		case $MEANS in
+		curl) have curl || continue ;;
+		admin | super-admin) { have kubectl && [ -r "$KUBERNETES/$MEANS.conf" ]; } || continue ;;
+		wget) { [ -r "$KUBERNETES/pki/apiserver-kubelet-client.crt" ] && wget --version >/dev/null 2>&1; } || continue ;;
+		wget-anonymous) have wget || continue ;;
+		esac
+		if [ -z "$means_first" ]; then means_first=$MEANS; fi
+		if well; then return 0; fi
+		means_why=${means_why:-$LAST}
+		# another way of asking helps only where this one was turned away
+		case $LAST in *' answers 401' | *' answers 403' | *'does not answer') ;; *) break ;; esac
+	done
+	MEANS=${means_first:-none}
+	LAST=${means_why:-neither curl nor kubectl nor wget is here}
+	return 1
+}
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+# beside PATH: BESIDE is the directory where a copy waits for its rename: on the same file system, and never in the
+# manifests directory under a name that kubelet reads
+beside() {
+	BESIDE=${1%/*}
+	while [ ! -d "$ROOT$BESIDE" ] && [ -n "$BESIDE" ]; do BESIDE=${BESIDE%/*}; done
+	if [ -n "$MANIFEST" ] && [ "$BESIDE" = "${MANIFEST%/*}" ]; then
+		beside_parent=${BESIDE%/*}
+		if [ "$(stat -c %d "$ROOT$BESIDE" 2>/dev/null)" = "$(stat -c %d "$ROOT$beside_parent/" 2>/dev/null)" ] &&
+			! awk -v d="$ROOT$BESIDE" '$5 == d { found = 1 } END { exit !found }' /proc/self/mountinfo 2>/dev/null; then
+			BESIDE=$beside_parent
+		fi
+	fi
+	BESIDE=$ROOT$BESIDE
+}
+
+# stage N PATH before|after MODE UID GID LABEL: a finished copy waits beside the target, so that the way there and the
+# way back are one rename each, also on a full disk
+stage() {
+	beside "$2"
+	STAGED=$BESIDE/.k8s-trace-tui-$ID-$1-$3
+	if [ -e "$STAGED" ] && cmp_files "$D/$3/$1" "$STAGED"; then return 0; fi
+	rm -f "$STAGED"
+	if [ "$3" = before ]; then
+		cp -p "$D/before/$1" "$STAGED" 2>/dev/null || return 1
+	else
+		cp "$D/after/$1" "$STAGED" 2>/dev/null || return 1
+		chmod "$4" "$STAGED" || return 1
+		if [ "$(stat -c '%u %g' "$STAGED")" != "$5 $6" ]; then chown "$5:$6" "$STAGED" || return 1; fi
+	fi
+	if [ "$7" != - ] && have chcon; then chcon "$7" "$STAGED" 2>/dev/null || :; fi
+	cmp_files "$D/$3/$1" "$STAGED" || return 1
+	durable "$STAGED"
+}
+
+cmp_files() {
+	digest "$1"
+	cmp_first=$SHA
+	digest "$2"
+	[ "$SHA" = "$cmp_first" ] && [ "$SHA" != - ] && [ "$SHA" != '?' ]
+}
+
+# make_directory PATH: the directory of a file, noted so that it can go again
+make_directory() {
+	made=${1%/*}
+	made_list=
+	while [ -n "$made" ] && [ ! -d "$ROOT$made" ]; do
+		made_list="$made
+$made_list"
+		made=${made%/*}
+	done
+	while read -r made; do
+		[ -n "$made" ] || continue
+		printf '%s\n' "$made" >>"$D/made"
+		mkdir "$ROOT$made" || return 1
+		chmod 755 "$ROOT$made"
+	done <<LIST
+$made_list
+LIST
+	return 0
+}
+
+# place N PATH before|after SHA MODE UID GID LABEL: bring the copy into its place and look whether it is there
+place() {
+	if [ -d "$ROOT$2" ]; then return 1; fi
+	stage "$1" "$2" "$3" "$5" "$6" "$7" "$8" || return 1
+	make_directory "$2" || return 1
+	mv -f "$STAGED" "$ROOT$2" 2>/dev/null || return 1
+	durable "$ROOT${2%/*}"
+	digest "$ROOT$2"
+	[ "$SHA" = "$4" ]
+}
+
+# clean: nothing of ours stays but what was asked for
+clean() {
+	while IFS="$TAB" read -r clean_n clean_path clean_rest <&3; do
+		beside "$clean_path"
+		rm -f "$BESIDE/.k8s-trace-tui-$ID-$clean_n-before" "$BESIDE/.k8s-trace-tui-$ID-$clean_n-after"
+		rm -f "$ROOT${clean_path%/*}/.k8s-trace-tui-$ID-$clean_n-before" "$ROOT${clean_path%/*}/.k8s-trace-tui-$ID-$clean_n-after"
+	done 3<"$D/files"
+	# a copy may have waited further up, before the directory of its file was there
+	while read -r clean_made <&3; do
+		rm -f "$ROOT${clean_made%/*}/.k8s-trace-tui-$ID-"* 2>/dev/null
+	done 3<"$D/made"
+	return 0
+}
+
+# remove_made: directories that were made for this rollout and are empty
+remove_made() {
+	sort -r "$D/made" 2>/dev/null >"$D/made.down"
+	while read -r remove_path <&3; do
+		rmdir "$ROOT$remove_path" 2>/dev/null || :
+	done 3<"$D/made.down"
+}
+
+# key PATH: KEY names a path in original/
+key() { KEY=$(printf '%s' "$1" | sha256sum | cut -c1-32); }
+
+# settle done|rolled-back: what a later revert goes back to
+settle() {
+	settle_home=$STATE/original/$PART
+	if [ "$1" = done ] && [ "$(meta revert)" = yes ]; then
+		rm -rf "$settle_home"
+		return 0
+	fi
+	while IFS="$TAB" read -r settle_n settle_path settle_before settle_after settle_rest <&3; do
+		key "$settle_path"
+		if [ "$1" = done ]; then
+			printf '%s\n' "$settle_after" >"$settle_home/$KEY/last"
+		elif [ "$(cat "$settle_home/$KEY/owner" 2>/dev/null)" = "$ID" ]; then
+			rm -rf "${settle_home:?}/$KEY"
+		fi
+	done 3<"$D/files"
+	if [ "$1" = done ]; then cp "$D/meta" "$settle_home/meta" 2>/dev/null; fi
+	return 0
+}
+
+# finish_with WORD DETAIL: the last line, then the lock goes
+finish_with() {
+	clean
+	case $1 in done | rolled-back) settle "$1" ;; esac
+	journal end "$1 $2"
+	durable "$JOURNAL"
+	drop
+}
+
+# --- the watcher ----------------------------------------------------------------------------------------------------
+
+# load: what a rollout is about
+load() {
+	PART=$(meta part)
+	TRIGGER=$(meta trigger)
+	MANIFEST=$(meta manifest)
+	CONTAINER=$(meta container)
+	GRACE=$(meta grace)
+	PATIENCE=$(meta patience)
+	case $GRACE in '' | *[!0-9]*) GRACE=30 ;; esac
+	case $PATIENCE in '' | *[!0-9]*) PATIENCE=1 ;; esac
+	HEALTH=$(meta health)
+	READ=$(meta read)
+	MEANS=$(cat "$D/means" 2>/dev/null)
+	OLD_ID=- OLD_UID=-
+	if [ -s "$D/old" ]; then read -r OLD_ID OLD_UID <"$D/old"; fi
+	CRASHES=0 CRASHED= CRASH=
+	# etcd's restart stalls in kubelet until a call to the API that needs etcd gives up: 41 s from its end to its start
+	if [ "$CONTAINER" = etcd ]; then START_IN=60 READY_IN=60; else START_IN=20 READY_IN=30; fi
+	if [ "$TRIGGER" = stop ]; then START_IN=$((START_IN + 25)); fi
+	START_IN=$((START_IN * PATIENCE)) READY_IN=$((READY_IN * PATIENCE))
+}
+
+# write: every file that is to be there, in the plan's order. Somebody else's bytes are never written over.
+write_files() {
+	while IFS="$TAB" read -r n path before after mode uid gid label <&3; do
+		digest "$ROOT$path"
+		if [ "$after" = - ] || [ "$SHA" = "$after" ]; then continue; fi
+		if [ "$SHA" != "$before" ]; then
+			WHY="$path was changed by somebody else meanwhile"
+			return 1
+		fi
+		stop_at "before-$n"
+		if ! place "$n" "$path" after "$after" "$mode" "$uid" "$gid" "$label"; then
+			WHY="$path could not be written"
+			return 1
+		fi
+		journal write "$path"
+		stop_at "write-$n"
+	done 3<"$D/files"
+	return 0
+}
+
+# remove_files COLUMN: files that are not to be there, after nothing reads them any more
+remove_files() {
+	while IFS="$TAB" read -r n path before after mode uid gid label <&3; do
+		digest "$ROOT$path"
+		if [ "$1" = after ]; then remove_want=$after remove_have=$before; else remove_want=$before remove_have=$after; fi
+		if [ "$remove_want" = - ] && [ "$SHA" != - ] && [ "$SHA" = "$remove_have" ]; then
+			rm -f "$ROOT$path"
+			# the directory that an earlier change made for it
+			case $path in */k8s-trace-tui/*) rmdir "$ROOT${path%/*}" 2>/dev/null || : ;; esac
+			durable "$ROOT${path%/*}"
+			journal remove "$path"
+		fi
+	done 3<"$D/files"
+	return 0
+}
+
+# crashed: whether what is new cannot live: twice ended badly, or once for a reason that names tracing
+crashed() {
+	[ "$CRASHES" -ge 2 ] || return 1
+	WHY="the new $CONTAINER does not stay up ($CRASH)"
+	return 0
+}
+
+# forward: from the files as they were to the new ones running well. Each step looks first whether it is done already.
+forward() {
+	write_files || return 1
+	stop_at written
+	if [ "$TRIGGER" = nothing ]; then
+		remove_files after
+		return 0
+	fi
+	now
+	forward_begin=$NOW
+	if [ "$TRIGGER" = stop ]; then
+		look
+		if [ "$OLD_STATE" = RUNNING ]; then
+			journal restart "stopping $CONTAINER by CRI"
+			limit 40 crictl stop -t 2 "$OLD_ID" >/dev/null 2>&1 || {
+				look
+				if [ "$OLD_STATE" = RUNNING ]; then
+					WHY="CRI does not stop $CONTAINER"
+					return 1
+				fi
+			}
+		fi
+	else
+		journal restart 'kubelet has another manifest'
+	fi
+	# the old one: its port is closed at once, it ends within its grace period
+	span $((GRACE + 5))
+	forward_late=$((forward_begin + SPAN)) forward_said=no
+	span $((GRACE + 30 + 60 * PATIENCE))
+	forward_limit=$((forward_begin + SPAN))
+	while :; do
+		look
+		case $OLD_STATE in EXITED | GONE) break ;; esac
+		crashed && return 1
+		now
+		if [ "$NOW" -ge "$forward_late" ] && [ "$forward_said" = no ]; then
+			forward_said=yes
+			journal note "the old $CONTAINER is still there after its grace period"
+		fi
+		if [ "$NOW" -ge "$forward_limit" ]; then
+			WHY="the old $CONTAINER does not end: kubelet did not act on it"
+			return 1
+		fi
+		sleep "$TICK"
+	done
+	journal gone "the old $CONTAINER has ended"
+	now
+	span "$START_IN"
+	forward_limit=$((NOW + SPAN))
+	while :; do
+		look
+		if [ "$FRESH" = yes ] && { [ "$TRIGGER" = stop ] || [ "$RUN_UID" != "$OLD_UID" ]; }; then break; fi
+		crashed && return 1
+		now
+		if [ "$NOW" -ge "$forward_limit" ]; then
+			WHY="no new $CONTAINER was started within $START_IN s"
+			[ -z "$CRASH" ] || WHY="the new $CONTAINER does not stay up ($CRASH)"
+			return 1
+		fi
+		sleep "$TICK"
+	done
+	journal started "$RUN_STARTED"
+	now
+	span "$READY_IN"
+	forward_limit=$((NOW + SPAN)) forward_good=
+	while :; do
+		look
+		crashed && return 1
+		if [ "$FRESH" = yes ] && [ "$RUNNING" -eq 1 ] && well; then
+			# the same container twice, a second apart
+			if [ "$forward_good" = "$RUN_ID" ]; then break; fi
+			forward_good=$RUN_ID
+		else
+			forward_good=
+		fi
+		now
+		if [ "$NOW" -ge "$forward_limit" ]; then
+			WHY="the new $CONTAINER was not ready within $READY_IN s (${LAST:-it does not run}${CRASH:+, $CRASH})"
+			return 1
+		fi
+		sleep "$TICK"
+	done
+	journal ready "$RUN_STARTED"
+	remove_files after
+	controllers_back
+	return 0
+}
+
+# controllers_back: they lose their lease when the API is away, and restart; late ones are told, no more
+controllers_back() {
+	now
+	span 60
+	controllers_limit=$((NOW + SPAN))
+	while :; do
+		controllers_missing=
+		for controller in kube-controller-manager kube-scheduler; do
+			[ "$controller" != "$CONTAINER" ] || continue
+			containers "$controller" || continue
+			case $FOUND in '' | *" RUNNING "*) ;; *) controllers_missing="$controllers_missing $controller" ;; esac
+		done
+		[ -n "$controllers_missing" ] || break
+		now
+		if [ "$NOW" -ge "$controllers_limit" ]; then
+			journal note "in back-off, they come back within 5 minutes:$controllers_missing"
+			return 0
+		fi
+		sleep "$TICK"
+	done
+	journal controllers 'controller-manager and scheduler run'
+}
+
+# back WHY: the old bytes again, files first, the manifest after them, and wait until it is well
+back() {
+	WHY=$1
+	printf 'before\n' >"$D/direction"
+	journal back "$WHY"
+	back_foreign= back_manifest=no
+	now
+	span $(((60 + GRACE) * PATIENCE))
+	if [ "$CONTAINER" = etcd ]; then span $(((120 + GRACE) * PATIENCE)); fi
+	back_limit=$((NOW + SPAN))
+	while IFS="$TAB" read -r n path before after mode uid gid label <&3; do
+		if [ "$before" = - ]; then continue; fi
+		while :; do
+			digest "$ROOT$path"
+			if [ "$SHA" = "$before" ]; then break; fi
+			if [ "$SHA" != "$after" ]; then
+				back_foreign="$back_foreign $path"
+				if [ "$path" = "$MANIFEST" ]; then back_manifest=yes; fi
+				break
+			fi
+			if place "$n" "$path" before "$before" "$mode" "$uid" "$gid" "$label"; then
+				journal restore "$path"
+				break
+			fi
+			now
+			if [ "$NOW" -ge "$back_limit" ]; then
+				finish_failed "$path could not be put back"
+				return 1
+			fi
+			sleep "$TICK"
+		done
+		stop_at "restore-$n"
+	done 3<"$D/files"
+	if [ "$TRIGGER" != nothing ]; then
+		look
+		# it has read the file that was just taken back
+		if [ "$TRIGGER" = stop ] && [ "$RUNNING" -gt 0 ] && [ "$RUN_ID" != "$OLD_ID" ] && [ ! -e "$D/stopped-again" ]; then
+			: >"$D/stopped-again"
+			journal restart "stopping $CONTAINER by CRI"
+			limit 40 crictl stop -t 2 "$RUN_ID" >/dev/null 2>&1
+		fi
+		back_good=
+		while :; do
+			look
+			if [ "$RUNNING" -eq 1 ] && { [ "$OLD_UID" = - ] || [ "$back_manifest" = yes ] || [ "$RUN_UID" = "$OLD_UID" ]; } && well; then
+				if [ "$back_good" = "$RUN_ID" ]; then break; fi
+				back_good=$RUN_ID
+			else
+				back_good=
+			fi
+			now
+			if [ "$NOW" -ge "$back_limit" ]; then
+				remove_files before
+				finish_failed "the files are as they were, but $CONTAINER is not well (${LAST:-it does not run})"
+				return 1
+			fi
+			sleep "$TICK"
+		done
+		journal ready "$RUN_STARTED"
+	fi
+	remove_files before
+	remove_made
+	if [ -n "$back_foreign" ]; then
+		finish_with failed "$WHY; left as somebody else made it:$back_foreign"
+	else
+		finish_with rolled-back "$WHY"
+	fi
+}
+
+finish_failed() {
+	finish_with failed "$WHY; $1. By hand: the old bytes are in $D/before (see $D/files for their places); copy each beside its place under a name that begins with a dot, then mv it; see crictl ps -a and crictl logs"
+}
+
+watch() {
+	trap '' HUP INT TERM PIPE
+	load
+	boot
+	born $$
+	printf '%s %s %s\n' $$ "$BORN" "$BOOT" >"$D/pid.new" && mv -f "$D/pid.new" "$D/pid"
+	keep "$(meta who)"
+	mend
+	stop_at watch
+	if [ "$(cat "$D/direction" 2>/dev/null)" = before ]; then
+		back "$(grep -E '^[0-9]+ back ' "$JOURNAL" | head -n 1 | cut -d' ' -f3- | grep . || echo 'put back by the operator')"
+	elif forward; then
+		finish_with done ''
+	else
+		back "$WHY"
+	fi
+}
+
+# detach: the watcher lives on when the way here breaks
+detach() {
+	rm -f "$D/pid"
+	if [ "$TRIGGER" = nothing ]; then
+		watch </dev/null >/dev/null 2>&1
+		return 0
+	fi
+	if have setsid; then detach_with=setsid; else detach_with=nohup; fi
+	$detach_with sh "$D/node.sh" watch "$ID" </dev/null >>"$D/errors" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
+	detach_tries=0
+	while [ ! -s "$D/pid" ] && [ "$detach_tries" -lt 100 ]; do
+		detach_tries=$((detach_tries + 1))
+		sleep 0.05 2>/dev/null || sleep 1
+	done
+	[ -s "$D/pid" ]
+}
+
+# --- begin -------------------------------------------------------------------------------------------------------
+
+# decline SENTENCE: before anything was touched: leave no trace but the sentence
+decline() {
+	# a rollout that never began is none
+	while IFS="$TAB" read -r decline_n decline_path decline_rest <&3; do
+		key "$decline_path"
+		if [ "$(cat "$STATE/original/$PART/$KEY/owner" 2>/dev/null)" = "$ID" ]; then rm -rf "$STATE/original/$PART/$KEY"; fi
+	done 3<"$D/files"
+	clean
+	rmdir "$STATE/original/$PART" 2>/dev/null
+	drop
+	rm -rf "$D"
+	refuse "$1"
+}
+
+unpack() {
+	: >"$D/meta" && : >"$D/files" && : >"$D/made" && : >"$D/known" && mkdir "$D/before" "$D/after" || return 1
+	n=0 unpack_end=no
+	while IFS="$TAB" read -r k a b c d e f g h <&4; do
+		case $k in
+		file)
+			n=$((n + 1))
+			printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$n" "$a" "$b" "$c" "$d" "$e" "$f" "$g" >>"$D/files"
+			if [ "$c" != - ]; then
+				if [ "$h" = - ]; then h=; fi
+				printf '%s' "$h" | base64 -d >"$D/after/$n" || return 1
+				digest "$D/after/$n"
+				[ "$SHA" = "$c" ] || return 1
+			fi
+			;;
+		script) printf '%s' "$a" | base64 -d >"$D/node.sh" || return 1 ;;
+		END) unpack_end=yes ;;
+		*)
+			if [ "$a" = - ]; then a=; fi
+			printf '%s\t%s\n' "$k" "$a" >>"$D/meta" || return 1
+			;;
+		esac
+	done 4<"$D/bundle"
+	rm -f "$D/bundle"
+	[ "$unpack_end" = yes ] && [ -s "$D/node.sh" ]
+}
+
+# pod_name FILE: metadata.name of a manifest, roughly; the plan has parsed it properly
+pod_name() {
+	awk '/^metadata:/ { inside = 1; next } /^[^ \t#-]/ { inside = 0 }
+		inside && $1 == "name:" { gsub(/["\047\r]/, "", $2); print $2; exit }' "$1" 2>/dev/null
+}
+
+begin() {
+	for begin_tool in $NEEDED; do
+		have "$begin_tool" || refuse "$begin_tool is not on this node, and nothing is changed without it"
+	done
+	if [ -z "$ROOT" ] && [ "$(id -u)" != 0 ]; then refuse 'it needs root on this node'; fi
+	[ ! -e "$D" ] || refuse "there is a rollout $ID already"
+	take "${BY:-somebody}"
+	# an interrupted one comes first: what it left is neither old nor new
+	for begin_other in "$STATE"/rollouts/*; do
+		[ -d "$begin_other" ] || continue
+		JOURNAL=$begin_other/journal
+		ended
+		if [ -z "$ENDED" ]; then
+			drop
+			refuse "an earlier rollout, ${begin_other##*/}, was interrupted: finish it or undo it first"
+		fi
+	done
+	JOURNAL=$D/journal
+	mkdir -p "$D" || refuse "$STATE cannot be written"
+	PART=none MANIFEST=
+	if ! cat >"$D/bundle" || ! unpack; then
+		: >>"$D/files" 2>/dev/null
+		: >>"$D/made" 2>/dev/null
+		decline 'what was sent did not arrive whole, or there is no room for it; nothing was changed'
+	fi
+	load
+	keep "$(meta who)"
+	journal begin "$(meta who), $PART: $(meta what)"
+	begin_total=2097152
+	while IFS="$TAB" read -r n path before after mode uid gid label <&3; do
+		case $path in /*) ;; *) decline "$path is no absolute path" ;; esac
+		case /$path/ in */../*) decline "$path leads elsewhere" ;; esac
+		if [ -L "$ROOT$path" ]; then decline "$path is a symbolic link: name the file that it leads to"; fi
+		digest "$ROOT$path"
+		if [ "$SHA" != "$before" ]; then decline "$path has changed since it was read: read it again"; fi
+		if [ "$before" != - ]; then begin_total=$((begin_total + 3 * $(wc -c <"$ROOT$path"))); fi
+		if [ "$after" != - ]; then begin_total=$((begin_total + 3 * $(wc -c <"$D/after/$n"))); fi
+		beside "$path"
+		begin_free=$(limit 5 df -Pk "$BESIDE" 2>/dev/null | awk 'NR == 2 { printf "%.0f\n", $4 * 1024 }')
+		if [ "${begin_free:-0}" -lt "$begin_total" ]; then decline "there is no room on the file system of $path"; fi
+	done 3<"$D/files"
+	if [ "$TRIGGER" != nothing ]; then begin_alive; fi
+	journal check 'as it was read, and well'
+	# the old bytes, for the way back and for a later revert
+	while IFS="$TAB" read -r n path before after mode uid gid label <&3; do
+		key "$path"
+		begin_original=$STATE/original/$PART/$KEY
+		mkdir -p "$STATE/original/$PART" || decline 'the old bytes cannot be kept'
+		if [ "$before" != - ]; then
+			cp -p "$ROOT$path" "$D/before/$n" || decline "$path cannot be copied"
+			digest "$D/before/$n"
+			[ "$SHA" = "$before" ] || decline "$path has changed since it was read: read it again"
+			durable "$D/before/$n"
+		fi
+		if [ ! -e "$begin_original/path" ]; then
+			rm -rf "$begin_original"
+			mkdir "$begin_original" && printf '%s\n' "$ID" >"$begin_original/owner" || decline 'the old bytes cannot be kept'
+			printf '%s\n' - >"$begin_original/last"
+			printf '%s\n' "$label" >"$begin_original/label"
+			if [ "$before" != - ]; then cp -p "$D/before/$n" "$begin_original/bytes" || decline 'the old bytes cannot be kept'; fi
+			printf '%s\n' "$path" >"$begin_original/path" || decline 'the old bytes cannot be kept'
+		fi
+	done 3<"$D/files"
+	journal backup "in $D"
+	while IFS="$TAB" read -r n path before after mode uid gid label <&3; do
+		if [ "$before" != - ]; then
+			stage "$n" "$path" before "$mode" "$uid" "$gid" "$label" || decline "there is no room beside $path"
+		fi
+		if [ "$after" != - ]; then
+			stage "$n" "$path" after "$mode" "$uid" "$gid" "$label" || decline "a file beside $path cannot be written"
+		fi
+	done 3<"$D/files"
+	printf 'after\n' >"$D/direction"
+	durable "$D/direction"
+	journal staged ''
+	detach || decline 'the watcher did not start; nothing was changed'
+	prune
+	printf 'started\t%s\nEND\n' "$ID"
+}
+
+# begin_alive: what has to be true of a running control plane before it is touched
+begin_alive() {
+	have crictl || decline 'crictl is not on this node: without it nobody sees whether the new container runs'
+	have setsid || have nohup || decline 'neither setsid nor nohup is on this node: nothing would watch over the change'
+	sh -n "$D/node.sh" 2>/dev/null || decline 'what was sent did not arrive whole; nothing was changed'
+	if [ -n "$MANIFEST" ]; then
+		begin_pod=$(pod_name "$ROOT$MANIFEST")
+		for begin_file in "$ROOT${MANIFEST%/*}"/*; do
+			if [ -f "$begin_file" ] && [ "$begin_file" != "$ROOT$MANIFEST" ] && [ -n "$begin_pod" ] && [ "$(pod_name "$begin_file")" = "$begin_pod" ]; then
+				decline "${begin_file#"$ROOT"} describes the pod $begin_pod too: kubelet runs one of the two, move it out of the directory"
+			fi
+		done
+	fi
+	containers "$CONTAINER" || decline 'CRI does not answer (crictl ps)'
+	printf '%s' "$FOUND" | cut -d' ' -f1 >"$D/known"
+	printf '%s' "$FOUND" | awk '$3 == "RUNNING" { print $1, $8 }' >"$D/old"
+	begin_unwell=$(meta unwell)
+	if [ "$(wc -l <"$D/old")" -ne 1 ] && [ "$begin_unwell" != allowed ]; then
+		decline "there is not exactly one running $CONTAINER here: it is restarting or broken"
+	fi
+	for controller in kube-controller-manager kube-scheduler; do
+		containers "$controller" || continue
+		case $FOUND in
+		'' | *" RUNNING "*) ;;
+		*) [ "$begin_unwell" = allowed ] || decline "$controller is in back-off: wait until it runs (up to 5 minutes)" ;;
+		esac
+	done
+	if ! means && [ "$begin_unwell" != allowed ]; then decline "the control plane is not well: $LAST"; fi
+	printf '%s\n' "$MEANS" >"$D/means"
+	if [ "$MEANS" = wget-anonymous ]; then journal note 'without curl and kubectl no read through etcd can be tried here'; fi
+	OLD_ID=- OLD_UID=-
+	if [ -s "$D/old" ]; then read -r OLD_ID OLD_UID <"$D/old"; fi
+}
+
+# prune: the last 20 rollouts are kept
+prune() {
+	ls -t "$STATE/rollouts" 2>/dev/null | tail -n +21 | while read -r prune_id; do
+		case $prune_id in *[!A-Za-z0-9-]*) continue ;; esac
+		[ "$prune_id" = "$ID" ] || rm -rf "$STATE/rollouts/$prune_id"
+	done
+}
+
+# resume after|before: an interrupted rollout goes on, or back
+resume() {
+	[ -d "$D" ] || refuse "there is no rollout $ID on this node"
+	ended
+	[ -z "$ENDED" ] || refuse "rollout $ID has ended already: $ENDED"
+	if watched; then refuse "rollout $ID still runs"; fi
+	take "${BY:-somebody}"
+	if watched; then refuse "rollout $ID still runs"; fi
+	mend
+	: >>"$D/files"
+	: >>"$D/made"
+	load
+	if ! grep -qE '^[0-9]+ staged' "$JOURNAL" 2>/dev/null; then
+		# it was not yet about to write
+		finish_with rolled-back 'nothing had been changed when it was interrupted'
+		printf 'started\t%s\nEND\n' "$ID"
+		return 0
+	fi
+	if [ "$1" = before ]; then
+		printf 'before\n' >"$D/direction"
+	fi
+	journal resume "$1"
+	detach || refuse 'the watcher did not start'
+	printf 'started\t%s\nEND\n' "$ID"
+}
+
+follow() {
+	[ -d "$D" ] || refuse "there is no rollout $ID on this node"
+	case $1 in '' | *[!0-9]*) refuse 'that is no number of lines' ;; esac
+	# first who lives, then what was written: an end is never missed
+	follow_alive=no
+	if watched; then follow_alive=yes; fi
+	awk -v n="$1" 'NR > n && NR <= n + 500 { print "journal\t" $0 }' "$JOURNAL" 2>/dev/null >"$D/follow.$$"
+	if [ -s "$JOURNAL" ] && [ "$(tail -c 1 "$JOURNAL" | wc -l)" -eq 0 ]; then
+		sed '$d' "$D/follow.$$"
+	else
+		cat "$D/follow.$$"
+	fi
+	rm -f "$D/follow.$$"
+	printf 'alive\t%s\nEND\n' "$follow_alive"
+}
+
+unlock() {
+	owner
+	if [ -z "$OWNER" ]; then refuse 'there is no lock'; fi
+	if [ "$OWNER_ALIVE" = yes ]; then refuse "its owner lives: $OWNER"; fi
+	rm -f "$LOCK"
+	printf 'unlocked\t%s\nEND\n' "$(text "$OWNER")"
+}
+
+# --- inspect ------------------------------------------------------------------------------------------------------
+
+# show PATH: a line about a file and its bytes
+show() {
+	show_target= show_label=
+	if [ -L "$ROOT$1" ]; then show_target=$(readlink "$ROOT$1"); fi
+	if [ ! -e "$ROOT$1" ]; then
+		printf 'file\t%s\tabsent\t600\t0\t0\t-\t%s\t-\n' "$(text "$1")" "$(text "$show_target")"
+		return 0
+	fi
+	show_stat=$(stat -L -c '%a %u %g %s' "$ROOT$1" 2>/dev/null) || show_stat='600 0 0 0'
+	read -r show_mode show_uid show_gid show_size <<LIST
+$show_stat
+LIST
+	if [ "$SELINUX" = yes ]; then show_label=$(stat -L -c %C "$ROOT$1" 2>/dev/null); fi
+	if [ ! -f "$ROOT$1" ]; then
+		show_say='it is no regular file'
+	elif [ "$show_size" -gt "$MOST" ]; then
+		show_say='it is larger than 1 MiB'
+	elif [ ! -r "$ROOT$1" ]; then
+		show_say='it may not be read'
+	else
+		show_say=
+	fi
+	printf 'file\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t' "$(text "$1")" "$(text "$show_say")" "$show_mode" "$show_uid" "$show_gid" "$(text "$show_label")" "$(text "$show_target")"
+	if [ -n "$show_say" ]; then
+		printf -- '-\n'
+	else
+		printf '=%s\n' "$(base64 <"$ROOT$1" | tr -d '\n')"
+	fi
+}
+
+# show_rollout ID: what its journal tells
+show_rollout() {
+	open_rollout "$1"
+	ended
+	show_alive=no
+	if watched; then show_alive=yes; fi
+	show_last=$(grep -E '^[0-9]+ [a-z-]+( |$)' "$JOURNAL" 2>/dev/null | tail -n 1)
+	show_when=$(head -n 1 "$JOURNAL" 2>/dev/null | cut -d' ' -f1)
+	case $show_when in '' | *[!0-9]*) show_when=0 ;; esac
+	show_step=${show_last#* }
+	printf 'rollout\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$ID" "$(text "$(meta part)")" "$(text "$(meta who)")" "$show_when" \
+		"$(text "$(meta what)")" "$(text "${show_step%% *}")" "$(text "${ENDED%% *}")" "$show_alive" "$(text "${show_step#* }")"
+}
+
+inspect() {
+	SELINUX=no
+	inspect_files=no
+	if [ "${1:-}" = -f ]; then
+		inspect_files=yes
+		shift
+	fi
+	if [ -e /sys/fs/selinux/enforce ] && [ "$inspect_files" = no ]; then SELINUX=yes; fi
+	inspect_host=
+	if [ -n "$ROOT" ] && [ -r "$ROOT/etc/hostname" ]; then read -r inspect_host <"$ROOT/etc/hostname"; fi
+	if [ -z "$inspect_host" ] && [ "$inspect_files" = no ]; then inspect_host=$(uname -n); fi
+	printf 'version\t1\nhostname\t%s\n' "$(text "$inspect_host")"
+	if [ "$(id -u)" = 0 ]; then printf 'root\tyes\n'; else printf 'root\tno\n'; fi
+	for inspect_tool in $TOOLS; do
+		if have "$inspect_tool"; then printf 'tool\t%s\n' "$inspect_tool"; fi
+	done
+	printf 'selinux\t%s\nnow\t%s\n' "$SELINUX" "$(date +%s)"
+	inspect_manifests=$(sed -n 's/^staticPodPath:[ "]*\([^" ]*\).*/\1/p' "$ROOT/var/lib/kubelet/config.yaml" 2>/dev/null | head -n 1)
+	inspect_manifests=${inspect_manifests:-/etc/kubernetes/manifests}
+	inspect_manifests=${inspect_manifests%/}
+	if [ -d "$ROOT$inspect_manifests" ]; then
+		printf 'manifests\t%s\n' "$(text "$inspect_manifests")"
+		inspect_count=0
+		for inspect_path in "$ROOT$inspect_manifests"/* "$ROOT$inspect_manifests"/.[!.]*; do
+			if [ ! -e "$inspect_path" ] && [ ! -L "$inspect_path" ]; then continue; fi
+			inspect_count=$((inspect_count + 1))
+			[ "$inspect_count" -le 64 ] || break
+			inspect_name=${inspect_path##*/}
+			printf 'entry\t%s\n' "$(text "$inspect_name")"
+			case $inspect_name in .*) ;; *) if [ ! -d "$inspect_path" ]; then show "$inspect_manifests/$inspect_name"; fi ;; esac
+		done
+	fi
+	for inspect_path in /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env /etc/kubernetes/k8s-trace-tui/apiserver.yaml \
+		/etc/rancher/k3s/config.yaml /etc/rancher/rke2/config.yaml /etc/systemd/system/kube-apiserver.service \
+		/etc/systemd/system/etcd.service; do
+		if [ -e "$ROOT$inspect_path" ]; then show "$inspect_path"; fi
+	done
+	for inspect_path in "$@"; do
+		case $inspect_path in /*) show "$inspect_path" ;; esac
+	done
+	inspect_free=$(df -Pk "$KUBERNETES" 2>/dev/null | awk 'NR == 2 { printf "%.0f\n", $4 * 1024 }')
+	printf 'free\t%s\n' "${inspect_free:-0}"
+	if [ "$inspect_files" = no ]; then inspect_live; fi
+	owner
+	printf 'lock\t%s\n' "$(text "$OWNER${OWNER:+ alive=$OWNER_ALIVE}")"
+	inspect_rollouts=$(ls -tr "$STATE/rollouts" 2>/dev/null | tail -n 20)
+	for inspect_id in $inspect_rollouts; do
+		case $inspect_id in *[!A-Za-z0-9-]*) ;; *) show_rollout "$inspect_id" ;; esac
+	done
+	printf 'END\n'
+}
+
+# inspect_live: what runs, not only what lies here
+inspect_live() {
+	if have crictl && have timeout; then
+		endpoint
+		inspect_cri=yes
+		for inspect_name in kube-apiserver etcd kube-controller-manager kube-scheduler; do
+			containers "$inspect_name" || {
+				inspect_cri=no
+				break
+			}
+			printf '%s' "$FOUND" | while read -r i_id i_name i_state i_attempt i_exit i_started i_finished i_uid i_log; do
+				printf 'container\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$i_id" "$i_name" "$i_state" "$i_attempt" "$i_exit" "$i_started" "$i_finished" "$i_uid" "$(text "$i_log")"
+			done
+		done
+		printf 'cri\t%s\n' "$inspect_cri"
+	else
+		printf 'cri\tno\n'
+	fi
+	if have ss; then
+		limit 5 ss -H -ltnp 'sport = :4317' 2>/dev/null | head -n 8 | awk '{
+			who = "?"; if (match($0, /\(\("[^"]*"/)) who = substr($0, RSTART + 3, RLENGTH - 4); print $4 " " who }' |
+			while read -r inspect_line; do printf 'listener\t%s\n' "$(text "$inspect_line")"; done
+	else
+		cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk '$4 == "0A" && $2 ~ /:10DD$/ { print "port 4317 ?" }' | head -n 1 |
+			while read -r inspect_line; do printf 'listener\t%s\n' "$(text "$inspect_line")"; done
+	fi
+	if have systemctl && [ -z "$ROOT" ]; then
+		for inspect_unit in kubelet k3s k3s-agent rke2-server rke2-agent kube-apiserver etcd snap.microk8s.daemon-kubelite microshift; do
+			if limit 5 systemctl -q is-active "$inspect_unit" 2>/dev/null; then printf 'service\t%s\n' "$inspect_unit"; fi
+		done
+	fi
+}
+
+# original PART: what was there before the first change and what was written last, and what is there now
+original() {
+	case $1 in '' | *[!a-z]*) refuse 'that is no component' ;; esac
+	SELINUX=no
+	original_home=$STATE/original/$1
+	[ -r "$original_home/meta" ] || refuse "nothing of the $1 was changed here, or it was reverted already"
+	sed 's/^/meta\t/' "$original_home/meta" | tr -d '\r' | while IFS="$TAB" read -r o_word o_key o_value; do
+		printf 'meta\t%s\t%s\n' "$o_key" "$(text "$o_value")"
+	done
+	for original_entry in "$original_home"/*; do
+		[ -r "$original_entry/path" ] || continue
+		read -r o_path <"$original_entry/path"
+		read -r o_last <"$original_entry/last"
+		o_label=
+		read -r o_label <"$original_entry/label"
+		if [ -e "$original_entry/bytes" ]; then
+			printf 'original\t%s\t%s\t%s\t%s\t=%s\n' "$(text "$o_path")" "$(stat -c '%a	%u	%g' "$original_entry/bytes")" "$o_label" "$o_last" "$(base64 <"$original_entry/bytes" | tr -d '\n')"
+		else
+			printf 'original\t%s\t600\t0\t0\t%s\t%s\t-\n' "$(text "$o_path")" "$o_label" "$o_last"
+		fi
+		show "$o_path"
+	done
+	printf 'END\n'
+}
+
+main() {
+	verb=${1:-}
+	[ $# -eq 0 ] || shift
+	BY=${K8S_TRACE_TUI_BY:-}
+	case $verb in
+	inspect) inspect "$@" ;;
+	begin | watch | follow | finish | undo)
+		open_rollout "${1:-}"
+		[ "$verb" = follow ] || endpoint
+		case $verb in
+		begin) begin ;;
+		watch) watch ;;
+		follow) follow "${2:-0}" ;;
+		finish) resume after ;;
+		undo) resume before ;;
+		esac
+		;;
+	original) original "${1:-}" ;;
+	unlock) unlock ;;
+	*) refuse 'that is no verb of this script' ;;
+	esac
+}
+
+main "$@"; exit $?

@@ -1,0 +1,387 @@
+"""A change on its way: begun on a node, followed, finished or put back; and over several nodes, one after another.
+
+What decides runs on the node (node.sh): once begun, a rollout ends well or is put back whether or not anybody
+follows it. Here it is only started and listened to.
+"""
+
+from __future__ import annotations
+
+import difflib
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from tui.clusters import bundle, inspect, journal
+from tui.clusters.model import (
+    ClusterError,
+    FileChange,
+    Host,
+    HostFile,
+    Part,
+    Plan,
+    PlanRefused,
+    ReachError,
+    Tell,
+    Trigger,
+    Wish,
+)
+
+Verify = Callable[[Plan, str], "bool | None"]
+"""Given the plan and when the new container started (RFC 3339, by the node's clock): whether a span that began after
+it has arrived. It waits as long as it thinks right; None when that cannot be known (rate 0 and nothing was forced)."""
+
+LOST_AFTER: Final = 300.0
+"""Seconds without any way to a host until following it is given up; the watcher there is long done then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a rollout on one node came out.
+
+    `word` is `done`, `rolled back`, `failed`, `refused` (nothing was touched), `interrupted` (its watcher died: finish
+    or undo), `unknown` (no way to the host any more; the watcher goes on), `not begun`. `started` is when the new
+    container started, "" if none did; `spans` what `Verify` said.
+    """
+
+    node: str
+    word: str
+    detail: str = ""
+    id: str = ""
+    entries: tuple[journal.Entry, ...] = ()
+    started: str = ""
+    spans: bool | None = None
+
+    @property
+    def well(self) -> bool:
+        """It is as was wished."""
+        return self.word == "done"
+
+
+@dataclass(frozen=True, slots=True)
+class ThreeWay:
+    """A file that somebody changed since our last change. None: it is not there. `written` is the sha256 of what we
+    wrote last (`-` for no file)."""
+
+    path: str
+    original: bytes | None
+    written: str
+    now: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reversion:
+    """What goes back to before the first change: a plan, and the files that are not as we left them."""
+
+    plan: Plan
+    differing: tuple[ThreeWay, ...] = ()
+
+
+def new_id() -> str:
+    """A name for a rollout: sorts by time, and no two are alike."""
+    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3)
+
+
+def begin(
+    host: Host, plan: Plan, *, who: str, patience: int = 1, revert: bool = False, unwell: bool = False, name: str = ""
+) -> str:
+    """Start a plan on its host and give the rollout's name. Where `host.alive` is False it has ended when this returns.
+
+    `who` stands in the lock and the journal. `patience` multiplies how long a slow machine may take. `unwell` lets it
+    begin on a control plane that does not work, as a way out of that.
+
+    Raises:
+        PlanRefused: something is not as it must be; nothing was touched.
+        ReachError: there is no way to the host. It may have begun all the same: look at its rollouts.
+        ClusterError: the answer was cut off.
+    """
+    if not host.alive:
+        plan = bundle.as_files_only(plan)
+    identity = name or new_id()
+    stdin = bundle.bundle(plan, who=who, patience=patience, revert=revert, unwell=unwell)
+    return _started(host, ["begin", identity], stdin)
+
+
+def finish(host: Host, identity: str) -> str:
+    """Go on with an interrupted rollout, from where its journal ends; give its name. `follow` it as a new one.
+
+    Raises:
+        PlanRefused: it runs, has ended, or somebody else is at work.
+    """
+    return _started(host, ["finish", identity])
+
+
+def undo(host: Host, identity: str) -> str:
+    """Put an interrupted rollout's files back and wait until it is well; give its name.
+
+    Raises:
+        PlanRefused: it runs, has ended, or somebody else is at work.
+    """
+    return _started(host, ["undo", identity])
+
+
+def unlock(host: Host) -> str:
+    """Remove a lock whose owner is dead, and say whose it was.
+
+    Raises:
+        PlanRefused: there is none, or its owner lives.
+    """
+    for line in bundle.ask(host, ["unlock"]):
+        if line[0] == "unlocked":
+            return bundle.plain(bundle.text(line[1]))
+    raise ClusterError(f"{host.name}: the answer is damaged; try again.")
+
+
+def entries_after(host: Host, identity: str, lines: int) -> tuple[list[journal.Entry | None], bool]:
+    """The journal after its first `lines` lines, one entry a line (None for a damaged one), and whether the watcher
+    lives."""
+    found: list[journal.Entry | None] = []
+    alive = False
+    for line in bundle.ask(host, ["follow", identity, str(lines)]):
+        if line[0] == "journal":
+            found.append(journal.parse_line("\t".join(line[1:])))
+        elif line[0] == "alive":
+            alive = line[1] == "yes"
+    return found, alive
+
+
+def follow(
+    host: Host,
+    identity: str,
+    tell: Callable[[str, str], None] | None = None,
+    *,
+    node: str = "",
+    poll: float = 1.0,
+    stopping: Callable[[], bool] | None = None,
+) -> Outcome:
+    """Follow a rollout to its end; each step is told as (step, detail). A way that breaks is tried again.
+
+    `stopping` asks whether to stop listening; the watcher goes on without us then, and the outcome is `unknown`.
+    """
+    tell = tell or (lambda _step, _detail: None)
+    node = node or host.name
+    entries: list[journal.Entry] = []
+    seen = 0
+    lost: float | None = None
+    while True:
+        try:
+            found, alive = entries_after(host, identity, seen)
+        except PlanRefused:
+            raise
+        except ClusterError as error:  # no way there, or an answer that was cut off with it
+            now = time.monotonic()
+            if lost is None:
+                lost = now
+                tell("lost", str(error))
+            elif now - lost > LOST_AFTER:
+                return Outcome(node, "unknown", str(error), identity, tuple(entries), _started_at(entries))
+            alive, found = True, []
+        else:
+            if lost is not None:
+                lost = None
+                tell("found", "")
+        seen += len(found)
+        for entry in found:
+            if entry is not None:
+                entries.append(entry)
+                tell(entry.step, entry.detail)
+        end = journal.end_of(entries)
+        if end is not None:
+            return Outcome(node, end.word, end.detail, identity, tuple(entries), _started_at(entries))
+        if not alive and not found:
+            return Outcome(
+                node, "interrupted", "its watcher is dead: finish it or undo it", identity, tuple(entries), ""
+            )
+        if stopping is not None and stopping():
+            return Outcome(node, "unknown", "it goes on without being followed", identity, tuple(entries), "")
+        if alive:
+            time.sleep(poll)
+
+
+def reversion(host: Host, part: Part) -> Reversion:
+    """What would restore a component's files byte for byte as they were before the first change.
+
+    Raises:
+        PlanRefused: nothing was changed, or it was put back already.
+    """
+    values: dict[str, list[str]] = {}
+    originals: dict[str, tuple[FileChange, str]] = {}
+    now: dict[str, HostFile] = {}
+    try:
+        for line in bundle.ask(host, ["original", part.value]):
+            match line[0]:
+                case "meta":
+                    values.setdefault(line[1], []).append(bundle.text(line[2]))
+                case "original":
+                    path, mode, uid, gid, label, last, content = line[1:]
+                    original = FileChange(
+                        bundle.text(path),
+                        None,
+                        None if content == "-" else bundle.raw(content),
+                        int(mode, 8),
+                        int(uid),
+                        int(gid),
+                        "" if label == "-" else label,
+                    )
+                    originals[original.path] = (original, last)
+                case "file":
+                    file = inspect.file_of(line)
+                    now[file.path] = file
+                case _:
+                    pass
+        one = {key: found[0] for key, found in values.items()}
+        manifest = one.get("manifest", "")
+        grace = int(one.get("grace", "30"))
+    except (ValueError, IndexError):
+        raise ClusterError(f"{host.name}: the answer is damaged; try again.") from None
+    changes = []
+    differing = []
+    for path, (original, last) in sorted(originals.items(), key=lambda item: (item[0] == manifest, item[0])):
+        here = now.get(path, HostFile(path))
+        if here.problem or here.target:
+            raise PlanRefused(f"{host.name}: {path} cannot be put back: {here.problem or 'it is a symbolic link now'}.")
+        if bundle.digest(here.content) not in (last, bundle.digest(original.after)):
+            differing.append(ThreeWay(path, original.after, last, here.content))
+        if here.content != original.after:
+            changes.append(replace(original, before=here.content))
+    if not changes:
+        trigger = Trigger.NOTHING
+    elif any(change.path == manifest for change in changes):
+        trigger = Trigger.MANIFEST
+    else:
+        trigger = Trigger.STOP
+    if not host.alive:
+        trigger = Trigger.NOTHING
+    away = {Trigger.MANIFEST: "35-50 s", Trigger.STOP: "5 s"}.get(trigger)
+    plan = Plan(
+        node=host.name,
+        part=part,
+        changes=tuple(changes),
+        trigger=trigger,
+        diff="".join(_diff(change) for change in changes),
+        price=f"The {part.value} of this node is away for about {away}." if away else "Nothing restarts.",
+        wish=Wish(part, None, name="revert"),
+        manifest=manifest,
+        container=one.get("container", ""),
+        health=tuple(values.get("health", ())),
+        grace_seconds=grace,
+    )
+    return Reversion(plan, tuple(differing))
+
+
+def revert(host: Host, part: Part, *, who: str, force: bool = False, patience: int = 1) -> str:
+    """Put back what was there before the first change, by a rollout as any other; give its name.
+
+    Raises:
+        PlanRefused: there is nothing to put back, or somebody changed a file since and `force` is False; `reversion`
+            has the three versions.
+    """
+    found = reversion(host, part)
+    if found.differing and not force:
+        names = ", ".join(file.path for file in found.differing)
+        raise PlanRefused(
+            f"{host.name}: somebody changed {names} since; compare the versions, and revert by force to lose theirs."
+        )
+    return begin(host, found.plan, who=who, patience=patience, revert=True, unwell=True)
+
+
+class Rollout:
+    """Plans for several nodes, one after another: never a second one before the first is ready.
+
+    `tell(node, step, detail)` hears every step: those of `journal.STEPS`, and `refused`, `lost`, `found`, `warning`.
+    `verify` is asked after a node is ready; a node without spans is a warning, never another restart, and then `ask`
+    (node, sentence) decides whether the next one is begun.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[tuple[Host, Plan]],
+        tell: Tell,
+        *,
+        who: str,
+        verify: Verify | None = None,
+        ask: Callable[[str, str], bool] | None = None,
+        patience: int = 1,
+        poll: float = 1.0,
+        revert: bool = False,
+        stopping: Callable[[], bool] | None = None,
+    ) -> None:
+        self._steps = tuple(steps)
+        self._tell = tell
+        self._who = who
+        self._verify = verify
+        self._ask = ask
+        self._patience = patience
+        self._poll = poll
+        self._revert = revert
+        self._stopping = stopping or (lambda: False)
+
+    def run(self) -> tuple[Outcome, ...]:
+        """Do it and give one outcome a node, in order; those behind one that did not come out well are `not begun`."""
+        outcomes: list[Outcome] = []
+        stop = ""
+        for host, plan in self._steps:
+            if not stop and self._stopping():
+                stop = "it was stopped before this node"
+            if stop:
+                outcomes.append(Outcome(plan.node, "not begun", stop))
+                continue
+            if plan.empty:
+                outcomes.append(Outcome(plan.node, "done", "it is so already"))
+                continue
+            outcome = self._one(host, plan)
+            outcomes.append(outcome)
+            if not outcome.well:
+                stop = f"{plan.node} did not come out well"
+            elif outcome.spans is False and plan is not self._steps[-1][1]:
+                sentence = f"{plan.node} is ready, but no span of it has arrived."
+                if self._ask is not None and not self._ask(plan.node, sentence):
+                    stop = f"no span of {plan.node} has arrived"
+        return tuple(outcomes)
+
+    def _one(self, host: Host, plan: Plan) -> Outcome:
+        def tell(step: str, detail: str) -> None:
+            self._tell(plan.node, step, detail)
+
+        try:
+            name = begin(host, plan, who=self._who, patience=self._patience, revert=self._revert, unwell=self._revert)
+            outcome = follow(host, name, tell, node=plan.node, poll=self._poll, stopping=self._stopping)
+        except PlanRefused as error:
+            tell("refused", str(error))
+            return Outcome(plan.node, "refused", str(error))
+        except ReachError as error:
+            tell("lost", str(error))
+            return Outcome(plan.node, "unknown", str(error))
+        except ClusterError as error:
+            tell("refused", str(error))
+            return Outcome(plan.node, "unknown", str(error))
+        if not outcome.well or self._verify is None or not outcome.started:
+            return outcome
+        spans = self._verify(plan, outcome.started)
+        if spans:
+            tell("spans", "")
+        elif spans is False:
+            tell("warning", "ready, but no span that began after the restart has arrived")
+        return replace(outcome, spans=spans)
+
+
+def _started(host: Host, arguments: Sequence[str], stdin: bytes = b"") -> str:
+    for line in bundle.ask(host, arguments, stdin=stdin, timeout=120.0):
+        if line[0] == "started" and len(line) == 2:
+            return line[1]
+    raise ClusterError(f"{host.name}: the answer is damaged; try again.")
+
+
+def _started_at(entries: Sequence[journal.Entry]) -> str:
+    for entry in reversed(entries):
+        if entry.step == "started":
+            return entry.detail
+    return ""
+
+
+def _diff(change: FileChange) -> str:
+    old = (change.before or b"").decode("utf-8", "replace").splitlines(keepends=True)
+    new = (change.after or b"").decode("utf-8", "replace").splitlines(keepends=True)
+    lines = difflib.unified_diff(old, new, change.path, change.path if change.after is not None else "/dev/null")
+    return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
