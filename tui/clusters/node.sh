@@ -444,6 +444,8 @@ clean() {
 		beside "$clean_path"
 		rm -f "$BESIDE/.k8s-trace-tui-$ID-$clean_n-before" "$BESIDE/.k8s-trace-tui-$ID-$clean_n-after"
 		rm -f "$ROOT${clean_path%/*}/.k8s-trace-tui-$ID-$clean_n-before" "$ROOT${clean_path%/*}/.k8s-trace-tui-$ID-$clean_n-after"
+		# the directory that this or an earlier change made for its file
+		case $clean_path in */k8s-trace-tui/*) rmdir "$ROOT${clean_path%/*}" 2>/dev/null || : ;; esac
 	done 3<"$D/files"
 	# a copy may have waited further up, before the directory of its file was there
 	while read -r clean_made <&3; do
@@ -542,8 +544,6 @@ remove_files() {
 		if [ "$1" = after ]; then remove_want=$after remove_have=$before; else remove_want=$before remove_have=$after; fi
 		if [ "$remove_want" = - ] && [ "$SHA" != - ] && [ "$SHA" = "$remove_have" ]; then
 			rm -f "$ROOT$path"
-			# the directory that an earlier change made for it
-			case $path in */k8s-trace-tui/*) rmdir "$ROOT${path%/*}" 2>/dev/null || : ;; esac
 			durable "$ROOT${path%/*}"
 			journal remove "$path"
 		fi

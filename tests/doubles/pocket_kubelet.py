@@ -1,0 +1,328 @@
+"""A kubelet and its CRI for tests: it runs static pods out of a directory, as a real one was seen to.
+
+Every file whose name has no leading dot is a pod, by whatever extension. A change of its parsed content is another
+pod uid: the old pod is told to end and killed after its grace period, the new one starts at the worker's next try,
+10 to 15 s after the change and again after as much, never before the old one is gone. The same bytes again are the
+same uid. Two files with one pod name fight: the later event wins, and at each rescan the name that sorts last. A
+container that ends is restarted at once the first time, then after 10, 20, 40 ... 300 s. A hostPath of type File or
+Directory that is missing keeps the pod from starting. Ended containers are kept for a while, logs go with the pod.
+
+Times are multiplied by `--pace`. State for the double of crictl lies in ROOT/run/pocket: `cri/ID` (one record each),
+`stop/ID` (somebody wants it stopped; holds the time-out), `faults/NAME` (read by the stub of the API server).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).resolve().parent
+PROGRAMS = {"kube-apiserver": HERE / "stub_apiserver.py"}
+
+
+@dataclass
+class Desired:
+    """What a file asks for."""
+
+    file: str
+    uid: str
+    pod: dict[str, Any]
+
+
+@dataclass
+class Running:
+    """A container. `process` is None for a controller: that one lives in here, and ends when the API is long away."""
+
+    id: str
+    name: str
+    uid: str
+    pod: dict[str, Any]
+    attempt: int
+    log: str
+    process: subprocess.Popen[bytes] | None
+    started: float
+    stamp: str
+    exit_code: int | None = None
+    finished: str = ""
+    ended: float = 0.0
+    kill_at: float | None = None
+    killed: bool = False
+    api_lost: float | None = None
+    api_seen: bool = False
+
+
+@dataclass
+class Worker:
+    """What is going on about one pod name."""
+
+    desired: Desired | None = None
+    current: Running | None = None
+    next_try: float = 0.0
+    crashes: dict[str, int] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
+
+
+def stamp() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
+
+
+class Kubelet:
+    def __init__(self, root: Path, pace: float) -> None:
+        self.root = root
+        self.pace = pace
+        self.manifests = root / "etc/kubernetes/manifests"
+        self.home = root / "run/pocket"
+        for name in ("cri", "stop", "faults"):
+            (self.home / name).mkdir(parents=True, exist_ok=True)
+        self.seen: dict[str, tuple[int, int, int]] = {}
+        self.workers: dict[str, Worker] = {}
+        self.containers: dict[str, Running] = {}
+        self.rescan_at = 0.0
+        self.random = random.Random(1)
+
+    # --- files -----------------------------------------------------------------------------------------
+    def scan(self, now: float) -> None:
+        there: dict[str, tuple[int, int, int]] = {}
+        for path in self.manifests.iterdir():
+            if path.name.startswith(".") or not path.is_file():
+                continue
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue
+            there[path.name] = (status.st_mtime_ns, status.st_ino, status.st_size)
+        changed = [name for name, mark in there.items() if self.seen.get(name) != mark]
+        changed.sort(key=lambda name: there[name][0])
+        for name in changed:
+            pod = self.read(name)
+            if pod is not None:
+                self.want(pod, now)
+        for name in self.seen.keys() - there.keys():
+            for worker in self.workers.values():
+                if worker.desired is not None and worker.desired.file == name:
+                    worker.desired = None
+        self.seen = there
+        if now >= self.rescan_at:
+            self.rescan_at = now + 20 * self.pace
+            wanted: dict[str, Desired] = {}
+            for name in sorted(there):
+                pod = self.read(name)
+                if pod is not None:
+                    wanted[pod.pod["metadata"]["name"]] = pod
+            for pod_name, worker in self.workers.items():
+                if pod_name not in wanted:
+                    worker.desired = None
+            for pod in wanted.values():
+                self.want(pod, now)
+
+    def read(self, name: str) -> Desired | None:
+        try:
+            pod = yaml.safe_load((self.manifests / name).read_bytes())
+            if pod["kind"] != "Pod" or not pod["metadata"]["name"] or not pod["spec"]["containers"]:
+                return None
+        except (OSError, yaml.YAMLError, TypeError, KeyError):
+            return None
+        digest = hashlib.md5(json.dumps([name, pod], sort_keys=True, default=str).encode()).hexdigest()
+        return Desired(name, digest, pod)
+
+    def want(self, desired: Desired, now: float) -> None:
+        worker = self.workers.setdefault(desired.pod["metadata"]["name"], Worker())
+        if worker.desired is not None and worker.desired.uid == desired.uid:
+            return
+        worker.desired = desired
+        busy = worker.current is not None and worker.current.exit_code is None
+        # the first try is at once, and refused while a pod of that name is there
+        worker.next_try = now + (10 * self.random.uniform(1, 1.5) * self.pace if busy else 0)
+
+    # --- pods --------------------------------------------------------------------------------------------
+    def tend(self, worker: Worker, now: float) -> None:
+        current = worker.current
+        if current is not None and current.exit_code is None:
+            self.collect(current, now)
+        if current is not None and current.exit_code is None:
+            if worker.desired is None or worker.desired.uid != current.uid:
+                grace = float(current.pod["spec"].get("terminationGracePeriodSeconds", 30))
+                self.end(current, now, grace * self.pace)
+                if now >= worker.next_try:  # refused while a pod of that name is there; nothing wakes it up
+                    worker.next_try = now + 10 * self.random.uniform(1, 1.5) * self.pace
+            return
+        if worker.desired is not None and now >= worker.next_try:
+            self.start(worker, now)
+
+    def collect(self, running: Running, now: float) -> None:
+        """See whether it has ended, and kill it when its grace is over."""
+        code: int | None = None
+        if running.process is not None:
+            code = running.process.poll()
+            if code is None and running.kill_at is not None and now >= running.kill_at and not running.killed:
+                running.killed = True
+                running.process.kill()
+                code = running.process.wait()
+        elif running.kill_at is not None:
+            code = 0
+        elif running.name != "etcd":
+            if self.api_answers():
+                running.api_seen, running.api_lost = True, None
+            elif running.api_lost is None:
+                running.api_lost = now
+            elif running.api_seen and now - running.api_lost > 11 * self.pace:
+                code = 1
+        if code is None:
+            return
+        running.exit_code = 128 - code if code < 0 else code
+        running.finished, running.ended = stamp(), now
+        self.record(running)
+        worker = self.workers[running.pod["metadata"]["name"]]
+        if worker.desired is not None and worker.desired.uid == running.uid:
+            crashes = worker.crashes.get(running.uid, 0)
+            wait = 0.5 if crashes == 0 else min(300, 10 * 2 ** (crashes - 1))
+            worker.crashes[running.uid] = crashes + 1
+            worker.next_try = now + wait * self.pace
+
+    def api_answers(self) -> bool:
+        try:
+            port = int((self.home / "port").read_text())
+            with socket.create_connection(("127.0.0.1", port), 0.2):
+                return True
+        except (OSError, ValueError):
+            return False
+
+    def end(self, running: Running, now: float, grace: float) -> None:
+        if running.kill_at is None:
+            running.kill_at = now + grace
+            if running.process is not None:
+                running.process.send_signal(signal.SIGTERM)
+
+    def start(self, worker: Worker, now: float) -> None:
+        assert worker.desired is not None
+        pod, uid = worker.desired.pod, worker.desired.uid
+        spec = pod["spec"]
+        places: dict[str, str] = {}
+        for volume in spec.get("volumes", ()):
+            host = volume.get("hostPath", {})
+            path = self.root / str(host.get("path", "")).lstrip("/")
+            kind = host.get("type", "")
+            if kind == "DirectoryOrCreate":
+                path.mkdir(parents=True, exist_ok=True)
+            if (kind == "File" and not path.is_file()) or (kind == "Directory" and not path.is_dir()):
+                worker.next_try = now + 2 * self.pace
+                return
+            places[volume["name"]] = str(path)
+        container = spec["containers"][0]
+        mounts = {mount["mountPath"]: places[mount["name"]] for mount in container.get("volumeMounts", ())}
+        attempt = worker.attempts.get(uid, -1) + 1
+        worker.attempts[uid] = attempt
+        name = container["name"]
+        log = f"/var/log/pods/kube-system_{pod['metadata']['name']}_{uid}/{name}/{attempt}.log"
+        path = self.root / log[1:]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        process = None
+        if name in PROGRAMS:
+            command = [*container.get("command", ()), *container.get("args", ())]
+            with path.open("wb") as output:
+                process = subprocess.Popen(
+                    [sys.executable, "-S", str(PROGRAMS[name]), *command[1:]],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env={
+                        **os.environ,
+                        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry.endswith("site-packages")),
+                        "POCKET_MOUNTS": json.dumps(mounts),
+                        "POCKET_HOME": str(self.home),
+                        "POCKET_PACE": str(self.pace),
+                        "HOSTNAME_OF_NODE": (self.root / "etc/hostname").read_text().strip(),
+                    },
+                )
+        identity = hashlib.sha256(f"{uid}{attempt}{now}".encode()).hexdigest()
+        running = Running(identity, name, uid, pod, attempt, log, process, now, stamp())
+        worker.current = running
+        self.containers[identity] = running
+        self.record(running)
+
+    # --- CRI ---------------------------------------------------------------------------------------------
+    def record(self, running: Running) -> None:
+        lines = {
+            "id": running.id,
+            "name": running.name,
+            "namespace": "kube-system",
+            "state": "CONTAINER_RUNNING" if running.exit_code is None else "CONTAINER_EXITED",
+            "attempt": running.attempt,
+            "exitCode": running.exit_code or 0,
+            "startedAt": running.stamp,
+            "finishedAt": running.finished or "1970-01-01T00:00:00Z",
+            "uid": running.uid,
+            "logPath": str(running.log),
+        }
+        path = self.home / "cri" / running.id
+        draft = path.with_name(f".{path.name}")
+        draft.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
+        draft.rename(path)
+
+    def obey(self, now: float) -> None:
+        for path in (self.home / "stop").iterdir():
+            running = self.containers.get(path.name)
+            if running is None or running.exit_code is not None:
+                path.unlink(missing_ok=True)
+                continue
+            try:
+                self.end(running, now, float(path.read_text() or 0) * self.pace)
+            except ValueError:
+                continue
+            self.collect(running, now)
+
+    def forget(self, now: float) -> None:
+        """An ended pod's containers and logs, and all but the last two attempts of a living one."""
+        for identity, running in list(self.containers.items()):
+            if running.exit_code is None:
+                continue
+            worker = self.workers[running.pod["metadata"]["name"]]
+            mine = worker.desired is not None and worker.desired.uid == running.uid
+            old = worker.attempts.get(running.uid, 0) - running.attempt > 1
+            if (mine and old) or (not mine and worker.current is not running and now - running.ended > 35 * self.pace):
+                (self.home / "cri" / identity).unlink(missing_ok=True)
+                (self.root / running.log[1:]).unlink(missing_ok=True)
+                del self.containers[identity]
+
+    def run(self) -> None:
+        try:
+            while True:
+                now = time.monotonic()
+                self.scan(now)
+                self.obey(now)
+                for worker in self.workers.values():
+                    self.tend(worker, now)
+                self.forget(now)
+                time.sleep(0.005)
+        finally:
+            for running in self.containers.values():
+                if running.process is not None and running.process.poll() is None:
+                    running.process.kill()
+                    running.process.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--pace", type=float, default=0.02)
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    Kubelet(options.root, options.pace).run()
+
+
+if __name__ == "__main__":
+    main()

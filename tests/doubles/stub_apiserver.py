@@ -1,0 +1,214 @@
+"""An API server for tests, as far as its start, its health and its tracing go.
+
+It opens its port, reads its tracing file with the real rules and error lines, and ends with code 1 on a bad one, so
+that the port was open for a moment. On the way up it answers 403, then 500, then 200. Told to end, it closes its port
+and then hangs on its watches until it is killed (137), unless `faults/graceful` is there. It exports real OTLP to its
+endpoint, at its rate, from its own requests.
+
+Runs without the site module, because it is started often. Environment: POCKET_MOUNTS (mount path to directory here),
+POCKET_HOME, POCKET_PACE, HOSTNAME_OF_NODE. A file `faults/NAME` with the text of a rate, or `any`, spoils a server
+of that rate: `crash` (ends, for no reason that names tracing), `unready` (readyz never 200), `flap` (every other
+readyz is 500), `frozen` (etcd: reads hang), `busy` (the port is taken, the first two times).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import yaml
+
+HOME = Path(os.environ["POCKET_HOME"])
+PACE = float(os.environ["POCKET_PACE"])
+FLAGS = dict(argument.removeprefix("--").partition("=")[::2] for argument in sys.argv[1:])
+BOOT = time.monotonic()
+
+
+def command_failed(why: str) -> None:
+    now = time.strftime("%Y-%m-%dT%H:%M:%S.000000000Z", time.gmtime())
+    print(f'{now} stderr F E{time.strftime("%m%d %H:%M:%S")}.000000       1 run.go:72] "command failed" err="{why}"')
+    sys.stdout.flush()
+    os._exit(1)
+
+
+def in_container(path: str) -> Path | None:
+    """Where a path of the container is here, by its mounts; None where nothing is mounted."""
+    mounts: dict[str, str] = json.loads(os.environ["POCKET_MOUNTS"])
+    for mount in sorted(mounts, key=len, reverse=True):
+        if path == mount or path.startswith(mount.rstrip("/") + "/"):
+            return Path(mounts[mount] + path[len(mount.rstrip("/")) :])
+    return None
+
+
+def tracing() -> tuple[int, str] | None:
+    """Rate per million and endpoint; ends the process as the real one does when the file is bad."""
+    path = FLAGS.get("tracing-config-file")
+    if path is None:
+        return None
+    place = in_container(path)
+    read = "failed to read tracing config: "
+    if place is None or not place.is_file():
+        command_failed(
+            f'{read}unable to read tracing configuration from \\"{path}\\": open {path}: no such file or directory'
+        )
+    assert place is not None
+    decode = f"{read}unable to decode tracing configuration data: "
+    try:
+        file = yaml.safe_load(place.read_bytes())
+        version, kind = file["apiVersion"], file["kind"]
+    except (yaml.YAMLError, TypeError, KeyError):
+        command_failed(f"{decode}Object 'Kind' is missing")
+    group = "apiserver.config.k8s.io"
+    if kind != "TracingConfiguration" or version not in (f"{group}/v1", f"{group}/v1beta1", f"{group}/v1alpha1"):
+        command_failed(f'{decode}no kind \\"{kind}\\" is registered for version \\"{version}\\" in scheme')
+    for name in file:
+        if name not in ("apiVersion", "kind", "endpoint", "samplingRatePerMillion"):
+            command_failed(f'{decode}strict decoding error: unknown field \\"{name}\\"')
+    validate = "failed to validate tracing configuration: "
+    rate = file.get("samplingRatePerMillion") or 0
+    if rate < 0 or rate > 1_000_000:
+        command_failed(
+            f"{validate}samplingRatePerMillion: Invalid value: {rate}: "
+            "sampling rate per million must be less than or equal to one million"
+        )
+    endpoint = str(file.get("endpoint", "localhost:4317"))
+    scheme = endpoint.partition("://")[0] if "//" in endpoint else "dns"
+    if scheme not in ("dns", "unix", "unix-abstract"):
+        command_failed(
+            f'{validate}endpoint: Invalid value: \\"{endpoint}\\": unsupported scheme: {scheme}.  '
+            "Options are none, dns, unix, or unix-abstract."
+        )
+    return rate, endpoint
+
+
+CONFIGURED: tuple[int, str] | None = None
+SPANS: list[tuple[str, int, int]] = []
+FLAPS = 0
+
+
+def spoiled(name: str) -> bool:
+    try:
+        whom = (HOME / "faults" / name).read_text().strip()
+    except OSError:
+        return False
+    return whom == "any" or (CONFIGURED is not None and whom == str(CONFIGURED[0]))
+
+
+def status(path: str) -> int:
+    global FLAPS
+    age = (time.monotonic() - BOOT) / PACE
+    if path.startswith("/api/") and spoiled("frozen"):
+        time.sleep(10)
+    if age < 1.5:
+        return 403
+    if age < 2.7:
+        return 500
+    if path.startswith("/readyz"):
+        if spoiled("unready"):
+            return 500
+        if spoiled("flap"):
+            FLAPS += 1
+            return 500 if FLAPS % 2 else 200
+    return 200
+
+
+def serve(connection: socket.socket) -> None:
+    with connection:
+        connection.settimeout(5)
+        try:
+            request = connection.recv(16384).decode("latin-1")
+            path = request.split(" ", 2)[1] if request.count(" ") > 1 else "/"
+            begin = time.time_ns()
+            code = status(path)
+            body = b'{"major":"1","minor":"36","gitVersion":"v1.36.2"}' if path == "/version" else b"{}"
+            if CONFIGURED is not None and random.random() * 1_000_000 < CONFIGURED[0]:
+                SPANS.append((f"GET {path.partition('?')[0]}", begin, time.time_ns()))
+            head = f"HTTP/1.1 {code} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            connection.sendall(head.encode() + body)
+        except OSError:
+            pass
+
+
+def export(endpoint: str) -> None:
+    """Every five seconds, as the batch processor does; what cannot be sent is dropped."""
+    import grpc
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
+
+    stub = TraceServiceStub(grpc.insecure_channel(endpoint))  # type: ignore[no-untyped-call]
+    instance = f"apiserver-{os.environ['HOSTNAME_OF_NODE']}"
+    while True:
+        time.sleep(5 * PACE)
+        batch, SPANS[:] = SPANS[:512], []
+        if not batch:
+            continue
+        message = ExportTraceServiceRequest()
+        resource = message.resource_spans.add()
+        for key, value in (("service.name", "apiserver"), ("service.instance.id", instance)):
+            attribute = resource.resource.attributes.add()
+            attribute.key, attribute.value.string_value = key, value
+        scope = resource.scope_spans.add()
+        scope.scope.name = "k8s.io/kubernetes/cmd/kube-apiserver"
+        for name, begin, end in batch:
+            span = scope.spans.add()
+            span.trace_id, span.span_id = os.urandom(16), os.urandom(8)
+            span.name, span.kind = name, 2
+            span.start_time_unix_nano, span.end_time_unix_nano = begin, end
+        try:
+            stub.Export(message, timeout=10)
+        except grpc.RpcError:
+            continue
+
+
+def main() -> None:
+    global CONFIGURED
+    try:
+        count = int((HOME / "faults/busy").read_text())
+    except (OSError, ValueError):
+        count = 0
+    port = int(FLAGS["secure-port"])
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        if count > 0:
+            (HOME / "faults/busy").write_text(str(count - 1))
+            raise OSError("bind: address already in use")
+        listener.bind(("127.0.0.1", port))
+    except OSError:
+        command_failed(f"failed to create listener: failed to listen on 127.0.0.1:{port}: bind: address already in use")
+    listener.listen(64)
+    (HOME / "port").write_text(str(port))
+    time.sleep(0.2 * PACE)
+    CONFIGURED = tracing()
+    if spoiled("crash"):
+        command_failed("failed to initialize admission: no such plugin")
+
+    def end(*_: object) -> None:
+        listener.close()
+        if (HOME / "faults/graceful").exists():
+            os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    if CONFIGURED is not None and CONFIGURED[0] > 0:
+        threading.Thread(target=export, args=(CONFIGURED[1],), daemon=True).start()
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            if listener.fileno() < 0:
+                break
+            continue
+        threading.Thread(target=serve, args=(connection,), daemon=True).start()
+    while True:  # watches that nobody closes
+        time.sleep(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""`control_plane`: a small one in a directory, running and ready."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tui.clusters.control_plane import ControlPlane, start_control_plane
+
+
+@pytest.fixture
+def control_plane(tmp_path: Path) -> Iterator[ControlPlane]:
+    plane = start_control_plane(tmp_path / "node")
+    yield plane
+    plane.stop()

@@ -1,0 +1,214 @@
+"""A small control plane in a directory: the pocket kubelet with an API server, a controller-manager and a scheduler."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.doubles.shell_host import ShellHost
+from tui.clusters import rollout
+from tui.clusters.inspect import read_facts
+from tui.clusters.model import FileChange, NodeFacts, Part, Plan, Trigger, Wish
+
+DOUBLES = Path(__file__).resolve().parents[2] / "doubles"
+MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
+TRACING = "/etc/kubernetes/k8s-trace-tui/apiserver.yaml"
+PACE = 0.04
+GRACE = 10
+
+APISERVER = """\
+# made by hand, keep
+apiVersion: v1
+kind: Pod
+metadata:
+  name: kube-apiserver
+  namespace: kube-system
+spec:
+  containers:
+  - command:
+    - kube-apiserver
+    - --secure-port={port}
+    name: kube-apiserver
+    volumeMounts:
+    - mountPath: /etc/kubernetes/pki
+      name: pki
+  terminationGracePeriodSeconds: 10
+  volumes:
+  - hostPath:
+      path: /etc/kubernetes/pki
+      type: DirectoryOrCreate
+    name: pki
+"""
+CONTROLLER = """\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  namespace: kube-system
+spec:
+  containers:
+  - command:
+    - {name}
+    name: {name}
+"""
+
+
+def tracing_file(rate: int, endpoint: str = "127.0.0.1:4317", extra: str = "") -> bytes:
+    return (
+        f"apiVersion: apiserver.config.k8s.io/v1\nkind: TracingConfiguration\nendpoint: {endpoint}\n"
+        f"samplingRatePerMillion: {rate}\n{extra}"
+    ).encode()
+
+
+def traced(manifest: bytes) -> bytes:
+    """The manifest with the flag, the mount and the volume."""
+    text = manifest.decode()
+    text = text.replace(
+        "    name: kube-apiserver\n    volumeMounts:\n",
+        f"    - --tracing-config-file={TRACING}\n    name: kube-apiserver\n    volumeMounts:\n"
+        "    - mountPath: /etc/kubernetes/k8s-trace-tui\n      name: tracing\n      readOnly: true\n",
+    )
+    return (
+        text
+        + "  - hostPath:\n      path: /etc/kubernetes/k8s-trace-tui\n      type: DirectoryOrCreate\n    name: tracing\n"
+    ).encode()
+
+
+@dataclass
+class ControlPlane:
+    """`host` runs scripts here; `environment` may be changed before a script runs."""
+
+    root: Path
+    port: int
+    host: ShellHost
+    kubelet: subprocess.Popen[bytes]
+    told: list[tuple[str, str, str]] = field(default_factory=list)
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / MANIFEST[1:]
+
+    @property
+    def tracing(self) -> Path:
+        return self.root / TRACING[1:]
+
+    @property
+    def faults(self) -> Path:
+        return self.root / "run/pocket/faults"
+
+    def spoil(self, name: str, whom: str = "0") -> None:
+        (self.faults / name).write_text(whom)
+
+    def files(self) -> dict[str, bytes]:
+        """Every file below /etc, dot-files too."""
+        found = (self.root / "etc").rglob("*")
+        return {str(path.relative_to(self.root)): path.read_bytes() for path in found if path.is_file()}
+
+    def status(self, path: str) -> int:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"http://127.0.0.1:{self.port}{path}", timeout=3) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
+
+    def facts(self) -> NodeFacts:
+        return read_facts(self.host, [TRACING])
+
+    def ready(self) -> bool:
+        if self.status("/livez") != 200 or self.status("/readyz") != 200:
+            return False
+        running = [container.name for container in self.facts().containers or () if container.running]
+        return sorted(running) == ["kube-apiserver", "kube-controller-manager", "kube-scheduler"]
+
+    def until_ready(self) -> None:
+        wait_for(self.ready, "the control plane is not ready")
+
+    def arm(self, rate: int = 0, content: bytes | None = None) -> Plan:
+        """Tracing is not there yet: file, flag and mount."""
+        before = self.manifest.read_bytes()
+        return self.plan(
+            Trigger.MANIFEST,
+            FileChange(TRACING, None, content or tracing_file(rate), 0o600, os.getuid(), os.getgid()),
+            FileChange(MANIFEST, before, traced(before), 0o600, os.getuid(), os.getgid()),
+        )
+
+    def rate(self, rate: int, content: bytes | None = None) -> Plan:
+        """Only the rate changes."""
+        before = self.tracing.read_bytes()
+        after = content or tracing_file(rate)
+        return self.plan(Trigger.STOP, FileChange(TRACING, before, after, 0o600, os.getuid(), os.getgid()))
+
+    def plan(self, trigger: Trigger, *changes: FileChange) -> Plan:
+        return Plan(
+            node="cp-1",
+            part=Part.APISERVER,
+            changes=changes,
+            trigger=trigger,
+            diff="",
+            price="",
+            wish=Wish(Part.APISERVER, 0, name="arm"),
+            manifest=MANIFEST,
+            container="kube-apiserver",
+            health=(f"http://127.0.0.1:{self.port}/livez", f"http://127.0.0.1:{self.port}/readyz"),
+            grace_seconds=GRACE,
+        )
+
+    def roll(self, plan: Plan) -> rollout.Outcome:
+        return self.follow(rollout.begin(self.host, plan, who="alice"))
+
+    def follow(self, name: str) -> rollout.Outcome:
+        return rollout.follow(self.host, name, poll=0.05)
+
+    def stop(self) -> None:
+        self.kubelet.terminate()
+        self.kubelet.wait(10)
+
+
+def wait_for(condition: Callable[[], bool], otherwise: str, seconds: float = 15) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, otherwise
+        time.sleep(0.03)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_control_plane(root: Path) -> ControlPlane:
+    port = free_port()
+    manifests = root / "etc/kubernetes/manifests"
+    manifests.mkdir(parents=True)
+    (root / "etc/hostname").write_text("cp-1\n")
+    (root / "etc/kubernetes/pki").mkdir()
+    manifest = manifests / "kube-apiserver.yaml"
+    manifest.write_text(APISERVER.format(port=port))
+    manifest.chmod(0o600)
+    for name in ("kube-controller-manager", "kube-scheduler"):
+        (manifests / f"{name}.yaml").write_text(CONTROLLER.format(name=name))
+    kubelet = start_kubelet(root)
+    host = ShellHost(
+        root,
+        environment={"PATH": f"{DOUBLES / 'bin'}:{os.environ['PATH']}", "K8S_TRACE_TUI_PACE": str(PACE)},
+    )
+    plane = ControlPlane(root, port, host, kubelet)
+    plane.until_ready()
+    return plane
+
+
+def start_kubelet(root: Path) -> subprocess.Popen[bytes]:
+    program = [sys.executable, str(DOUBLES / "pocket_kubelet.py"), "--root", str(root), "--pace", str(PACE)]
+    return subprocess.Popen(program, stdin=subprocess.DEVNULL)

@@ -1,0 +1,464 @@
+"""Every step of a rollout broken in turn. Afterwards every file is byte for byte the old or the new one, nothing lies
+where nothing lay, the control plane is ready, and the journal tells how it ended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.tui.clusters.control_plane import (
+    MANIFEST,
+    TRACING,
+    ControlPlane,
+    start_kubelet,
+    traced,
+    tracing_file,
+    wait_for,
+)
+from tui.clusters import rollout
+from tui.clusters.model import ClusterError, FileChange, Part, Plan, PlanRefused, Trigger
+
+Files = dict[str, bytes]
+
+
+def with_changes(files: Files, plan: Plan) -> Files:
+    after = dict(files)
+    for change in plan.changes:
+        if change.after is None:
+            after.pop(change.path[1:], None)
+        else:
+            after[change.path[1:]] = change.after
+    return after
+
+
+def wrap(plane: ControlPlane, tool: str, text: str) -> Path:
+    """A tool of the node that misbehaves: `text` is sh, `$REAL` the real one."""
+    real = shutil.which(tool)
+    assert real is not None
+    folder = plane.root.parent / "wrapped"
+    folder.mkdir(exist_ok=True)
+    path = folder / tool
+    path.write_text(f"#!/bin/sh\nREAL={real}\n{text}\n")
+    path.chmod(0o755)
+    if str(folder) not in plane.host.environment["PATH"]:
+        plane.host.environment["PATH"] = f"{folder}:{plane.host.environment['PATH']}"
+    return path
+
+
+def killed_at(plane: ControlPlane, plan: Plan, step: str) -> str:
+    """Begin a plan whose process on the node dies at a step, and wait until it is dead."""
+    plane.host.environment["K8S_TRACE_TUI_STOP_AT"] = step
+    name = rollout.new_id()
+    try:
+        rollout.begin(plane.host, plan, who="alice", name=name)
+    except ClusterError:
+        assert step in ("begin", "check", "backup", "staged"), "only what begin does itself can break begin"
+    del plane.host.environment["K8S_TRACE_TUI_STOP_AT"]
+    outcome = plane.follow(name)
+    assert outcome.word == "interrupted", (step, outcome)
+    return name
+
+
+def assert_all_well(plane: ControlPlane, expected: Files, name: str, ended: str) -> None:
+    assert plane.files() == expected
+    plane.until_ready()
+    facts = plane.facts()
+    assert facts.lock == ""
+    (told,) = [one for one in facts.rollouts if one.id == name]
+    assert (told.ended, told.alive) == (ended, False), told
+
+
+# --- killed at each step ------------------------------------------------------------------------------------------
+ARMING = ["begin", "backup", "staged", "watch", "before-1", "write-1", "write-2", "restart", "gone", "started", "ready"]
+
+
+@pytest.mark.parametrize("way", ["finish", "undo"])
+@pytest.mark.parametrize("step", ARMING)
+def test_killed_while_arming(control_plane: ControlPlane, step: str, way: str) -> None:
+    old, plan = control_plane.files(), control_plane.arm()
+    name = killed_at(control_plane, plan, step)
+    (interrupted,) = control_plane.facts().rollouts
+    assert (interrupted.ended, interrupted.alive) == ("", False)
+    with pytest.raises(PlanRefused, match="interrupted"):
+        rollout.begin(control_plane.host, control_plane.arm(), who="bob")
+    going_on = rollout.finish if way == "finish" else rollout.undo
+    assert going_on(control_plane.host, name) == name
+    outcome = control_plane.follow(name)
+    if way == "finish" and step not in ("begin", "backup"):
+        assert_all_well(control_plane, with_changes(old, plan), name, "done")
+    else:
+        assert outcome.word == "rolled back", outcome
+        assert_all_well(control_plane, old, name, "rolled back")
+
+
+@pytest.mark.parametrize("way", ["finish", "undo"])
+@pytest.mark.parametrize("step", ["restart", "gone"])
+def test_killed_while_the_rate_changes(armed: ControlPlane, step: str, way: str) -> None:
+    old, plan = armed.files(), armed.rate(1000)
+    name = killed_at(armed, plan, step)
+    (rollout.finish if way == "finish" else rollout.undo)(armed.host, name)
+    outcome = armed.follow(name)
+    assert outcome.word == ("done" if way == "finish" else "rolled back"), outcome
+    assert_all_well(armed, with_changes(old, plan) if way == "finish" else old, name, outcome.word)
+
+
+@pytest.mark.parametrize(("step", "way"), [("back", "finish"), ("restore-2", "undo")])
+def test_killed_while_putting_back(control_plane: ControlPlane, step: str, way: str) -> None:
+    old = control_plane.files()
+    name = killed_at(control_plane, control_plane.arm(content=tracing_file(1_000_001)), step)
+    (rollout.finish if way == "finish" else rollout.undo)(control_plane.host, name)
+    outcome = control_plane.follow(name)
+    assert "less than or equal to one million" in outcome.detail, outcome
+    assert_all_well(control_plane, old, name, "rolled back")
+
+
+def test_killed_after_its_end_is_ended(control_plane: ControlPlane) -> None:
+    old, plan = control_plane.files(), control_plane.arm()
+    control_plane.host.environment["K8S_TRACE_TUI_STOP_AT"] = "end"
+    name = rollout.begin(control_plane.host, plan, who="alice")
+    assert control_plane.follow(name).word == "done"
+    del control_plane.host.environment["K8S_TRACE_TUI_STOP_AT"]
+    wait_for(lambda: "alive=no" in control_plane.facts().lock, "the watcher did not die with its lock")
+    back = control_plane.roll(control_plane.plan(Trigger.NOTHING, FileChange("/etc/other", None, b"x", 0o600)))
+    assert back.word == "done", "a dead owner's lock is taken over"
+    assert_all_well(control_plane, {**with_changes(old, plan), "etc/other": b"x"}, name, "done")
+
+
+# --- what the new one may do -----------------------------------------------------------------------------------------
+@pytest.fixture
+def armed(control_plane: ControlPlane) -> ControlPlane:
+    """Tracing is on at rate 0, its pod has never been restarted."""
+    control_plane.tracing.parent.mkdir()
+    control_plane.tracing.write_bytes(tracing_file(0))
+    control_plane.tracing.chmod(0o600)
+    draft = control_plane.root / "etc/draft"
+    draft.write_bytes(traced(control_plane.manifest.read_bytes()))
+    draft.chmod(0o600)
+    draft.rename(control_plane.manifest)
+    wait_for(lambda: control_plane.status("/livez") == 0, "the old server is still there")
+    control_plane.until_ready()
+    return control_plane
+
+
+BAD = {
+    "rate": (tracing_file(1_000_001), "less than or equal to one million"),
+    "field": (tracing_file(0, extra="bogus: 1\n"), "unknown field"),
+    "scheme": (tracing_file(0, "http://x:4317"), "unsupported scheme: http"),
+}
+
+
+@pytest.mark.parametrize("mistake", BAD)
+def test_a_file_that_the_server_refuses(control_plane: ControlPlane, mistake: str) -> None:
+    old = control_plane.files()
+    content, reason = BAD[mistake]
+    outcome = control_plane.roll(control_plane.arm(content=content))
+    assert reason in outcome.detail
+    log = control_plane.root / f"var/lib/k8s-trace-tui/rollouts/{outcome.id}/last.log"
+    assert reason in log.read_text(), "the log vanishes with its pod"
+    assert_all_well(control_plane, old, outcome.id, "rolled back")
+
+
+def test_a_bad_rate_on_the_cheap_way(armed: ControlPlane) -> None:
+    old = armed.files()
+    outcome = armed.roll(armed.rate(0, tracing_file(2_000_000)))
+    assert "less than or equal to one million" in outcome.detail
+    assert_all_well(armed, old, outcome.id, "rolled back")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("crash", "does not stay up"), ("unready", "not ready"), ("flap", "not ready"), ("frozen", "not ready")],
+)
+def test_a_new_server_that_does_not_work(control_plane: ControlPlane, fault: str, reason: str) -> None:
+    old = control_plane.files()
+    control_plane.spoil(fault)
+    outcome = control_plane.roll(control_plane.arm())
+    assert reason in outcome.detail
+    assert_all_well(control_plane, old, outcome.id, "rolled back")
+
+
+def test_unready_on_the_cheap_way_restarts_with_the_old_rate(armed: ControlPlane) -> None:
+    old = armed.files()
+    armed.spoil("unready", "1000")
+    outcome = armed.roll(armed.rate(1000))
+    assert "not ready" in outcome.detail
+    assert [entry.step for entry in outcome.entries].count("restart") == 2
+    assert_all_well(armed, old, outcome.id, "rolled back")
+
+
+def test_a_port_that_is_taken_for_a_moment_is_no_reason(control_plane: ControlPlane) -> None:
+    old, plan = control_plane.files(), control_plane.arm()
+    control_plane.spoil("busy", "1")
+    outcome = control_plane.roll(plan)
+    assert_all_well(control_plane, with_changes(old, plan), outcome.id, "done")
+
+
+def test_a_pod_that_never_comes_back(control_plane: ControlPlane) -> None:
+    old, before = control_plane.files(), control_plane.manifest.read_bytes()
+    missing = before + b"  - hostPath:\n      path: /etc/kubernetes/nowhere\n      type: File\n    name: nowhere\n"
+    change = FileChange(MANIFEST, before, missing, 0o600, os.getuid(), os.getgid())
+    outcome = control_plane.roll(control_plane.plan(Trigger.MANIFEST, change))
+    assert "no new kube-apiserver was started" in outcome.detail
+    assert_all_well(control_plane, old, outcome.id, "rolled back")
+
+
+def test_a_kubelet_that_is_dead(control_plane: ControlPlane) -> None:
+    old, plan = control_plane.files(), control_plane.arm()
+    os.kill(control_plane.kubelet.pid, 19)
+    try:
+        outcome = control_plane.roll(plan)
+        assert "kubelet did not act" in outcome.detail
+    finally:
+        os.kill(control_plane.kubelet.pid, 18)
+    assert_all_well(control_plane, old, outcome.id, "rolled back")
+
+
+def test_cri_that_does_not_stop_it(armed: ControlPlane) -> None:
+    old = armed.files()
+    armed.spoil("stop")
+    outcome = armed.roll(armed.rate(1000))
+    assert "CRI does not stop" in outcome.detail
+    assert_all_well(armed, old, outcome.id, "rolled back")
+
+
+# --- writing ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("target", [TRACING, MANIFEST])
+def test_a_rename_that_fails(control_plane: ControlPlane, target: str) -> None:
+    old = control_plane.files()
+    wrap(control_plane, "mv", f'case "$*" in *-after\\ *{target}) exit 1 ;; esac\nexec $REAL "$@"')
+    outcome = control_plane.roll(control_plane.arm())
+    assert f"{target} could not be written" in outcome.detail
+    assert_all_well(control_plane, old, outcome.id, "rolled back")
+
+
+def test_a_rename_on_the_way_back_is_tried_again(control_plane: ControlPlane) -> None:
+    old = control_plane.files()
+    control_plane.spoil("crash")
+    count = control_plane.root.parent / "count"
+    wrap(
+        control_plane,
+        "mv",
+        f'case "$*" in *-before\\ *) echo x >>{count}; [ "$(wc -l <{count})" -gt 3 ] || exit 1 ;; esac\nexec $REAL "$@"',
+    )
+    outcome = control_plane.roll(control_plane.arm())
+    assert len(count.read_text().split()) == 4
+    assert_all_well(control_plane, old, outcome.id, "rolled back")
+
+
+@pytest.mark.parametrize("which", ["before", "after"])
+def test_a_disk_that_is_full_before_anything_is_touched(control_plane: ControlPlane, which: str) -> None:
+    old = control_plane.files()
+    half = 'for last; do :; done; head -c 20 "$1" >"$last"; exit 1'
+    wrap(control_plane, "cp", f'case "$*" in *-{which}) {half} ;; esac\nexec $REAL "$@"')
+    with pytest.raises(PlanRefused, match=r"no room|cannot be written"):
+        rollout.begin(control_plane.host, control_plane.arm(), who="alice")
+    assert control_plane.files() == old
+    assert control_plane.ready()
+    facts = control_plane.facts()
+    assert (facts.lock, facts.rollouts) == ("", ())
+
+
+def test_a_disk_that_fills_up_while_it_runs(control_plane: ControlPlane) -> None:
+    """Both copies wait beside their places: the way back needs no room."""
+    old = control_plane.files()
+    control_plane.spoil("crash")
+    switch = control_plane.manifest.parent / ".full"
+    del switch
+    wrap(control_plane, "cp", f'if [ -s {control_plane.tracing} ]; then exit 1; fi\nexec $REAL "$@"')
+    outcome = control_plane.roll(control_plane.arm())
+    assert_all_well(control_plane, old, outcome.id, "rolled back")
+
+
+# --- others --------------------------------------------------------------------------------------------------------------
+def test_two_operators_at_once(control_plane: ControlPlane) -> None:
+    old, plan = control_plane.files(), control_plane.arm()
+    begun: list[str] = []
+    refused: list[str] = []
+    gate = threading.Barrier(3)
+
+    def operator(who: str) -> None:
+        gate.wait()
+        try:
+            begun.append(rollout.begin(control_plane.host, plan, who=who))
+        except PlanRefused as error:
+            refused.append(str(error))
+
+    operators = [threading.Thread(target=operator, args=(who,)) for who in ("alice", "bob", "carol")]
+    for one in operators:
+        one.start()
+    for one in operators:
+        one.join()
+    assert (len(begun), len(refused)) == (1, 2), (begun, refused)
+    with pytest.raises(PlanRefused, match="its owner lives"):
+        rollout.unlock(control_plane.host)
+    outcome = control_plane.follow(begun[0])
+    assert_all_well(control_plane, with_changes(old, plan), outcome.id, "done")
+
+
+def test_a_lock_of_a_dead_process(control_plane: ControlPlane) -> None:
+    home = control_plane.root / "var/lib/k8s-trace-tui"
+    home.mkdir(parents=True)
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    dead = f"pid=999999 born=1 boot={boot} since=1 id=x who=somebody"
+    reused = f"pid={os.getpid()} born=1 boot={boot} since=1 id=x who=somebody"
+    other_boot = f"pid={os.getpid()} born=1 boot=0 since=1 id=x who=somebody"
+    for text in (dead, reused, other_boot):
+        (home / "lock").symlink_to(text)
+        assert control_plane.facts().lock.endswith("alive=no")
+        assert rollout.unlock(control_plane.host) == text
+        assert control_plane.facts().lock == ""
+    (home / "lock").symlink_to(dead)
+    change = FileChange("/etc/other", None, b"x", 0o600)
+    outcome = control_plane.roll(control_plane.plan(Trigger.NOTHING, change))
+    assert outcome.word == "done"
+    assert control_plane.facts().lock == ""
+
+
+def test_a_journal_with_half_a_line(control_plane: ControlPlane) -> None:
+    old, plan = control_plane.files(), control_plane.arm()
+    name = killed_at(control_plane, plan, "write-1")
+    with (control_plane.root / f"var/lib/k8s-trace-tui/rollouts/{name}/journal").open("ab") as journal:
+        journal.write(b"1795 end do")
+    assert control_plane.follow(name).word == "interrupted"
+    rollout.finish(control_plane.host, name)
+    outcome = control_plane.follow(name)
+    assert_all_well(control_plane, with_changes(old, plan), outcome.id, "done")
+
+
+def test_a_clock_that_jumps(control_plane: ControlPlane) -> None:
+    old, plan = control_plane.files(), control_plane.arm()
+    wrap(
+        control_plane,
+        "date",
+        "case $(($(od -An -N1 -tu1 /dev/urandom) % 2)) in 0) echo 1 ;; *) echo 4000000000 ;; esac",
+    )
+    outcome = control_plane.roll(plan)
+    assert_all_well(control_plane, with_changes(old, plan), outcome.id, "done")
+
+
+@pytest.mark.parametrize("way", ["finish", "undo"])
+def test_somebody_elses_bytes_are_never_written_over(control_plane: ControlPlane, way: str) -> None:
+    name = killed_at(control_plane, control_plane.arm(), "write-1")
+    theirs = control_plane.manifest.read_bytes() + b"# theirs\n"
+    control_plane.manifest.write_bytes(theirs)
+    (rollout.finish if way == "finish" else rollout.undo)(control_plane.host, name)
+    outcome = control_plane.follow(name)
+    assert "left as somebody else made it" in outcome.detail
+    assert control_plane.manifest.read_bytes() == theirs
+    assert not control_plane.tracing.exists()
+    control_plane.until_ready()
+
+
+def test_a_way_there_that_breaks_changes_nothing_of_it(control_plane: ControlPlane) -> None:
+    old, plan = control_plane.files(), control_plane.arm()
+    name = rollout.begin(control_plane.host, plan, who="alice")
+    control_plane.host.broken = True
+    steps: list[str] = []
+
+    def tell(step: str, _detail: str) -> None:
+        steps.append(step)
+        control_plane.host.broken = False
+
+    outcome = rollout.follow(control_plane.host, name, tell, poll=0.05)
+    assert steps[:2] == ["lost", "found"]
+    assert_all_well(control_plane, with_changes(old, plan), outcome.id, "done")
+
+
+def second_manifest(plane: ControlPlane) -> None:
+    os.kill(plane.kubelet.pid, 19)  # what it would do about it is not what is looked at here
+    (plane.manifest.parent / "kube-apiserver.yaml.bak").write_bytes(plane.manifest.read_bytes())
+
+
+def controllers_back_off(plane: ControlPlane) -> None:
+    os.kill(plane.kubelet.pid, 19)
+    for record in (plane.root / "run/pocket/cri").iterdir():
+        text = record.read_text()
+        if "name=kube-scheduler" in text:
+            record.write_text(text.replace("CONTAINER_RUNNING", "CONTAINER_EXITED"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (second_manifest, "describes the pod kube-apiserver too"),
+        (controllers_back_off, "kube-scheduler is in back-off"),
+        (lambda plane: plane.spoil("unready", "any"), "is not well"),
+        (lambda plane: plane.spoil("cri"), "CRI does not answer"),
+    ],
+)
+def test_refused_before_anything_is_touched(
+    control_plane: ControlPlane, spoil: Callable[[ControlPlane], None], reason: str
+) -> None:
+    plan = control_plane.arm()
+    spoil(control_plane)
+    before = control_plane.files()
+    try:
+        with pytest.raises(PlanRefused, match=reason):
+            rollout.begin(control_plane.host, plan, who="alice")
+        assert control_plane.files() == before
+        assert control_plane.facts().rollouts == ()
+        assert control_plane.facts().lock == ""
+    finally:
+        os.kill(control_plane.kubelet.pid, 18)
+
+
+def test_a_node_that_did_not_come_out_well_stops_the_rest(control_plane: ControlPlane) -> None:
+    old, plan = control_plane.files(), control_plane.arm()
+    control_plane.spoil("crash")
+    steps = [(control_plane.host, plan), (control_plane.host, plan)]
+    first, second = rollout.Rollout(steps, lambda *_: None, who="alice", poll=0.05).run()
+    assert (first.word, second.word) == ("rolled back", "not begun")
+    assert_all_well(control_plane, old, first.id, "rolled back")
+
+
+def test_no_span_is_a_warning_and_a_question_and_never_a_restart(control_plane: ControlPlane) -> None:
+    old, plan = control_plane.files(), control_plane.arm()
+    told: list[tuple[str, str, str]] = []
+    asked: list[str] = []
+    since: list[str] = []
+
+    def verify(_plan: Plan, started: str) -> bool:
+        since.append(started)
+        return False
+
+    def ask(node: str, _sentence: str) -> bool:
+        asked.append(node)
+        return False
+
+    other = control_plane.plan(Trigger.NOTHING, FileChange("/etc/other", None, b"x", 0o600))
+    steps = [(control_plane.host, plan), (control_plane.host, other)]
+    first, second = rollout.Rollout(
+        steps, lambda *step: told.append(step), who="alice", verify=verify, ask=ask, poll=0.05
+    ).run()
+    assert (first.word, first.spans, second.word, asked) == ("done", False, "not begun", ["cp-1"])
+    assert "warning" in [step for _, step, _ in told]
+    assert_all_well(control_plane, with_changes(old, plan), first.id, "done")
+    (server,) = [c for c in control_plane.facts().containers or () if c.name == "kube-apiserver" and c.running]
+    assert [server.started] == since
+
+
+def test_revert_on_a_living_control_plane(control_plane: ControlPlane) -> None:
+    old = control_plane.files()
+    assert control_plane.roll(control_plane.arm()).word == "done"
+    assert control_plane.roll(control_plane.rate(1000)).word == "done"
+    name = rollout.revert(control_plane.host, Part.APISERVER, who="bob")
+    outcome = control_plane.follow(name)
+    assert_all_well(control_plane, old, outcome.id, "done")
+    assert not control_plane.tracing.parent.exists()
+
+
+def test_a_kubelet_that_restarts_meanwhile(control_plane: ControlPlane) -> None:
+    """The watcher needs no kubelet to decide; containers of the pocket kubelet do not outlive it."""
+    old, plan = control_plane.files(), control_plane.arm()
+    name = rollout.begin(control_plane.host, plan, who="alice")
+    control_plane.stop()
+    for record in (control_plane.root / "run/pocket/cri").iterdir():
+        record.write_text(record.read_text().replace("CONTAINER_RUNNING", "CONTAINER_EXITED"))
+    control_plane.kubelet = start_kubelet(control_plane.root)
+    outcome = control_plane.follow(name)
+    assert_all_well(control_plane, with_changes(old, plan), outcome.id, "done")
