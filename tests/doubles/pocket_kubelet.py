@@ -269,12 +269,12 @@ class Kubelet:
             "logPath": str(running.log),
         }
         path = self.home / "cri" / running.id
-        draft = path.with_name(f".{path.name}")
+        draft = self.home / f"draft-{running.id}"
         draft.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
         draft.rename(path)
 
     def obey(self, now: float) -> None:
-        for path in (self.home / "stop").iterdir():
+        for path in (self.home / "stop").glob("[!.]*"):
             running = self.containers.get(path.name)
             if running is None or running.exit_code is not None:
                 path.unlink(missing_ok=True)

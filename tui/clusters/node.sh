@@ -190,17 +190,30 @@ meta() { awk -F "$TAB" -v key="$1" '$1 == key { print substr($0, length(key) + 2
 
 # journal STEP DETAIL: one line; the disk may be full, then the rollout goes on without it
 journal() {
-	printf '%s %s %s\n' "$(date +%s)" "$1" "$(printf '%s' "${2:-}" | tr '\n\t\r' '   ' | cut -c1-600)" >>"$JOURNAL" 2>/dev/null
+	journal_line="$(date +%s) $1 $(printf '%s' "${2:-}" | tr '\n\t\r' '   ' | cut -c1-600)"
+	{ printf '%s\n' "$journal_line" >>"$JOURNAL"; } 2>/dev/null || mend
 	stop_at "$1"
 }
 
-# mend: a line that was cut off by a crash is ended, so that the next one stands alone
+# steps: the journal's whole lines; half of one, as a crash leaves it, did not happen
+steps() {
+	if [ -s "$JOURNAL" ] && [ "$(tail -c 1 "$JOURNAL" | wc -l)" -eq 0 ]; then
+		sed '$d' "$JOURNAL"
+	else
+		cat "$JOURNAL" 2>/dev/null
+	fi
+}
+
+# mend: half a line goes, so that the next one stands alone
 mend() {
-	if [ -s "$JOURNAL" ] && [ "$(tail -c 1 "$JOURNAL" | wc -l)" -eq 0 ]; then printf '\n' >>"$JOURNAL"; fi
+	if [ -s "$JOURNAL" ] && [ "$(tail -c 1 "$JOURNAL" | wc -l)" -eq 0 ]; then
+		{ steps >"$JOURNAL.whole" && mv -f "$JOURNAL.whole" "$JOURNAL"; } 2>/dev/null
+	fi
+	return 0
 }
 
 # ended: ENDED is the last word of a rollout, "" while there is none
-ended() { ENDED=$(grep -E '^[0-9]+ end [a-z-]+( |$)' "$JOURNAL" 2>/dev/null | tail -n 1 | cut -d' ' -f3-); }
+ended() { ENDED=$(steps | grep -E '^[0-9]+ end (done|rolled-back|failed)( |$)' | tail -n 1 | cut -d' ' -f3-); }
 
 # watched: whether the watcher of this rollout lives
 watched() {
@@ -276,8 +289,10 @@ failed() {
 	CRASHED="$CRASHED $1"
 	failed_line=
 	if [ -r "$ROOT$3" ]; then
-		tail -c 65536 "$ROOT$3" >"$D/last.log" 2>/dev/null
-		failed_line=$(tail -n 40 "$D/last.log" | grep '"command failed" err=' | tail -n 1 | sed 's/.*"command failed" err=//')
+		# kubelet may take it away meanwhile: never an empty one over one that tells something
+		tail -c 65536 "$ROOT$3" >"$D/log.new" 2>/dev/null
+		if [ -s "$D/log.new" ]; then mv -f "$D/log.new" "$D/last.log"; else rm -f "$D/log.new"; fi
+		failed_line=$(tail -n 40 "$D/last.log" 2>/dev/null | grep '"command failed" err=' | tail -n 1 | sed 's/.*"command failed" err=//')
 	fi
 	# the old server may hold the port for a moment: that is not the new one's fault
 	case $failed_line in *'address already in use'*) return 0 ;; esac
@@ -980,13 +995,7 @@ follow() {
 	# first who lives, then what was written: an end is never missed
 	follow_alive=no
 	if watched; then follow_alive=yes; fi
-	awk -v n="$1" 'NR > n && NR <= n + 500 { print "journal\t" $0 }' "$JOURNAL" 2>/dev/null >"$D/follow.$$"
-	if [ -s "$JOURNAL" ] && [ "$(tail -c 1 "$JOURNAL" | wc -l)" -eq 0 ]; then
-		sed '$d' "$D/follow.$$"
-	else
-		cat "$D/follow.$$"
-	fi
-	rm -f "$D/follow.$$"
+	steps | awk -v n="$1" 'NR > n && NR <= n + 500 { print "journal\t" $0 }'
 	printf 'alive\t%s\nEND\n' "$follow_alive"
 }
 
@@ -1036,7 +1045,7 @@ show_rollout() {
 	ended
 	show_alive=no
 	if watched; then show_alive=yes; fi
-	show_last=$(grep -E '^[0-9]+ [a-z-]+( |$)' "$JOURNAL" 2>/dev/null | tail -n 1)
+	show_last=$(steps | grep -E '^[0-9]+ [a-z-]+( |$)' | tail -n 1)
 	show_when=$(head -n 1 "$JOURNAL" 2>/dev/null | cut -d' ' -f1)
 	case $show_when in '' | *[!0-9]*) show_when=0 ;; esac
 	show_step=${show_last#* }

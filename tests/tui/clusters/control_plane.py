@@ -23,6 +23,8 @@ MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
 TRACING = "/etc/kubernetes/k8s-trace-tui/apiserver.yaml"
 PACE = 0.04
 GRACE = 10
+PATIENCE = 6
+"""Programs start no faster because the clock runs faster; 2 where a test waits for a deadline."""
 
 APISERVER = """\
 # made by hand, keep
@@ -164,11 +166,11 @@ class ControlPlane:
             grace_seconds=GRACE,
         )
 
-    def roll(self, plan: Plan) -> rollout.Outcome:
-        return self.follow(rollout.begin(self.host, plan, who="alice"))
+    def roll(self, plan: Plan, patience: int = PATIENCE) -> rollout.Outcome:
+        return self.follow(rollout.begin(self.host, plan, who="alice", patience=patience))
 
     def follow(self, name: str) -> rollout.Outcome:
-        return rollout.follow(self.host, name, poll=0.05)
+        return rollout.follow(self.host, name, poll=0.15)
 
     def stop(self) -> None:
         self.kubelet.terminate()
@@ -179,7 +181,7 @@ def wait_for(condition: Callable[[], bool], otherwise: str, seconds: float = 15)
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, otherwise
-        time.sleep(0.03)
+        time.sleep(0.1)
 
 
 def free_port() -> int:

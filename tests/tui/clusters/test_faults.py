@@ -13,6 +13,7 @@ import pytest
 
 from tests.tui.clusters.control_plane import (
     MANIFEST,
+    PATIENCE,
     TRACING,
     ControlPlane,
     start_kubelet,
@@ -55,7 +56,7 @@ def killed_at(plane: ControlPlane, plan: Plan, step: str) -> str:
     plane.host.environment["K8S_TRACE_TUI_STOP_AT"] = step
     name = rollout.new_id()
     try:
-        rollout.begin(plane.host, plan, who="alice", name=name)
+        rollout.begin(plane.host, plan, who="alice", name=name, patience=PATIENCE)
     except ClusterError:
         assert step in ("begin", "check", "backup", "staged"), "only what begin does itself can break begin"
     del plane.host.environment["K8S_TRACE_TUI_STOP_AT"]
@@ -73,7 +74,7 @@ def assert_all_well(plane: ControlPlane, expected: Files, name: str, ended: str)
     assert (told.ended, told.alive) == (ended, False), told
 
 
-# --- killed at each step ------------------------------------------------------------------------------------------
+# --- killed at each step --------------------------------------------------
 ARMING = ["begin", "backup", "staged", "watch", "before-1", "write-1", "write-2", "restart", "gone", "started", "ready"]
 
 
@@ -120,7 +121,7 @@ def test_killed_while_putting_back(control_plane: ControlPlane, step: str, way: 
 def test_killed_after_its_end_is_ended(control_plane: ControlPlane) -> None:
     old, plan = control_plane.files(), control_plane.arm()
     control_plane.host.environment["K8S_TRACE_TUI_STOP_AT"] = "end"
-    name = rollout.begin(control_plane.host, plan, who="alice")
+    name = rollout.begin(control_plane.host, plan, who="alice", patience=PATIENCE)
     assert control_plane.follow(name).word == "done"
     del control_plane.host.environment["K8S_TRACE_TUI_STOP_AT"]
     wait_for(lambda: "alive=no" in control_plane.facts().lock, "the watcher did not die with its lock")
@@ -129,7 +130,7 @@ def test_killed_after_its_end_is_ended(control_plane: ControlPlane) -> None:
     assert_all_well(control_plane, {**with_changes(old, plan), "etc/other": b"x"}, name, "done")
 
 
-# --- what the new one may do -----------------------------------------------------------------------------------------
+# --- what the new one may do --------------------------------------------------
 @pytest.fixture
 def armed(control_plane: ControlPlane) -> ControlPlane:
     """Tracing is on at rate 0, its pod has never been restarted."""
@@ -177,7 +178,7 @@ def test_a_bad_rate_on_the_cheap_way(armed: ControlPlane) -> None:
 def test_a_new_server_that_does_not_work(control_plane: ControlPlane, fault: str, reason: str) -> None:
     old = control_plane.files()
     control_plane.spoil(fault)
-    outcome = control_plane.roll(control_plane.arm())
+    outcome = control_plane.roll(control_plane.arm(), patience=2)
     assert reason in outcome.detail
     assert_all_well(control_plane, old, outcome.id, "rolled back")
 
@@ -185,7 +186,7 @@ def test_a_new_server_that_does_not_work(control_plane: ControlPlane, fault: str
 def test_unready_on_the_cheap_way_restarts_with_the_old_rate(armed: ControlPlane) -> None:
     old = armed.files()
     armed.spoil("unready", "1000")
-    outcome = armed.roll(armed.rate(1000))
+    outcome = armed.roll(armed.rate(1000), patience=2)
     assert "not ready" in outcome.detail
     assert [entry.step for entry in outcome.entries].count("restart") == 2
     assert_all_well(armed, old, outcome.id, "rolled back")
@@ -202,7 +203,7 @@ def test_a_pod_that_never_comes_back(control_plane: ControlPlane) -> None:
     old, before = control_plane.files(), control_plane.manifest.read_bytes()
     missing = before + b"  - hostPath:\n      path: /etc/kubernetes/nowhere\n      type: File\n    name: nowhere\n"
     change = FileChange(MANIFEST, before, missing, 0o600, os.getuid(), os.getgid())
-    outcome = control_plane.roll(control_plane.plan(Trigger.MANIFEST, change))
+    outcome = control_plane.roll(control_plane.plan(Trigger.MANIFEST, change), patience=2)
     assert "no new kube-apiserver was started" in outcome.detail
     assert_all_well(control_plane, old, outcome.id, "rolled back")
 
@@ -211,7 +212,7 @@ def test_a_kubelet_that_is_dead(control_plane: ControlPlane) -> None:
     old, plan = control_plane.files(), control_plane.arm()
     os.kill(control_plane.kubelet.pid, 19)
     try:
-        outcome = control_plane.roll(plan)
+        outcome = control_plane.roll(plan, patience=2)
         assert "kubelet did not act" in outcome.detail
     finally:
         os.kill(control_plane.kubelet.pid, 18)
@@ -226,7 +227,7 @@ def test_cri_that_does_not_stop_it(armed: ControlPlane) -> None:
     assert_all_well(armed, old, outcome.id, "rolled back")
 
 
-# --- writing ------------------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------
 @pytest.mark.parametrize("target", [TRACING, MANIFEST])
 def test_a_rename_that_fails(control_plane: ControlPlane, target: str) -> None:
     old = control_plane.files()
@@ -243,7 +244,8 @@ def test_a_rename_on_the_way_back_is_tried_again(control_plane: ControlPlane) ->
     wrap(
         control_plane,
         "mv",
-        f'case "$*" in *-before\\ *) echo x >>{count}; [ "$(wc -l <{count})" -gt 3 ] || exit 1 ;; esac\nexec $REAL "$@"',
+        f'case "$*" in *-before\\ *) echo x >>{count}; [ "$(wc -l <{count})" -gt 3 ] || exit 1 ;; esac\n'
+        'exec $REAL "$@"',
     )
     outcome = control_plane.roll(control_plane.arm())
     assert len(count.read_text().split()) == 4
@@ -267,14 +269,12 @@ def test_a_disk_that_fills_up_while_it_runs(control_plane: ControlPlane) -> None
     """Both copies wait beside their places: the way back needs no room."""
     old = control_plane.files()
     control_plane.spoil("crash")
-    switch = control_plane.manifest.parent / ".full"
-    del switch
     wrap(control_plane, "cp", f'if [ -s {control_plane.tracing} ]; then exit 1; fi\nexec $REAL "$@"')
     outcome = control_plane.roll(control_plane.arm())
     assert_all_well(control_plane, old, outcome.id, "rolled back")
 
 
-# --- others --------------------------------------------------------------------------------------------------------------
+# --- others --------------------------------------------------
 def test_two_operators_at_once(control_plane: ControlPlane) -> None:
     old, plan = control_plane.files(), control_plane.arm()
     begun: list[str] = []
@@ -284,7 +284,7 @@ def test_two_operators_at_once(control_plane: ControlPlane) -> None:
     def operator(who: str) -> None:
         gate.wait()
         try:
-            begun.append(rollout.begin(control_plane.host, plan, who=who))
+            begun.append(rollout.begin(control_plane.host, plan, who=who, patience=PATIENCE))
         except PlanRefused as error:
             refused.append(str(error))
 
@@ -356,7 +356,7 @@ def test_somebody_elses_bytes_are_never_written_over(control_plane: ControlPlane
 
 def test_a_way_there_that_breaks_changes_nothing_of_it(control_plane: ControlPlane) -> None:
     old, plan = control_plane.files(), control_plane.arm()
-    name = rollout.begin(control_plane.host, plan, who="alice")
+    name = rollout.begin(control_plane.host, plan, who="alice", patience=PATIENCE)
     control_plane.host.broken = True
     steps: list[str] = []
 
@@ -364,7 +364,7 @@ def test_a_way_there_that_breaks_changes_nothing_of_it(control_plane: ControlPla
         steps.append(step)
         control_plane.host.broken = False
 
-    outcome = rollout.follow(control_plane.host, name, tell, poll=0.05)
+    outcome = rollout.follow(control_plane.host, name, tell, poll=0.15)
     assert steps[:2] == ["lost", "found"]
     assert_all_well(control_plane, with_changes(old, plan), outcome.id, "done")
 
@@ -411,7 +411,7 @@ def test_a_node_that_did_not_come_out_well_stops_the_rest(control_plane: Control
     old, plan = control_plane.files(), control_plane.arm()
     control_plane.spoil("crash")
     steps = [(control_plane.host, plan), (control_plane.host, plan)]
-    first, second = rollout.Rollout(steps, lambda *_: None, who="alice", poll=0.05).run()
+    first, second = rollout.Rollout(steps, lambda *_: None, who="alice", patience=PATIENCE, poll=0.15).run()
     assert (first.word, second.word) == ("rolled back", "not begun")
     assert_all_well(control_plane, old, first.id, "rolled back")
 
@@ -433,7 +433,7 @@ def test_no_span_is_a_warning_and_a_question_and_never_a_restart(control_plane: 
     other = control_plane.plan(Trigger.NOTHING, FileChange("/etc/other", None, b"x", 0o600))
     steps = [(control_plane.host, plan), (control_plane.host, other)]
     first, second = rollout.Rollout(
-        steps, lambda *step: told.append(step), who="alice", verify=verify, ask=ask, poll=0.05
+        steps, lambda *step: told.append(step), who="alice", verify=verify, ask=ask, patience=PATIENCE, poll=0.15
     ).run()
     assert (first.word, first.spans, second.word, asked) == ("done", False, "not begun", ["cp-1"])
     assert "warning" in [step for _, step, _ in told]
@@ -446,7 +446,7 @@ def test_revert_on_a_living_control_plane(control_plane: ControlPlane) -> None:
     old = control_plane.files()
     assert control_plane.roll(control_plane.arm()).word == "done"
     assert control_plane.roll(control_plane.rate(1000)).word == "done"
-    name = rollout.revert(control_plane.host, Part.APISERVER, who="bob")
+    name = rollout.revert(control_plane.host, Part.APISERVER, who="bob", patience=PATIENCE)
     outcome = control_plane.follow(name)
     assert_all_well(control_plane, old, outcome.id, "done")
     assert not control_plane.tracing.parent.exists()
@@ -455,7 +455,7 @@ def test_revert_on_a_living_control_plane(control_plane: ControlPlane) -> None:
 def test_a_kubelet_that_restarts_meanwhile(control_plane: ControlPlane) -> None:
     """The watcher needs no kubelet to decide; containers of the pocket kubelet do not outlive it."""
     old, plan = control_plane.files(), control_plane.arm()
-    name = rollout.begin(control_plane.host, plan, who="alice")
+    name = rollout.begin(control_plane.host, plan, who="alice", patience=PATIENCE)
     control_plane.stop()
     for record in (control_plane.root / "run/pocket/cri").iterdir():
         record.write_text(record.read_text().replace("CONTAINER_RUNNING", "CONTAINER_EXITED"))
