@@ -23,8 +23,6 @@ import threading
 import time
 from pathlib import Path
 
-import yaml
-
 HOME = Path(os.environ["POCKET_HOME"])
 PACE = float(os.environ["POCKET_PACE"])
 FLAGS = dict(argument.removeprefix("--").partition("=")[::2] for argument in sys.argv[1:])
@@ -53,6 +51,8 @@ def tracing() -> tuple[int, str] | None:
     if path is None:
         return None
     place = in_container(path)
+    import yaml
+
     read = "failed to read tracing config: "
     if place is None or not place.is_file():
         command_failed(
@@ -101,11 +101,25 @@ def spoiled(name: str) -> bool:
     return whom == "any" or (CONFIGURED is not None and whom == str(CONFIGURED[0]))
 
 
+def etcd_answers() -> bool:
+    """Asked for a linearizable read, as its health is."""
+    host, _, port = FLAGS["etcd-servers"].removeprefix("http://").partition(":")
+    try:
+        with socket.create_connection((host, int(port)), 2) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\n\r\n")
+            connection.settimeout(2)
+            return b" 200 " in connection.recv(64)
+    except OSError:
+        return False
+
+
 def status(path: str) -> int:
     global FLAPS
     age = (time.monotonic() - BOOT) / PACE
     if path.startswith("/api/") and spoiled("frozen"):
         time.sleep(10)
+    if path.startswith(("/api/", "/livez")) and "etcd-servers" in FLAGS and not etcd_answers():
+        return 500
     if age < 1.5:
         return 403
     if age < 2.7:

@@ -7,7 +7,6 @@ the last line is END: without it something was cut off on the way, and nothing o
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
@@ -107,19 +106,18 @@ def text(field: str) -> str:
     """A field of free text.
 
     Raises:
-        ClusterError: it is not base64.
+        ValueError: it is not base64.
     """
     return raw(field).decode("utf-8", "replace")
 
 
 def raw(field: str) -> bytes:
-    """The bytes of a field; those of a file stand behind a `=`, so that an empty file is not none."""
-    if field == "-":
-        return b""
-    try:
-        return base64.b64decode(field.removeprefix("="), validate=True)
-    except (binascii.Error, ValueError):
-        raise ClusterError("The node's answer is damaged; try again.") from None
+    """The bytes of a field; those of a file stand behind a `=`, so that an empty file is not none.
+
+    Raises:
+        ValueError: it is not base64.
+    """
+    return b"" if field == "-" else base64.b64decode(field.removeprefix("="), validate=True)
 
 
 def ask(host: Host, arguments: Sequence[str], *, stdin: bytes = b"", timeout: float = 30.0) -> Iterator[list[str]]:
@@ -141,5 +139,9 @@ def ask(host: Host, arguments: Sequence[str], *, stdin: bytes = b"", timeout: fl
     fields = [line.split("\t") for line in lines[:-1]]
     for line in fields:
         if line[0] == "refused" and len(line) == 2:
-            raise PlanRefused(f"{host.name}: {plain(text(line[1]))}.")
+            try:
+                sentence = plain(text(line[1]))
+            except ValueError:
+                sentence = "the node refuses, and its reason was damaged on the way"
+            raise PlanRefused(f"{host.name}: {sentence}.")
     return iter(fields)

@@ -28,13 +28,13 @@ def file_of(line: Sequence[str]) -> HostFile:
     """A line `file PATH PROBLEM MODE UID GID LABEL TARGET CONTENT`.
 
     Raises:
-        ClusterError: it is not of that form.
+        ValueError: it is not of that form.
     """
     path, problem, mode, uid, gid, label, target, content = line[1:]
     absent = problem == "absent"
     there = None if content == "-" else bundle.raw(content)
     if there is not None and len(there) > MOST_BYTES:
-        raise ClusterError(f"{bundle.plain(bundle.text(path))} is larger than 1 MiB.")
+        raise ValueError("a file is larger than what is read")
     return HostFile(
         path=bundle.text(path),
         content=there,

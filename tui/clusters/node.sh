@@ -4,7 +4,7 @@
 #
 #   inspect [-f] [PATH...]   what is here (-f: files only, for a directory that stands for a node)
 #   begin ID                 stdin is a bundle (see bundle.py): check, back up, stage, start the watcher
-#   watch ID                 the watcher: write, restart, wait, roll back; runs detached from its own copy of this file
+#   watch ID TURN            the watcher: write, restart, wait, roll back; runs detached from its own copy of this file
 #   follow ID N              journal lines after the first N, and whether the watcher lives
 #   finish ID | undo ID      an interrupted rollout: go on, or put back
 #   original PART            what was there before the first change, for a revert
@@ -27,9 +27,9 @@ KUBERNETES=$ROOT/etc/kubernetes
 MOST=1048576
 TAB=$(printf '\t')
 TOOLS='awk base64 cat chcon chmod chown cksum cmp cp crictl curl cut date df grep head id kubectl ln ls mkdir mv nohup
-od readlink rm rmdir sed setsid sha256sum sleep sort ss stat sync systemctl tail timeout tr uname wc wget'
-NEEDED='awk base64 cat chmod chown cp cut date df grep head id ln mkdir mv readlink rm rmdir sed sha256sum sleep stat
-sync tail timeout tr uname wc'
+od readlink rm rmdir sed setsid sha256sum sleep sort ss stat sync systemctl systemd-run tail timeout tr uname wc wget'
+NEEDED='awk base64 cat chmod chown cp cut date df grep head id ln mkdir mv readlink rm rmdir sed sha256sum sleep sort
+stat sync tail timeout tr uname wc'
 LAST=
 WHY=
 NOTHING_WRITTEN=1
@@ -114,7 +114,7 @@ lives() {
 	case $1 in '' | *[!0-9]*) return 1 ;; esac
 	boot
 	[ "$3" = "$BOOT" ] || return 1
-	kill -0 "$1" 2>/dev/null || return 1
+	[ -d "/proc/$1" ] || return 1
 	born "$1"
 	[ "$2" = "$BORN" ] || return 1
 	# a process that was killed but not yet collected does nothing any more
@@ -534,6 +534,7 @@ load() {
 
 # write: every file that is to be there, in the plan's order. Somebody else's bytes are never written over.
 write_files() {
+	WROTE=no
 	while IFS="$TAB" read -r n path before after mode uid gid label <&3; do
 		digest "$ROOT$path"
 		if [ "$after" = - ] || [ "$SHA" = "$after" ]; then continue; fi
@@ -546,6 +547,7 @@ write_files() {
 			WHY="$path could not be written"
 			return 1
 		fi
+		WROTE=yes
 		journal write "$path"
 		stop_at "write-$n"
 	done 3<"$D/files"
@@ -584,6 +586,15 @@ forward() {
 	now
 	forward_begin=$NOW
 	if [ "$TRIGGER" = stop ]; then
+		# whatever runs now has read the old file, also if the machine was restarted since this rollout began
+		if [ "$WROTE" = yes ] && containers "$CONTAINER"; then
+			printf '%s' "$FOUND" | cut -d' ' -f1 >"$D/known"
+			printf '%s' "$FOUND" | awk '$3 == "RUNNING" { print $1, $8 }' >"$D/old.new"
+			if [ -s "$D/old.new" ]; then
+				mv -f "$D/old.new" "$D/old"
+				read -r OLD_ID OLD_UID <"$D/old"
+			fi
+		fi
 		look
 		if [ "$OLD_STATE" = RUNNING ]; then
 			journal restart "stopping $CONTAINER by CRI"
@@ -757,8 +768,10 @@ finish_failed() {
 	finish_with failed "$WHY; $1. By hand: the old bytes are in $D/before (see $D/files for their places); copy each beside its place under a name that begins with a dot, then mv it; see crictl ps -a and crictl logs"
 }
 
+# watch TURN: two that were started for the same turn are one too many
 watch() {
 	trap '' HUP INT TERM PIPE
+	mkdir "$D/turn-$1" 2>/dev/null || exit 0
 	load
 	boot
 	born $$
@@ -775,21 +788,36 @@ watch() {
 	fi
 }
 
-# detach: the watcher lives on when the way here breaks
-detach() {
-	rm -f "$D/pid"
-	if [ "$TRIGGER" = nothing ]; then
-		watch </dev/null >/dev/null 2>&1
-		return 0
-	fi
-	if have setsid; then detach_with=setsid; else detach_with=nohup; fi
-	$detach_with sh "$D/node.sh" watch "$ID" </dev/null >>"$D/errors" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
-	detach_tries=0
-	while [ ! -s "$D/pid" ] && [ "$detach_tries" -lt 100 ]; do
-		detach_tries=$((detach_tries + 1))
+# there: whether the watcher has begun, after some seconds at most
+there() {
+	there_tries=0
+	while [ ! -s "$D/pid" ] && [ "$there_tries" -lt 100 ]; do
+		there_tries=$((there_tries + 1))
 		sleep 0.05 2>/dev/null || sleep 1
 	done
 	[ -s "$D/pid" ]
+}
+
+# detach: the watcher lives on when the way here breaks
+detach() {
+	rm -f "$D/pid"
+	detach_turn=1
+	while [ -e "$D/turn-$detach_turn" ]; do detach_turn=$((detach_turn + 1)); done
+	if [ "$TRIGGER" = nothing ]; then
+		watch "$detach_turn" </dev/null >/dev/null 2>&1
+		return 0
+	fi
+	# a unit of its own outlives also the end of the session's or the pod's control group
+	if [ -z "$ROOT" ] && [ -d /run/systemd/system ] && have systemd-run; then
+		if limit 10 systemd-run --quiet --collect --unit="k8s-trace-tui-$ID-$detach_turn" --setenv=PATH="$PATH" \
+			--setenv=CONTAINER_RUNTIME_ENDPOINT="${CONTAINER_RUNTIME_ENDPOINT:-}" \
+			sh "$D/node.sh" watch "$ID" "$detach_turn" >>"$D/errors" 2>&1 && there; then
+			return 0
+		fi
+	fi
+	if have setsid; then detach_with=setsid; else detach_with=nohup; fi
+	$detach_with sh "$D/node.sh" watch "$ID" "$detach_turn" </dev/null >>"$D/errors" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&- &
+	there
 }
 
 # --- begin -------------------------------------------------------------------------------------------------------
@@ -1174,7 +1202,7 @@ main() {
 		[ "$verb" = follow ] || endpoint
 		case $verb in
 		begin) begin ;;
-		watch) watch ;;
+		watch) watch "${2:-1}" ;;
 		follow) follow "${2:-0}" ;;
 		finish) resume after ;;
 		undo) resume before ;;
