@@ -3,10 +3,10 @@
 # well or comes back as it was, whatever becomes of those who asked. Plain POSIX sh for dash, busybox and bash.
 #
 #   inspect [-f] [PATH...]   what is here (-f: files only, for a directory that stands for a node)
-#   begin ID                 stdin is a bundle (see bundle.py): check, back up, stage, start the watcher
+#   begin ID WHO             stdin is a bundle (see bundle.py): check, back up, stage, start the watcher
 #   watch ID TURN            the watcher: write, restart, wait, roll back; runs detached from its own copy of this file
 #   follow ID N              journal lines after the first N, and whether the watcher lives
-#   finish ID | undo ID      an interrupted rollout: go on, or put back
+#   finish|undo ID WHO       an interrupted rollout: go on, or put back
 #   original PART            what was there before the first change, for a revert
 #   unlock                   remove a lock whose owner is dead
 #
@@ -773,10 +773,9 @@ watch() {
 	trap '' HUP INT TERM PIPE
 	mkdir "$D/turn-$1" 2>/dev/null || exit 0
 	load
-	boot
-	born $$
-	printf '%s %s %s\n' $$ "$BORN" "$BOOT" >"$D/pid.new" && mv -f "$D/pid.new" "$D/pid"
+	# the lock first: as soon as the pid is there, its owner until now is gone
 	keep "$(meta who)"
+	printf '%s %s %s\n' $$ "$BORN" "$BOOT" >"$D/pid.new" && mv -f "$D/pid.new" "$D/pid"
 	mend
 	stop_at watch
 	if [ "$(cat "$D/direction" 2>/dev/null)" = before ]; then
@@ -875,7 +874,7 @@ begin() {
 	done
 	if [ -z "$ROOT" ] && [ "$(id -u)" != 0 ]; then refuse 'it needs root on this node'; fi
 	[ ! -e "$D" ] || refuse "there is a rollout $ID already"
-	take "${BY:-somebody}"
+	take "$BY"
 	# an interrupted one comes first: what it left is neither old nor new
 	for begin_other in "$STATE"/rollouts/*; do
 		[ -d "$begin_other" ] || continue
@@ -997,7 +996,7 @@ resume() {
 	ended
 	[ -z "$ENDED" ] || refuse "rollout $ID has ended already: $ENDED"
 	if watched; then refuse "rollout $ID still runs"; fi
-	take "${BY:-somebody}"
+	take "$BY"
 	if watched; then refuse "rollout $ID still runs"; fi
 	mend
 	: >>"$D/files"
@@ -1012,7 +1011,7 @@ resume() {
 	if [ "$1" = before ]; then
 		printf 'before\n' >"$D/direction"
 	fi
-	journal resume "$1"
+	if [ "$1" = before ]; then journal resume "$BY puts it back"; else journal resume "$BY goes on with it"; fi
 	detach || refuse 'the watcher did not start'
 	printf 'started\t%s\nEND\n' "$ID"
 }
@@ -1194,18 +1193,22 @@ original() {
 main() {
 	verb=${1:-}
 	[ $# -eq 0 ] || shift
-	BY=${K8S_TRACE_TUI_BY:-}
 	case $verb in
 	inspect) inspect "$@" ;;
 	begin | watch | follow | finish | undo)
 		open_rollout "${1:-}"
 		[ "$verb" = follow ] || endpoint
 		case $verb in
-		begin) begin ;;
+		begin)
+			BY=$(printf '%s' "${2:-somebody}" | tr -d '\n\t')
+			begin
+			;;
 		watch) watch "${2:-1}" ;;
 		follow) follow "${2:-0}" ;;
-		finish) resume after ;;
-		undo) resume before ;;
+		finish | undo)
+			BY=$(printf '%s' "${2:-somebody}" | tr -d '\n\t')
+			if [ "$verb" = finish ]; then resume after; else resume before; fi
+			;;
 		esac
 		;;
 	original) original "${1:-}" ;;

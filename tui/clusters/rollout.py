@@ -100,25 +100,25 @@ def begin(
         plan = bundle.as_files_only(plan)
     identity = name or new_id()
     stdin = bundle.bundle(plan, who=who, patience=patience, revert=revert, unwell=unwell)
-    return _started(host, ["begin", identity], stdin)
+    return _started(host, ["begin", identity, bundle.plain(who)], stdin)
 
 
-def finish(host: Host, identity: str) -> str:
+def finish(host: Host, identity: str, *, who: str = "") -> str:
     """Go on with an interrupted rollout, from where its journal ends; give its name. `follow` it as a new one.
 
     Raises:
         PlanRefused: it runs, has ended, or somebody else is at work.
     """
-    return _started(host, ["finish", identity])
+    return _started(host, ["finish", identity, bundle.plain(who)])
 
 
-def undo(host: Host, identity: str) -> str:
+def undo(host: Host, identity: str, *, who: str = "") -> str:
     """Put an interrupted rollout's files back and wait until it is well; give its name.
 
     Raises:
         PlanRefused: it runs, has ended, or somebody else is at work.
     """
-    return _started(host, ["undo", identity])
+    return _started(host, ["undo", identity, bundle.plain(who)])
 
 
 def unlock(host: Host) -> str:
