@@ -243,9 +243,14 @@ class Flavour(Protocol):
 
     name: str
     """For people: `kubeadm`, `k3s`."""
+    rank: int
+    """Where several recognise a node, the lowest has it: special kinds before general ones."""
 
     def recognises(self, facts: NodeFacts) -> bool:
         """Whether this node is of that kind; the first flavour (by `rank`) that says yes has it."""
+
+    def more_paths(self, facts: NodeFacts) -> tuple[str, ...]:
+        """Files that those in `facts` mention and that `states` and `plan` want too: a second round of reading."""
 
     def states(self, facts: NodeFacts) -> tuple[State, ...]:
         """The components on this node and what they do about tracing."""
