@@ -1,0 +1,167 @@
+"""A real OpenSSH server on loopback, with a configuration, keys and a client config of its own."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+START_S = 20.0
+
+
+def find_sshd() -> Path | None:
+    """The server's binary, None if there is none here (Debian: openssh-server) or no client."""
+    found = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    return Path(found) if found and shutil.which("ssh") and shutil.which("ssh-keygen") else None
+
+
+def make_key(path: Path) -> None:
+    """A new ed25519 key without a passphrase."""
+    path.unlink(missing_ok=True)
+    command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)]
+    subprocess.run(command, check=True, timeout=30, stdin=subprocess.DEVNULL, capture_output=True)
+
+
+@dataclass
+class Sshd:
+    """A running server. `url` names the host `cp-1` of `config`, which knows its port, key and host key."""
+
+    binary: Path
+    folder: Path
+    port: int
+    options: tuple[str, ...]
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def config(self) -> Path:
+        """The client's configuration, for `ssh -F`."""
+        return self.folder / "client_config"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The host keys that the client knows."""
+        return self.folder / "known_hosts"
+
+    @property
+    def authorized_keys(self) -> Path:
+        """The keys that may log in."""
+        return self.folder / "authorized_keys"
+
+    @property
+    def url(self) -> str:
+        """The host as the program is told it."""
+        return "ssh://cp-1"
+
+    def start(self) -> None:
+        """Start it (again) and wait until it answers."""
+        command = [str(self.binary), "-D", "-e", "-f", str(self.folder / "sshd_config")]
+        log = (self.folder / "sshd.log").open("ab")
+        with log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), 1.0) as probe:
+                    if probe.recv(4) == b"SSH-":
+                        return
+            except OSError:
+                pass
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError((self.folder / "sshd.log").read_text()[-2000:])
+            time.sleep(0.05)
+
+    def sessions(self) -> list[int]:
+        """Process ids of its connections, each one's direct child."""
+        assert self.process is not None
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
+    def cut(self) -> None:
+        """Kill every connection as a dying link would: without a good-bye."""
+        for pid in self.sessions():
+            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                os.kill(int(child), signal.SIGKILL)  # the unprivileged half, where there is one
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def stop(self) -> None:
+        """End it; connections that are open stay (`cut` ends them)."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(10)
+
+    def close(self) -> None:
+        """End all of it."""
+        if self.process is not None and self.process.poll() is None:
+            self.cut()
+        self.stop()
+
+
+def start_sshd(
+    folder: Path, options: Sequence[str] = (), *, environment: dict[str, str] | None = None, command: str = ""
+) -> Sshd:
+    """A server in `folder`.
+
+    Args:
+        options: lines of sshd_config(5) that come first, so that they win.
+        environment: variables of every session there.
+        command: put before every command there (ForceCommand); `$SSH_ORIGINAL_COMMAND` is what was asked for.
+    """
+    binary = find_sshd()
+    assert binary is not None
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name in ("host_key", "user_key"):
+        make_key(folder / name)
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = int(held.getsockname()[1])
+    if os.geteuid() == 0:
+        os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # where the server goes to drop its rights
+    lines = [*options]
+    if environment:
+        lines.append("SetEnv " + " ".join(f"{name}={value}" for name, value in environment.items()))
+    if command:
+        lines.append(f"ForceCommand {command}")
+    lines += [
+        f"Port {port}",
+        "ListenAddress 127.0.0.1",
+        f"HostKey {folder / 'host_key'}",
+        f"AuthorizedKeysFile {folder / 'authorized_keys'}",
+        f"PidFile {folder / 'sshd.pid'}",
+        "StrictModes no",
+        "UsePAM no",
+        "PasswordAuthentication no",
+        "KbdInteractiveAuthentication no",
+        "PermitRootLogin prohibit-password",
+        "LogLevel VERBOSE",
+    ]
+    (folder / "sshd_config").write_text("\n".join(lines) + "\n")
+    server = Sshd(binary, folder, port, tuple(options))
+    shutil.copy(folder / "user_key.pub", server.authorized_keys)
+    key = (folder / "host_key.pub").read_text().split()
+    server.known_hosts.write_text(f"cp-1 {key[0]} {key[1]}\n")
+    server.config.write_text(
+        "Host cp-1\n"
+        "  HostName 127.0.0.1\n"
+        "  HostKeyAlias cp-1\n"
+        f"  Port {port}\n"
+        f"  User {getpass.getuser()}\n"
+        f"  IdentityFile {folder / 'user_key'}\n"
+        "  IdentitiesOnly yes\n"
+        "  IdentityAgent none\n"
+        f"  UserKnownHostsFile {server.known_hosts}\n"
+        "  GlobalKnownHostsFile /dev/null\n"
+        "  StrictHostKeyChecking ask\n"
+    )
+    server.start()
+    return server
