@@ -187,7 +187,7 @@ class SshHost:
 
     def _open(self) -> None:
         path = self._socket
-        self._words = tempfile.TemporaryFile()  # not a pipe: nobody would read it for hours
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - not a pipe: nobody would read it for hours
         command = ["ssh", *self._options, *_COMMON, *_MASTER, "-M", "-S", str(path), "--", self._destination, _KEEP]
         try:
             self._master = subprocess.Popen(

@@ -3,8 +3,8 @@
 A carrier (a local process, ssh, an exec in a pod) starts `sh -c WRAPPER k8s-trace-tui ARGUMENTS` and gives it the bytes
 of `packed`. The wrapper reads both lines whole before it runs anything, so a link that breaks before that runs nothing
 at all, and neither the length of an argument nor an end of input that a carrier cannot express matters. It evaluates
-the script with `$0` set to `k8s-trace-tui`, the arguments as `$1`..., the bytes of `stdin` as its standard input, `ROOT`
-exported, and its own text in the variable `SELF_TEXT` (not exported; without trailing newlines). What the script
+the script with `$0` set to `k8s-trace-tui`, the arguments as `$1`..., the bytes of `stdin` as its standard input,
+`ROOT` exported, and its own text in the variable `SELF_TEXT` (not exported; without trailing newlines). What the script
 writes stands between a first and a last line of ours: without the first it was never run, without the last it was cut.
 """
 
@@ -141,7 +141,9 @@ def run_process(
         env=dict(environment) if environment is not None else None,
         bufsize=0,
     )
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     pipes = (process.stdin, process.stdout, process.stderr)
     deadline = time.monotonic() + timeout
     ended = 0.0
