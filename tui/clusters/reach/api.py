@@ -1,0 +1,810 @@
+"""A cluster through its API alone: what can be read without touching anything, and a short-lived pod that is a host.
+
+Requests are raw ones through the `kubernetes` client's connection (its generated classes cost 0.9 s to import), which
+knows kubeconfig contexts, certificates, proxies and credential plugins. All that comes back is bounded and checked.
+
+The pod of ours is pinned to a node and privileged, with the host's root at /host. Scripts run in it by exec, changed
+into the host's root, and leave the pod's cgroup first: a watcher that a script starts outlives the pod and an API
+server that goes away. No script depends on the API staying: `run` fails with one sentence and can be asked again.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from tui.clusters.model import Done, ReachError
+from tui.clusters.reach.wire import NAME, ROOT_VARIABLE, WRAPPER, Answer, last_line, packed, plain
+
+DEFAULT_IMAGE: Final = "busybox:1.36"
+NAMESPACE: Final = "kube-system"
+LABEL: Final = "app.kubernetes.io/name"
+LABEL_VALUE: Final = "k8s-trace-tui-node"
+POD_SECONDS: Final = 3600
+"""How long a pod of ours may live at most; the kubelet ends it then, also when we are gone."""
+_START_SECONDS: Final = 90.0
+_CLOSE_SECONDS: Final = 30.0
+_REQUEST_SECONDS: Final = 10.0
+_MOST_BYTES: Final = 32 << 20
+_PAGE: Final = 500
+_PAGES: Final = 20
+_FRAME: Final = 32 << 10
+_CONTROL_PLANE: Final = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
+
+# Without this, what a script leaves running would be killed with the pod. A version 2 hierarchy has cgroup.procs at its
+# root; below a version 1 root there is a hierarchy a controller. 0 stands for the writer.
+_LEAVE_CGROUP: Final = (
+    f'if [ -z "${{{ROOT_VARIABLE}-}}" ]; then c=/sys/fs/cgroup; if [ -e $c/cgroup.procs ]; then echo 0 >$c/cgroup.procs;'
+    " else for f in $c/*/cgroup.procs; do echo 0 >$f; done; fi 2>/dev/null; fi; "
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ContextName:
+    """A context of the kubeconfig, and the cluster that it names there."""
+
+    name: str
+    cluster: str
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ApiNode:
+    """A node as the API tells it. `taints` as `KEY=VALUE:EFFECT`."""
+
+    name: str
+    version: str
+    runtime: str
+    ready: bool
+    control_plane: bool
+    taints: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorPod:
+    """What the API shows of a static pod. It is late and can be wrong while an API server restarts: never decide on
+    it. `flags` are those of `command` and `args`, `--name=value`; `hash` is the kubelet's of the manifest."""
+
+    node: str
+    component: str
+    image: str
+    flags: tuple[str, ...]
+    hash: str
+    ready: bool
+    restarts: int
+
+    @property
+    def version(self) -> str:
+        """The image's tag, `v1.34.2`; "" where there is none."""
+        name, _, tag = self.image.partition("@")[0].rpartition(":")
+        return tag if name and "/" not in tag else ""
+
+    def flag(self, name: str) -> str | None:
+        """The value of `--name=value`, None where it is not given."""
+        found = [one.partition("=")[2] for one in self.flags if one.partition("=")[0] == f"--{name}"]
+        return found[-1] if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A pod of ours that an earlier run did not remove."""
+
+    namespace: str
+    name: str
+    node: str
+    created: str
+    phase: str
+
+
+def contexts(kubeconfig: Path | None = None) -> tuple[ContextName, ...]:
+    """The contexts of the kubeconfig (KUBECONFIG, ~/.kube/config), () where there is none.
+
+    Raises:
+        ReachError: it cannot be read.
+    """
+    from kubernetes.config import ConfigException, list_kube_config_contexts
+
+    file = _kubeconfig(kubeconfig)
+    if not any(Path(one).exists() for one in file.split(":") if one):
+        return ()
+    try:
+        found, current = list_kube_config_contexts(file)
+    except ConfigException as error:
+        if "current-context" in str(error):
+            found, current = _contexts_without_current(file), None
+        else:
+            raise ReachError(f"The kubeconfig {file} cannot be used ({plain(error)}): correct it.") from error
+    except Exception as error:
+        raise ReachError(
+            f"The kubeconfig {file} cannot be read ({plain(last_line(str(error)))}): correct it."
+        ) from error
+    now = _text(current, "name") if current else ""
+    names = ((_text(one, "name"), _text(one, "context", "cluster")) for one in found or ())
+    return tuple(ContextName(name, cluster, name == now) for name, cluster in names if name)
+
+
+def _contexts_without_current(file: str) -> list[Any]:
+    from kubernetes.config.kube_config import KubeConfigMerger
+
+    try:
+        merged = KubeConfigMerger(file).config
+        return list(merged["contexts"].value) if merged else []
+    except Exception as error:
+        raise ReachError(f"The kubeconfig {file} names no contexts ({plain(last_line(str(error)))}).") from error
+
+
+def _kubeconfig(kubeconfig: Path | None) -> str:
+    if kubeconfig is not None:
+        return str(kubeconfig)
+    import os
+
+    return os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
+
+
+class Refused(ReachError):
+    """The API server answered, and not with what was asked for."""
+
+    def __init__(self, sentence: str, status: int, message: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.message = message
+
+
+class Api:
+    """A kubeconfig context. Blocking; several threads may ask at a time."""
+
+    def __init__(self, context: str, kubeconfig: Path | None = None) -> None:
+        """Reads the kubeconfig; asks the server nothing.
+
+        Raises:
+            ReachError: there is no such context, or its credentials cannot be had.
+        """
+        from kubernetes.client.api_client import ApiClient
+        from kubernetes.client.configuration import Configuration
+        from kubernetes.config import ConfigException
+        from kubernetes.config.kube_config import load_kube_config
+
+        from tui import __version__
+
+        self.context = context
+        file = _kubeconfig(kubeconfig)
+        configuration = Configuration()
+        try:
+            load_kube_config(
+                config_file=file, context=context or None, client_configuration=configuration, persist_config=False
+            )
+        except ConfigException as error:
+            known = ", ".join(one.name for one in contexts(kubeconfig)[:8])
+            if known and context not in known.split(", "):
+                raise ReachError(
+                    f"The kubeconfig {file} has no context {plain(context)}: it has {plain(known)}."
+                ) from error
+            raise ReachError(f"The context {plain(context)} of {file} cannot be used ({plain(error)}).") from error
+        except Exception as error:
+            raise ReachError(f"The kubeconfig {file} cannot be used ({plain(last_line(str(error)))}).") from error
+        self._client = ApiClient(configuration=configuration)
+        self._configuration = configuration
+        self._agent = f"{NAME}/{__version__}"
+
+    def close(self) -> None:
+        """End its connections."""
+        self._client.rest_client.pool_manager.clear()
+
+    # --- asking -----------------------------------------------------------------------------------------
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        timeout: float = _REQUEST_SECONDS,
+    ) -> Any:
+        """One request; the JSON that came back.
+
+        Raises:
+            Refused: the server said no, with its message.
+            ReachError: it cannot be reached.
+        """
+        import urllib3
+
+        url = self._configuration.host + path + ("?" + urlencode(query) if query else "")
+        headers = {"Accept": "application/json", "User-Agent": self._agent, **self._credentials()}
+        data = None
+        if body is not None:
+            data = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
+        try:
+            response = self._client.rest_client.pool_manager.request(
+                method,
+                url,
+                body=data,
+                headers=headers,
+                timeout=urllib3.Timeout(connect=min(5.0, timeout), read=timeout),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+            try:
+                content = response.read(_MOST_BYTES + 1, decode_content=True)
+            finally:
+                response.release_conn()
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise self._unreachable(error) from error
+        if len(content) > _MOST_BYTES:
+            raise ReachError(f"The API server of {self.context} answers with more than {_MOST_BYTES >> 20} MiB.")
+        try:
+            found = json.loads(content)
+        except (ValueError, RecursionError):
+            found = None
+        if response.status >= 300:
+            raise self._refused(response.status, plain(_text(found, "message") or response.reason or "", 600))
+        if found is None:
+            raise ReachError(f"What answers as the API server of {self.context} speaks no JSON: is it a proxy?")
+        return found
+
+    def _credentials(self) -> dict[str, str]:
+        token = self._configuration.auth_settings().get("BearerToken")
+        return {"authorization": str(token["value"])} if token and token.get("value") else {}
+
+    def _unreachable(self, error: Exception) -> ReachError:
+        text = str(error)
+        host = plain(self._configuration.host)
+        if "CERTIFICATE_VERIFY_FAILED" in text or "certificate" in text.lower():
+            return ReachError(
+                f"The certificate of {host} is not trusted by context {self.context}: check its certificate authority"
+                " in the kubeconfig."
+            )
+        if "refused" in text:
+            why = "connection refused"
+        elif "timed out" in text.lower():
+            why = "no answer in time"
+        elif "resolve" in text or "Name or service" in text:
+            why = "unknown host name"
+        else:
+            why = plain(last_line(text.rpartition(": ")[2])) or type(error).__name__
+        return ReachError(f"The API server {host} of {self.context} cannot be reached ({why}): is it restarting?")
+
+    def _refused(self, status: int, message: str) -> Refused:
+        said = message.rstrip(".")
+        if status == 401:
+            sentence = (
+                f"{self.context} does not know us ({said or 'unauthorized'}): log in again, or renew its credentials."
+            )
+        elif status == 403:
+            sentence = f"{self.context} does not allow it: {said}."
+        elif status >= 500 or status == 429:
+            sentence = f"The API server of {self.context} cannot answer now ({status} {said}): try again in a moment."
+        else:
+            sentence = f"The API server of {self.context} refuses ({status} {said})."
+        return Refused(sentence, status, message)
+
+    def each(self, path: str, query: Mapping[str, str] | None = None) -> Iterator[Mapping[str, Any]]:
+        """The items of a list, page by page, at most 10,000."""
+        more = dict(query or {})
+        for _ in range(_PAGES):
+            page = self.ask("GET", path, query={**more, "limit": str(_PAGE)})
+            items = page.get("items") if isinstance(page, dict) else None
+            yield from (one for one in items or () if isinstance(one, dict))
+            token = _text(page, "metadata", "continue")
+            if not token:
+                return
+            more["continue"] = token
+
+    # --- reading ------------------------------------------------------------------------------------------
+    def version(self) -> str:
+        """Of the API server that answered, `v1.34.2`."""
+        return _text(self.ask("GET", "/version"), "gitVersion")
+
+    def nodes(self) -> tuple[ApiNode, ...]:
+        """The control-plane nodes by their role label, by name; () where the control plane has no nodes to see."""
+        found: dict[str, ApiNode] = {}
+        for label in _CONTROL_PLANE:
+            for item in self.each("/api/v1/nodes", {"labelSelector": label}):
+                node = _node(item)
+                found[node.name] = node
+            if found:
+                break
+        return tuple(found[name] for name in sorted(found))
+
+    def node(self, name: str) -> ApiNode:
+        """One node."""
+        return _node(self.ask("GET", f"/api/v1/nodes/{quote(name, safe='')}"))
+
+    def mirror_pods(self) -> tuple[MirrorPod, ...]:
+        """What the API shows of the control plane's static pods."""
+        pods = self.each(f"/api/v1/namespaces/{NAMESPACE}/pods", {"labelSelector": "tier=control-plane"})
+        return tuple(sorted(filter(None, map(_mirror_pod, pods)), key=lambda one: (one.node, one.component)))
+
+    def identities(self) -> dict[str, str]:
+        """`service.instance.id` of each API server (since 1.27 the name of its lease) to its host's name."""
+        leases = self.each(
+            f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases",
+            {"labelSelector": "apiserver.kubernetes.io/identity=kube-apiserver"},
+        )
+        return {
+            _text(one, "metadata", "name"): _text(one, "metadata", "labels", "kubernetes.io/hostname")
+            for one in leases
+            if _text(one, "metadata", "name")
+        }
+
+    def events(self, namespace: str, name: str) -> tuple[str, ...]:
+        """`Reason: message` of the newest events of an object, newest last, at most 20."""
+        query = {"fieldSelector": f"involvedObject.name={name}"}
+        items = list(self.each(f"/api/v1/namespaces/{quote(namespace, safe='')}/events", query))
+        items.sort(key=lambda one: _text(one, "lastTimestamp") or _text(one, "eventTime"))
+        return tuple(f"{_text(one, 'reason')}: {_text(one, 'message', limit=400)}" for one in items[-20:])
+
+    def may(self, verb: str, resource: str, subresource: str = "", namespace: str = "") -> bool:
+        """Whether we are allowed something (SelfSubjectAccessReview)."""
+        attributes = {"verb": verb, "resource": resource, "subresource": subresource, "namespace": namespace}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        answer = self.ask("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+        status = answer.get("status") if isinstance(answer, dict) else None
+        return isinstance(status, dict) and status.get("allowed") is True
+
+    def log(self, namespace: str, pod: str, lines: int = 100) -> str:
+        """The end of a pod's log."""
+        import urllib3
+
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/log"
+        url = f"{self._configuration.host}{path}?tailLines={lines}&limitBytes=65536"
+        headers = {"User-Agent": self._agent, **self._credentials()}
+        try:
+            response = self._client.rest_client.pool_manager.request(
+                "GET", url, headers=headers, timeout=_REQUEST_SECONDS, retries=False, preload_content=False
+            )
+            try:
+                content = response.read(65_536, decode_content=True)
+            finally:
+                response.release_conn()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._unreachable(error) from error
+        if response.status >= 300:
+            raise self._refused(response.status, plain(content.decode("utf-8", "replace"), 400))
+        return "\n".join(plain(line, 2000) for line in content.decode("utf-8", "replace").splitlines())
+
+    # --- pods of ours ---------------------------------------------------------------------------------------
+    def leftovers(self) -> tuple[Leftover, ...]:
+        """Pods of ours that are there: of earlier runs, or of somebody who is at work right now (see `created`)."""
+        pods = self.each(f"/api/v1/namespaces/{NAMESPACE}/pods", {"labelSelector": f"{LABEL}={LABEL_VALUE}"})
+        return tuple(
+            Leftover(
+                _text(one, "metadata", "namespace") or NAMESPACE,
+                _text(one, "metadata", "name"),
+                _text(one, "spec", "nodeName"),
+                _text(one, "metadata", "creationTimestamp"),
+                _text(one, "status", "phase"),
+            )
+            for one in pods
+            if _text(one, "metadata", "name")
+        )
+
+    def remove(self, leftover: Leftover) -> None:
+        """Remove a pod of ours; that it is gone already is no error.
+
+        Raises:
+            ReachError: it is not ours, or the server refuses.
+        """
+        path = f"/api/v1/namespaces/{quote(leftover.namespace, safe='')}/pods/{quote(leftover.name, safe='')}"
+        try:
+            found = self.ask("GET", path)
+            labels = found["metadata"].get("labels", {}) if isinstance(found, dict) else {}
+            if labels.get(LABEL) != LABEL_VALUE:
+                raise ReachError(
+                    f"The pod {leftover.name} in {leftover.namespace} is not one of ours: it is left alone."
+                )
+            uid = _text(found, "metadata", "uid")
+            options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
+            if uid:
+                options["preconditions"] = {"uid": uid}
+            self.ask("DELETE", path, options)
+        except Refused as error:
+            if error.status != 404:
+                raise
+
+    def exec_url(self, namespace: str, pod: str, command: Sequence[str]) -> str:
+        """Where a command is run in a pod, with standard input."""
+        query = [("command", part) for part in command]
+        query += [("stdin", "true"), ("stdout", "true"), ("stderr", "true"), ("container", "node")]
+        path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/exec"
+        return f"{self._configuration.host}{path}?{urlencode(query)}"
+
+    def exec(
+        self, namespace: str, pod: str, command: Sequence[str], stdin: bytes, answer: Answer, timeout: float
+    ) -> None:
+        """Run a command in a pod until it says that it has finished; what it writes goes to `answer`.
+
+        Raises:
+            Refused: the server does not let us.
+            ReachError: it cannot be reached, the connection broke, or it took longer than `timeout` seconds.
+        """
+        import websocket
+        from kubernetes.stream.ws_client import WSClient
+
+        deadline = time.monotonic() + timeout
+        websocket.setdefaulttimeout(_REQUEST_SECONDS)  # its connect and send would wait for ever
+        url = self.exec_url(namespace, pod, command)
+        if len(url) > 60_000:
+            raise ReachError(f"The command for {self.context} is too long for a request.")
+        try:
+            stream = WSClient(self._configuration, url, self._credentials(), capture_all=False, binary=True)
+        except websocket.WebSocketBadStatusException as error:
+            message = ""
+            with suppress(ValueError, TypeError, AttributeError):
+                message = _text(json.loads(error.resp_body or b"{}"), "message", limit=600)
+            raise self._refused(error.status_code, message or "no exec") from error
+        except (websocket.WebSocketException, OSError, ValueError) as error:
+            raise self._unreachable(error) from error
+        try:
+            for at in range(0, len(stdin), _FRAME):
+                stream.write_stdin(stdin[at : at + _FRAME])
+            while not answer.finished:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise ReachError(
+                        f"The script on {pod} did not end within {timeout:g} s and is no longer waited for: is the node"
+                        " overloaded?"
+                    )
+                stream.update(timeout=min(left, 1.0))
+                for channel, take in ((1, answer.feed), (2, answer.feed_error)):
+                    data = stream.read_channel(channel)
+                    if data:
+                        take(data)
+                if not stream.is_open():
+                    break
+        except (websocket.WebSocketException, OSError) as error:
+            raise self._unreachable(error) from error
+        finally:
+            with suppress(websocket.WebSocketException, OSError):
+                stream.close(timeout=1)
+
+
+class ApiHost:
+    """A node through the API: a pod of ours on it, made at the first `run` and removed by `close`."""
+
+    alive = True
+
+    def __init__(self, api: Api, node: str, *, image: str = DEFAULT_IMAGE, seconds: int = POD_SECONDS) -> None:
+        """Nothing is made before the first `run`.
+
+        Args:
+            api: stays open and belongs to the caller.
+            node: the node's name.
+            image: of the pod: needs `sh`, `sleep` and `chroot`.
+            seconds: how long the pod may live.
+        """
+        self.name = f"{node} (through the API)"
+        self._api = api
+        self._node = node
+        self._image = image
+        self._seconds = seconds
+        self._pod = ""
+        self._lock = threading.RLock()
+        self._closed = False
+
+    @property
+    def pod(self) -> str:
+        """The name of its pod, "" while there is none."""
+        return self._pod
+
+    def check(self) -> None:
+        """See whether a pod of ours would be let in, changing nothing.
+
+        Raises:
+            ReachError: one sentence: a permission, pod security admission, another admission, or the node.
+        """
+        api = self._api
+        needed = (("get", ""), ("create", ""), ("delete", ""), ("create", "exec"), ("get", "exec"))
+        missing = [
+            f"{verb} pods{'/' + sub if sub else ''}"
+            for verb, sub in needed
+            if not api.may(verb, "pods", sub, NAMESPACE)
+        ]
+        if missing:
+            raise ReachError(
+                f"To reach {self._node} through the API, {api.context} must allow {', '.join(missing)} in namespace"
+                f" {NAMESPACE}: ask for these permissions, or use --host ssh://..."
+            )
+        try:
+            node = api.node(self._node)
+        except Refused as error:
+            if error.status == 404:
+                raise ReachError(f"{api.context} has no node {self._node}: check its name.") from error
+            if error.status != 403:
+                raise
+        else:
+            if not node.ready:
+                raise ReachError(f"The node {self._node} is not ready, so no pod starts there: use --host ssh://...")
+        try:
+            api.ask("POST", f"/api/v1/namespaces/{NAMESPACE}/pods", self._manifest("check"), query={"dryRun": "All"})
+        except Refused as error:
+            raise self._not_let_in(error) from error
+
+    def _not_let_in(self, error: Refused) -> ReachError:
+        message = error.message.rstrip(".")
+        if "PodSecurity" in message:
+            return ReachError(
+                f"Pod security admission lets no privileged pod into {NAMESPACE} of {self._api.context} ({message}):"
+                f" label the namespace pod-security.kubernetes.io/enforce=privileged, or use --host ssh://..."
+            )
+        if error.status in (400, 403, 422) and message:
+            return ReachError(
+                f"{self._api.context} does not let a privileged pod of ours in ({message}): use --host ssh://..."
+            )
+        return error
+
+    def _manifest(self, suffix: str) -> dict[str, Any]:
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": f"{LABEL_VALUE}-{suffix}",
+                "namespace": NAMESPACE,
+                "labels": {LABEL: LABEL_VALUE, "app.kubernetes.io/managed-by": NAME},
+            },
+            "spec": {
+                "nodeName": self._node,  # not the scheduler's: it may be down, and the node tainted
+                "tolerations": [{"operator": "Exists"}],
+                "restartPolicy": "Never",
+                "activeDeadlineSeconds": self._seconds,
+                "terminationGracePeriodSeconds": 1,
+                "automountServiceAccountToken": False,
+                "enableServiceLinks": False,
+                "hostPID": True,
+                "hostNetwork": True,  # health is asked for at the node's own 127.0.0.1
+                "containers": [
+                    {
+                        "name": "node",
+                        "image": self._image,
+                        "imagePullPolicy": "IfNotPresent",
+                        "command": ["sh", "-c", f"trap 'exit 0' TERM; sleep {self._seconds} & wait"],
+                        "env": [{"name": ROOT_VARIABLE, "value": ""}],
+                        "securityContext": {"privileged": True, "runAsUser": 0},
+                        "volumeMounts": [{"name": "root", "mountPath": "/host"}],
+                    }
+                ],
+                "volumes": [{"name": "root", "hostPath": {"path": "/"}}],
+            },
+        }
+
+    def open(self) -> None:
+        """Check, make the pod and wait until it runs, for at most 90 s. It is removed again when that fails.
+
+        Raises:
+            ReachError: one sentence why not.
+        """
+        with self._lock:
+            if self._closed:
+                raise ReachError(f"{self.name} was closed: name the node again.")
+            if self._pod:
+                return
+            self.check()
+            suffix = secrets.token_hex(4)
+            self._pod = f"{LABEL_VALUE}-{suffix}"  # before it is made: a lost answer must not lose the pod
+            try:
+                self._api.ask("POST", f"/api/v1/namespaces/{NAMESPACE}/pods", self._manifest(suffix))
+                self._wait()
+            except Refused as error:
+                self._remove(_CLOSE_SECONDS)
+                raise self._not_let_in(error) from error
+            except BaseException:
+                self._remove(_CLOSE_SECONDS)
+                raise
+
+    def _wait(self) -> None:
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{self._pod}"
+        deadline = time.monotonic() + _START_SECONDS
+        pause = 0.1
+        while True:
+            with suppress_unanswered():
+                found = self._api.ask("GET", path)
+                phase = _text(found, "status", "phase")
+                if phase == "Running":
+                    return
+                self._give_up_on(found, phase)
+            if time.monotonic() > deadline:
+                events: tuple[str, ...] = ()
+                with suppress(ReachError):
+                    events = self._api.events(NAMESPACE, self._pod)
+                said = f"its last event: {plain(events[-1], 300)}" if events else "no event says why"
+                raise ReachError(
+                    f"The pod of ours on {self._node} does not start ({said}): is the kubelet there well? Use --host"
+                    " ssh://..."
+                )
+            time.sleep(pause)
+            pause = min(1.0, pause * 1.5)
+
+    def _give_up_on(self, found: Any, phase: str) -> None:
+        for status in _list(found, "status", "containerStatuses"):
+            reason = _text(status, "state", "waiting", "reason")
+            if reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"):
+                message = _text(status, "state", "waiting", "message", limit=300)
+                raise ReachError(
+                    f"The image {plain(self._image)} cannot be had on {self._node} ({reason}: {message}): name one that"
+                    " the node has or can pull with --node-image."
+                )
+            if reason in ("CreateContainerError", "RunContainerError", "CreateContainerConfigError"):
+                message = _text(status, "state", "waiting", "message", limit=300)
+                raise ReachError(
+                    f"The image {plain(self._image)} does not run on {self._node} ({message}): name one with sh by"
+                    " --node-image."
+                )
+        if phase in ("Failed", "Succeeded"):
+            why = _text(found, "status", "reason") or "its command ended"
+            message = _text(found, "status", "message", limit=300)
+            raise ReachError(
+                f"The pod of ours was ended on {self._node} ({why}{': ' + message if message else ''}): does the image"
+                " have sh and sleep, and does the node take pods?"
+            )
+
+    def run(
+        self,
+        script: str,
+        arguments: Sequence[str] = (),
+        *,
+        stdin: bytes = b"",
+        timeout: float = 30.0,
+        most: int = 8 << 20,
+    ) -> Done:
+        """Run a script on the node as root, as `Host.run` says; the first one waits for the pod besides.
+
+        Raises:
+            ReachError: the pod is refused or does not run, the API cannot be reached, or it took too long.
+        """
+        self.open()
+        answer = Answer(most)
+        command = ["chroot", "/host", "/bin/sh", "-c", _LEAVE_CGROUP + WRAPPER, NAME, *arguments]
+        try:
+            self._api.exec(NAMESPACE, self._pod, command, packed(script, stdin), answer, timeout)
+        except Refused as error:
+            if error.status == 404:
+                self._pod = ""
+                raise ReachError(f"The pod of ours on {self._node} is gone: ask again, and another is made.") from error
+            raise
+        except ReachError as error:
+            if answer.started:
+                raise ReachError(f"{str(error).rstrip('.')}; what the script had begun goes on on the node.") from error
+            raise
+        if answer.finished:
+            return answer.done
+        if answer.started:
+            raise ReachError(
+                f"The connection to {self.name} broke while a script ran: what it had begun goes on there; ask again"
+                " for its state."
+            )
+        raise ReachError(
+            f"No script can be run on {self.name} ({last_line(answer.error) or 'the connection was closed'}): has the"
+            " image chroot, and the node /bin/sh?"
+        )
+
+    def close(self) -> None:
+        """Remove the pod. While the API is away it is tried for half a minute; then the pod's own deadline ends it, and
+        `Api.leftovers` finds what is left."""
+        with self._lock:
+            self._closed = True
+            if self._pod:
+                self._remove(_CLOSE_SECONDS)
+
+    def _remove(self, patience: float) -> None:
+        pod = Leftover(NAMESPACE, self._pod, self._node, "", "")
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                self._api.remove(pod)
+            except Refused as error:
+                if error.status < 500 and error.status != 429:
+                    break  # no right to: it ends by its deadline
+            except ReachError:
+                pass
+            else:
+                break
+            if time.monotonic() > deadline:
+                break
+            time.sleep(1.0)
+        self._pod = ""
+
+
+class suppress_unanswered:  # noqa: N801 - a context like contextlib.suppress
+    """Lets an API server that cannot answer now (gone, 429, 5xx) pass; what it refuses for good goes on."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, Refused):
+            return error.status >= 500 or error.status == 429
+        return isinstance(error, ReachError) and "cannot be reached" in str(error)
+
+
+def leftovers(context: str, kubeconfig: Path | None = None) -> tuple[Leftover, ...]:
+    """Pods of ours in a context's cluster."""
+    api = Api(context, kubeconfig)
+    try:
+        return api.leftovers()
+    finally:
+        api.close()
+
+
+def remove(context: str, found: Sequence[Leftover], kubeconfig: Path | None = None) -> None:
+    """Remove pods of ours from a context's cluster."""
+    api = Api(context, kubeconfig)
+    try:
+        for one in found:
+            api.remove(one)
+    finally:
+        api.close()
+
+
+# --- reading what came ------------------------------------------------------------------------------------
+def _text(value: Any, *path: str, limit: int = 253) -> str:
+    """A printable text inside JSON, "" where it is not there or no text."""
+    for key in path:
+        value = value.get(key) if hasattr(value, "get") else None
+    return plain(value, limit) if isinstance(value, str) else ""
+
+
+def _list(value: Any, *path: str) -> list[Any]:
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value[:1000] if isinstance(value, list) else []
+
+
+def _node(item: Any) -> ApiNode:
+    labels = item.get("metadata", {}).get("labels") if isinstance(item.get("metadata"), dict) else None
+    conditions = _list(item, "status", "conditions")
+    return ApiNode(
+        _text(item, "metadata", "name"),
+        _text(item, "status", "nodeInfo", "kubeletVersion"),
+        _text(item, "status", "nodeInfo", "containerRuntimeVersion"),
+        any(_text(one, "type") == "Ready" and _text(one, "status") == "True" for one in conditions),
+        isinstance(labels, dict) and any(label in labels for label in _CONTROL_PLANE),
+        tuple(
+            f"{_text(one, 'key')}{'=' + _text(one, 'value') if _text(one, 'value') else ''}:{_text(one, 'effect')}"
+            for one in _list(item, "spec", "taints")
+        ),
+    )
+
+
+def _mirror_pod(item: Any) -> MirrorPod | None:
+    annotations = item.get("metadata", {}).get("annotations") if isinstance(item.get("metadata"), dict) else None
+    containers = _list(item, "spec", "containers")
+    if not isinstance(annotations, dict) or "kubernetes.io/config.mirror" not in annotations or not containers:
+        return None
+    first = containers[0]
+    status = next(iter(_list(item, "status", "containerStatuses")), {})
+    restarts = status.get("restartCount") if isinstance(status, dict) else 0
+    words = [word for part in ("command", "args") for word in _list(first, part) if isinstance(word, str)]
+    return MirrorPod(
+        node=_text(item, "spec", "nodeName"),
+        component=_text(item, "metadata", "labels", "component") or _text(first, "name"),
+        image=_text(first, "image", limit=500),
+        flags=_flags(words),
+        hash=_text(annotations, "kubernetes.io/config.hash"),
+        ready=isinstance(status, dict) and status.get("ready") is True,
+        restarts=restarts if isinstance(restarts, int) else 0,
+    )
+
+
+def _flags(words: Sequence[str]) -> tuple[str, ...]:
+    """`--a=b` as it is; `--a b` joined."""
+    found: list[str] = []
+    for word in words[:500]:
+        text = plain(word, 4096)
+        if text.startswith("--"):
+            found.append(text)
+        elif found and "=" not in found[-1]:
+            found[-1] += f"={text}"
+    return tuple(found)
