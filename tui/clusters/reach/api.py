@@ -42,7 +42,8 @@ _CONTROL_PLANE: Final = ("node-role.kubernetes.io/control-plane", "node-role.kub
 # Without this, what a script leaves running would be killed with the pod. A version 2 hierarchy has cgroup.procs at its
 # root; below a version 1 root there is a hierarchy a controller. 0 stands for the writer.
 _LEAVE_CGROUP: Final = (
-    f'if [ -z "${{{ROOT_VARIABLE}-}}" ]; then c=/sys/fs/cgroup; if [ -e $c/cgroup.procs ]; then echo 0 >$c/cgroup.procs;'
+    f'if [ -z "${{{ROOT_VARIABLE}-}}" ]; then c=/sys/fs/cgroup; '
+    "if [ -e $c/cgroup.procs ]; then echo 0 >$c/cgroup.procs;"
     " else for f in $c/*/cgroup.procs; do echo 0 >$f; done; fi 2>/dev/null; fi; "
 )
 
@@ -116,7 +117,8 @@ def contexts(kubeconfig: Path | None = None) -> tuple[ContextName, ...]:
     if not any(Path(one).exists() for one in file.split(":") if one):
         return ()
     try:
-        found, current = list_kube_config_contexts(file)
+        listed: Any = list_kube_config_contexts
+        found, current = listed(file)
     except ConfigException as error:
         if "current-context" in str(error):
             found, current = _contexts_without_current(file), None
@@ -135,7 +137,8 @@ def _contexts_without_current(file: str) -> list[Any]:
     from kubernetes.config.kube_config import KubeConfigMerger
 
     try:
-        merged = KubeConfigMerger(file).config
+        merger: Any = KubeConfigMerger
+        merged = merger(file).config
         return list(merged["contexts"].value) if merged else []
     except Exception as error:
         raise ReachError(f"The kubeconfig {file} names no contexts ({plain(last_line(str(error)))}).") from error
@@ -158,6 +161,10 @@ class Refused(ReachError):
         self.message = message
 
 
+class Unreachable(ReachError):
+    """Nobody answered as the API server, or the connection broke."""
+
+
 class Api:
     """A kubeconfig context. Blocking; several threads may ask at a time."""
 
@@ -178,9 +185,8 @@ class Api:
         file = _kubeconfig(kubeconfig)
         configuration = Configuration()
         try:
-            load_kube_config(
-                config_file=file, context=context or None, client_configuration=configuration, persist_config=False
-            )
+            load: Any = load_kube_config
+            load(config_file=file, context=context or None, client_configuration=configuration, persist_config=False)
         except ConfigException as error:
             known = ", ".join(one.name for one in contexts(kubeconfig)[:8])
             if known and context not in known.split(", "):
@@ -255,11 +261,11 @@ class Api:
         token = self._configuration.auth_settings().get("BearerToken")
         return {"authorization": str(token["value"])} if token and token.get("value") else {}
 
-    def _unreachable(self, error: Exception) -> ReachError:
+    def _unreachable(self, error: Exception) -> Unreachable:
         text = str(error)
         host = plain(self._configuration.host)
         if "CERTIFICATE_VERIFY_FAILED" in text or "certificate" in text.lower():
-            return ReachError(
+            return Unreachable(
                 f"The certificate of {host} is not trusted by context {self.context}: check its certificate authority"
                 " in the kubeconfig."
             )
@@ -271,7 +277,7 @@ class Api:
             why = "unknown host name"
         else:
             why = plain(last_line(text.rpartition(": ")[2])) or type(error).__name__
-        return ReachError(f"The API server {host} of {self.context} cannot be reached ({why}): is it restarting?")
+        return Unreachable(f"The API server {host} of {self.context} cannot be reached ({why}): is it restarting?")
 
     def _refused(self, status: int, message: str) -> Refused:
         said = message.rstrip(".")
@@ -294,7 +300,7 @@ class Api:
             page = self.ask("GET", path, query={**more, "limit": str(_PAGE)})
             items = page.get("items") if isinstance(page, dict) else None
             yield from (one for one in items or () if isinstance(one, dict))
-            token = _text(page, "metadata", "continue")
+            token = _text(page, "metadata", "continue", limit=16_384)
             if not token:
                 return
             more["continue"] = token
@@ -420,7 +426,7 @@ class Api:
         query = [("command", part) for part in command]
         query += [("stdin", "true"), ("stdout", "true"), ("stderr", "true"), ("container", "node")]
         path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/exec"
-        return f"{self._configuration.host}{path}?{urlencode(query)}"
+        return f"ws{self._configuration.host.removeprefix('http')}{path}?{urlencode(query)}"  # https becomes wss
 
     def exec(
         self, namespace: str, pod: str, command: Sequence[str], stdin: bytes, answer: Answer, timeout: float
@@ -440,7 +446,8 @@ class Api:
         if len(url) > 60_000:
             raise ReachError(f"The command for {self.context} is too long for a request.")
         try:
-            stream = WSClient(self._configuration, url, self._credentials(), capture_all=False, binary=True)
+            connect: Any = WSClient
+            stream = connect(self._configuration, url, self._credentials(), capture_all=False, binary=True)
         except websocket.WebSocketBadStatusException as error:
             message = ""
             with suppress(ValueError, TypeError, AttributeError):
@@ -609,12 +616,18 @@ class ApiHost:
         deadline = time.monotonic() + _START_SECONDS
         pause = 0.1
         while True:
-            with suppress_unanswered():
+            try:
                 found = self._api.ask("GET", path)
-                phase = _text(found, "status", "phase")
-                if phase == "Running":
-                    return
-                self._give_up_on(found, phase)
+            except Unreachable:
+                found = None  # the kubelet goes on without it
+            except Refused as error:
+                if error.status < 500 and error.status != 429:
+                    raise
+                found = None
+            phase = _text(found, "status", "phase")
+            if phase == "Running":
+                return
+            self._give_up_on(found, phase)
             if time.monotonic() > deadline:
                 events: tuple[str, ...] = ()
                 with suppress(ReachError):
@@ -717,18 +730,6 @@ class ApiHost:
         self._pod = ""
 
 
-class suppress_unanswered:  # noqa: N801 - a context like contextlib.suppress
-    """Lets an API server that cannot answer now (gone, 429, 5xx) pass; what it refuses for good goes on."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, Refused):
-            return error.status >= 500 or error.status == 429
-        return isinstance(error, ReachError) and "cannot be reached" in str(error)
-
-
 def leftovers(context: str, kubeconfig: Path | None = None) -> tuple[Leftover, ...]:
     """Pods of ours in a context's cluster."""
     api = Api(context, kubeconfig)
@@ -784,7 +785,7 @@ def _mirror_pod(item: Any) -> MirrorPod | None:
     if not isinstance(annotations, dict) or "kubernetes.io/config.mirror" not in annotations or not containers:
         return None
     first = containers[0]
-    status = next(iter(_list(item, "status", "containerStatuses")), {})
+    status: Any = next(iter(_list(item, "status", "containerStatuses")), {})
     restarts = status.get("restartCount") if isinstance(status, dict) else 0
     words = [word for part in ("command", "args") for word in _list(first, part) if isinstance(word, str)]
     return MirrorPod(
