@@ -12,6 +12,16 @@ from platformdirs import user_config_path
 
 NAME: Final = "k8s-trace-tui"
 MAX_FILE: Final = 256 << 10
+_WORDS: Final[Mapping[object, str]] = {
+    "theme": "the name of a theme",
+    "db": "a path",
+    "context": "the name of a context",
+}
+_LISTS: Final[Mapping[object, str]] = {
+    "listeners": "[NAME=]ADDRESS",
+    "hosts": "ssh://USER@HOST or file:///DIR",
+    "protected": "names of contexts",
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,12 @@ class Settings:
     """Times in UTC instead of the local zone."""
     db: Path | None = None
     """The database, as with --db."""
+    hosts: tuple[str, ...] = ()
+    """`ssh://USER@HOST` or `file:///DIR`, as with --host."""
+    context: str = ""
+    """A context of the kubeconfig, as with --context."""
+    protected: tuple[str, ...] = ()
+    """Contexts whose name must be typed before anything is changed there."""
     file: Path | None = None
     """Where these settings were read, None when there was no file."""
 
@@ -100,9 +116,9 @@ def _check(file: Path, content: Mapping[object, object]) -> tuple[Settings, list
         problems.append(f"Settings file {file}, key {_short(key)}: {reason}; it is left out.")
 
     for key, value in content.items():
-        if key in ("theme", "db"):
+        if key in _WORDS:
             if not isinstance(value, str) or not value or "\0" in value:
-                wrong(key, f"must be {'the name of a theme' if key == 'theme' else 'a path'}")
+                wrong(key, f"must be {_WORDS[key]}")
             else:
                 good[str(key)] = Path(value).expanduser() if key == "db" else value
         elif key in ("mouse", "utc"):
@@ -110,11 +126,11 @@ def _check(file: Path, content: Mapping[object, object]) -> tuple[Settings, list
                 wrong(key, "must be true or false")
             else:
                 good[str(key)] = value
-        elif key == "listeners":
+        elif key in _LISTS:
             if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
-                wrong(key, "must be a list of [NAME=]ADDRESS")
+                wrong(key, f"must be a list of {_LISTS[key]}")
             else:
-                good["listeners"] = tuple(value)
+                good[str(key)] = tuple(value)
         elif key == "keymap":
             good["keymap"] = keymap = {}
             for name, keys in (value if isinstance(value, Mapping) else {"": None}).items():
@@ -125,7 +141,7 @@ def _check(file: Path, content: Mapping[object, object]) -> tuple[Settings, list
                 else:
                     keymap[name] = str(keys)  # YAML reads a lone digit as a number
         else:
-            wrong(key, "is not a setting (theme, listeners, keymap, mouse, utc and db are)")
+            wrong(key, "is not a setting (theme, listeners, keymap, mouse, utc, db, hosts, context and protected are)")
     return Settings(file=file, **good), problems  # type: ignore[arg-type]
 
 

@@ -24,7 +24,8 @@ def test_everything_that_can_be_set(tmp_path: Path) -> None:
         tmp_path,
         "theme: light\nlisteners: [lab=127.0.0.1:4317, 'unix:/run/x.sock']\n"
         "keymap: {app.help: 'f1,?', requests.window-1: 7}\n"
-        "mouse: true\nutc: true\ndb: /var/tmp/spans.db\n",
+        "mouse: true\nutc: true\ndb: /var/tmp/spans.db\n"
+        "hosts: ['ssh://root@cp-1']\ncontext: lab\nprotected: [live]\n",
     )
     found, problems = load_settings(file)
     assert problems == []
@@ -35,6 +36,9 @@ def test_everything_that_can_be_set(tmp_path: Path) -> None:
         mouse=True,
         utc=True,
         db=Path("/var/tmp/spans.db"),
+        hosts=("ssh://root@cp-1",),
+        context="lab",
+        protected=("live",),
         file=file,
     )
 
@@ -57,6 +61,9 @@ def test_an_empty_file_is_no_problem(tmp_path: Path) -> None:
         ("colour: red\n", "key colour: is not a setting"),
         ("mouse: maybe\n", "key mouse: must be true or false"),
         ("listeners: 4317\n", "key listeners: must be a list"),
+        ("hosts: ssh://cp-1\n", "key hosts: must be a list of ssh://USER@HOST"),
+        ("context: 5\n", "key context: must be the name of a context"),
+        ("protected: [1]\n", "key protected: must be a list of names of contexts"),
         ("keymap: [a]\n", "key keymap: must be a map"),
         ("keymap: {app.help: [f1]}\n", "key keymap.app.help: must be keys in quotes"),
         ("theme: 7\n", "key theme: must be the name of a theme"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -238,3 +241,32 @@ def test_leftovers_are_found_and_removed_and_nothing_else_is(host: ApiHost, stub
     remove("lab", [*found, *found], kubeconfig)
     assert stub.ours() == []
     assert len(stub.pods) == 2
+
+
+@pytest.mark.parametrize("shell", [["dash"], ["bash"], ["bash", "--posix"], ["busybox", "sh"]], ids=" ".join)
+def test_what_runs_in_the_pod_leaves_its_cgroup_first(shell: list[str], tmp_path: Path) -> None:
+    """On directories that look like the two versions of /sys/fs/cgroup."""
+    if shutil.which(shell[0]) is None:
+        pytest.skip(f"no {shell[0]} here")
+
+    def leave(at: Path) -> str:
+        script = api_module._LEAVE_CGROUP.replace("/sys/fs/cgroup", str(at)) + "echo on"
+        environment = {"PATH": os.environ["PATH"]}
+        done = subprocess.run([*shell, "-c", script], capture_output=True, text=True, env=environment, check=True)
+        assert done.stderr == ""
+        return done.stdout
+
+    second, nested, first = tmp_path / "second", tmp_path / "nested", tmp_path / "first"
+    second.mkdir()
+    (second / "cgroup.procs").touch()
+    (second / "system.slice").mkdir()
+    (second / "system.slice" / "cgroup.procs").touch()
+    (nested / "cgroup.procs").mkdir(parents=True)  # cannot be written to, by root neither
+    for name in ("cpu", "memory"):
+        (first / name).mkdir(parents=True)
+        (first / name / "cgroup.procs").touch()
+    assert [leave(at) for at in (second, nested, first, tmp_path / "none")] == ["on\n"] * 4
+    assert (second / "cgroup.procs").read_text() == "0\n"
+    assert (second / "system.slice" / "cgroup.procs").read_text() == ""
+    assert (nested / "k8s-trace-tui" / "cgroup.procs").read_text() == "0\n"
+    assert [(first / name / "cgroup.procs").read_text() for name in ("cpu", "memory")] == ["0\n", "0\n"]

@@ -40,11 +40,13 @@ _FRAME: Final = 32 << 10
 _CONTROL_PLANE: Final = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 
 # Without this, what a script leaves running would be killed with the pod. A version 2 hierarchy has cgroup.procs at its
-# root; below a version 1 root there is a hierarchy a controller. 0 stands for the writer.
+# root, which takes no processes where the node is itself a container (kind): a leaf of ours then. Below a version 1
+# root there is a hierarchy for each controller. 0 stands for the writer.
 _LEAVE_CGROUP: Final = (
-    f'if [ -z "${{{ROOT_VARIABLE}-}}" ]; then c=/sys/fs/cgroup; '
-    "if [ -e $c/cgroup.procs ]; then echo 0 >$c/cgroup.procs;"
-    " else for f in $c/*/cgroup.procs; do echo 0 >$f; done; fi 2>/dev/null; fi; "
+    f'if [ -z "${{{ROOT_VARIABLE}-}}" ]; then c=/sys/fs/cgroup; {{ '
+    "if [ -e $c/cgroup.procs ]; then "
+    f"echo 0 >$c/cgroup.procs || {{ mkdir -p $c/{NAME}; echo 0 >$c/{NAME}/cgroup.procs; }}; "
+    "else for f in $c/*/cgroup.procs; do echo 0 >$f; done; fi; } 2>/dev/null; fi; "
 )
 
 
@@ -139,7 +141,7 @@ def _contexts_without_current(file: str) -> list[Any]:
     try:
         merger: Any = KubeConfigMerger
         merged = merger(file).config
-        return list(merged["contexts"].value) if merged else []
+        return [one.value for one in merged["contexts"]] if merged else []
     except Exception as error:
         raise ReachError(f"The kubeconfig {file} names no contexts ({plain(last_line(str(error)))}).") from error
 
