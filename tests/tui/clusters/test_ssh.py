@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +22,7 @@ from receiver.control import ControlClient
 from tests.doubles.sshd import Sshd, find_sshd, make_key, start_sshd
 from tests.live_receiver import LiveReceiver, start_receiver
 from tui.clusters.model import ReachError
-from tui.clusters.reach.ssh import SshHost, Tunnel, listener_name, tunnel
+from tui.clusters.reach.ssh import SshHost, Tunnel, listener_name, private_directory, tunnel
 
 pytestmark = pytest.mark.skipif(find_sshd() is None, reason="needs an OpenSSH server and client (openssh-server)")
 
@@ -209,15 +211,26 @@ def test_a_link_that_is_cut_in_the_middle_of_a_script(host: SshHost, server: Ssh
     assert host.run("echo again").out == b"again\n"
 
 
-def test_a_connection_ends_with_this_program_also_when_it_is_killed(server: Sshd) -> None:
+def test_a_connection_ends_with_this_program_also_when_it_is_killed(
+    server: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = (
         "import os, signal\nfrom pathlib import Path\nfrom tui.clusters.reach.ssh import SshHost\n"
         f"SshHost({server.url!r}, config=Path({str(server.config)!r})).run('true')\n"
         "print('in', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    left = tempfile.mkdtemp()
+    environment = {**os.environ, "TMPDIR": left}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
     assert done.stdout == "in\n"
     wait_until(lambda: not server.sessions())
+    (killed,) = Path(left).iterdir()
+    monkeypatch.setattr(tempfile, "tempdir", left)
+    made = private_directory()
+    assert list(Path(left).iterdir()) == [made]  # the next one takes away what it left
+    assert made != killed
+    shutil.rmtree(left)
 
 
 # --- the tunnel -----------------------------------------------------------------------------------------

@@ -333,11 +333,26 @@ _MASTER: Final = tuple(
 
 def private_directory() -> Path:
     """A new directory of ours alone with a path short enough for sockets (ssh adds 17 bytes to its own's)."""
-    made = tempfile.mkdtemp(prefix="ktt-")
-    if len(os.fsencode(made)) > 60:
-        os.rmdir(made)
-        made = tempfile.mkdtemp(prefix="ktt-", dir="/tmp")
-    return Path(made)
+    base = tempfile.gettempdir()
+    if len(os.fsencode(base)) > 30:
+        base = "/tmp"
+    _sweep(Path(base))
+    return Path(tempfile.mkdtemp(prefix=f"ktt-{os.getpid()}-", dir=base))
+
+
+def _sweep(base: Path) -> None:
+    """Take away what programs of ours that were killed left here."""
+    for found in base.glob("ktt-*-*"):
+        pid = found.name.split("-")[1]
+        with suppress(OSError):
+            if not pid.isdigit() or found.lstat().st_uid != os.getuid() or found.is_symlink():
+                continue
+            try:
+                os.kill(int(pid), 0)
+            except ProcessLookupError:
+                shutil.rmtree(found, ignore_errors=True)
+            except OverflowError:
+                continue
 
 
 def _no_ssh(error: OSError) -> ReachError:

@@ -40,10 +40,11 @@ WRAPPER: Final = "; ".join(
         'PATH="$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bin"; export PATH',
         f'ROOT="${{{ROOT_VARIABLE}-}}"; LC_ALL=C; export ROOT LC_ALL',
         f'printf "{_BEGIN.decode().strip()}\\n"',
+        "unset SELF_TEXT INPUT_TEXT",  # what comes exported would stay so, and outgrow every argument list
         "IFS= read -r SELF_TEXT && IFS= read -r INPUT_TEXT || exit 125",
         'SELF_TEXT="$(printf %s "$SELF_TEXT" | base64 -d)" || exit 125',
-        # a subshell of the pipe: the script's `exit` ends it, not us
-        'printf %s "$INPUT_TEXT" | base64 -d | { unset INPUT_TEXT; eval "$SELF_TEXT"; }',
+        # a subshell: the script's `exit` ends it, not us
+        'printf %s "$INPUT_TEXT" | base64 -d | (unset INPUT_TEXT; eval "$SELF_TEXT")',
         'printf "\\nk8s-trace-tui ends %s\\n" "$?"',
     )
 )
