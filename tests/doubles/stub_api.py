@@ -79,9 +79,14 @@ class StubApi:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         self.authority = authority.certificate
 
-    def kubeconfig(self, token: str = TOKEN, authority: Path | None = None) -> Path:
-        """A kubeconfig with the contexts `lab` (this server) and `other` (nobody)."""
+    def kubeconfig(self, token: str = TOKEN, authority: Path | None = None, plugin: str = "") -> Path:
+        """A kubeconfig with the contexts `lab` (this server) and `other` (nobody); `plugin` is a shell script that says
+        the credentials instead of a token."""
         file = self.folder / "kubeconfig"
+        user: dict[str, Any] = {"token": token}
+        if plugin:
+            version = "client.authentication.k8s.io/v1"
+            user = {"exec": {"apiVersion": version, "command": "/bin/sh", "args": ["-c", plugin]}}
         cluster = {"server": self.url, "certificate-authority": str(authority or self.authority)}
         file.write_text(
             json.dumps(  # JSON is YAML
@@ -93,7 +98,7 @@ class StubApi:
                         {"name": "lab-cluster", "cluster": cluster},
                         {"name": "other-cluster", "cluster": {"server": "http://127.0.0.1:1"}},
                     ],
-                    "users": [{"name": "me", "user": {"token": token}}],
+                    "users": [{"name": "me", "user": user}],
                     "contexts": [
                         {"name": "lab", "context": {"cluster": "lab-cluster", "user": "me"}},
                         {"name": "other", "context": {"cluster": "other-cluster", "user": "me"}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.stub_api import StubApi
+from tests.doubles.stub_api import TOKEN, StubApi
 from tui import __version__
 from tui.clusters.model import ReachError
 from tui.clusters.reach import api as api_module
@@ -116,6 +117,26 @@ def test_who_cannot_be_reached_or_does_not_know_us(stub: StubApi, tmp_path: Path
     assert "is it restarting?" in fails(lambda: Api("lab", stub.kubeconfig()).version())
     stub.away, stub.denied = False, {"list nodes"}
     assert 'cannot list resource "nodes"' in fails(lambda: Api("lab", stub.kubeconfig()).nodes())
+
+
+def test_a_credential_plugin_gets_no_terminal_and_its_failure_is_a_sentence(
+    stub: StubApi, capfd: pytest.CaptureFixture[str]
+) -> None:
+    credentials = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "kind": "ExecCredential",
+        "status": {"token": TOKEN},
+    }
+    asks = (
+        f"if read -r answer || [ -t 0 ] || (: </dev/tty) 2>/dev/null; then exit 9; fi; echo '{json.dumps(credentials)}'"
+    )
+    logged_in = Api("lab", stub.kubeconfig(plugin=asks))
+    assert logged_in.version() == "v1.34.2"
+    logged_in.close()
+    said = fails(lambda: Api("lab", stub.kubeconfig(plugin="echo 'login has expired' >&2; exit 3")))
+    assert "login has expired" in said
+    assert "log in first" in said
+    assert capfd.readouterr() == ("", "")
 
 
 # --- the pod ----------------------------------------------------------------------------------------------

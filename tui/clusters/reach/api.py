@@ -22,6 +22,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from tui.clusters.model import Done, ReachError
+from tui.clusters.reach.plugins import quiet_plugins
 from tui.clusters.reach.wire import NAME, ROOT_VARIABLE, WRAPPER, Answer, last_line, packed, plain
 
 DEFAULT_IMAGE: Final = "busybox:1.36"
@@ -188,7 +189,9 @@ class Api:
         configuration = Configuration()
         try:
             load: Any = load_kube_config
-            load(config_file=file, context=context or None, client_configuration=configuration, persist_config=False)
+            options = {"context": context or None, "client_configuration": configuration, "persist_config": False}
+            with quiet_plugins() as said:
+                load(config_file=file, **options)
         except ConfigException as error:
             known = ", ".join(one.name for one in contexts(kubeconfig)[:8])
             if known and context not in known.split(", "):
@@ -198,6 +201,11 @@ class Api:
             raise ReachError(f"The context {plain(context)} of {file} cannot be used ({plain(error)}).") from error
         except Exception as error:
             raise ReachError(f"The kubeconfig {file} cannot be used ({plain(last_line(str(error)))}).") from error
+        if said:
+            raise ReachError(
+                f"The credentials of context {plain(context)} cannot be had ({said[-1].rstrip('.')}), and nothing may"
+                " ask for them here: log in first, as with kubectl."
+            )
         self._client = ApiClient(configuration=configuration)
         self._configuration = configuration
         self._agent = f"{NAME}/{__version__}"
@@ -260,7 +268,8 @@ class Api:
         return found
 
     def _credentials(self) -> dict[str, str]:
-        token = self._configuration.auth_settings().get("BearerToken")
+        with quiet_plugins():  # a token that has expired is renewed here
+            token = self._configuration.auth_settings().get("BearerToken")
         return {"authorization": str(token["value"])} if token and token.get("value") else {}
 
     def _unreachable(self, error: Exception) -> Unreachable:
