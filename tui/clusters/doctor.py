@@ -1,0 +1,528 @@
+"""Why nothing arrives: what can be looked at, step by step, from the receiver here to the component over there.
+
+`judge` is pure: findings in, steps out. `examine` collects the findings, bounded in time, for a worker thread.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+from tui.clusters import flavours, rates
+from tui.clusters import probe as probing
+from tui.clusters.arriving import SECONDS, SERVICES, Stream, of_database, per_state
+from tui.clusters.model import ClusterError, Host, Mode, NodeFacts, Part, State, Wish
+from tui.clusters.probe import Outcome, Probe
+from tui.clusters.reach.local import LocalHost
+from tui.clusters.survey import Node, survey
+
+PORT: Final = 4317
+_MOST_ADDRESSES: Final = 12
+"""Addresses that a span is sent to in one examination; each may take seconds when it is silent."""
+
+
+class Mark(Enum):
+    """What a step found; the value is its name in JSON."""
+
+    GOOD = "good"
+    BAD = "bad"
+    UNKNOWN = "unknown"  # could not be looked at, or needs no action; the text says which
+
+
+SIGNS: Final[Mapping[Mark, str]] = {Mark.GOOD: "✓", Mark.BAD: "✗", Mark.UNKNOWN: "·"}
+WAY_OUT: Final = "→"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that was looked at: what was found, in one sentence without a full stop, and the way out of it.
+    `node` and `part` say of what, "" where it is about the receiver."""
+
+    mark: Mark
+    text: str
+    way_out: str = ""
+    node: str = ""
+    part: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """As `doctor --json` prints it."""
+        return {
+            "mark": self.mark.value,
+            "text": self.text,
+            "way_out": self.way_out,
+            "node": self.node,
+            "part": self.part,
+        }
+
+
+# --- findings ---------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class ReceiverFindings:
+    """The receiver here: its `status` as the control socket tells it, None when none answers, with the `problem`;
+    `holder` is who listens on port 4317 of this machine (`otelcol (pid 7)`), "" for nobody or unknown; `arriving` what
+    came in the last seconds, None when the database cannot be read."""
+
+    status: Mapping[str, Any] | None
+    problem: str = ""
+    holder: str = ""
+    port_taken: bool = False
+    arriving: tuple[Stream, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFindings:
+    """A node: its `states`, or the `problem` why they are not known. `ready` is whether its API server says that it
+    is, None where that was not asked; `ready_detail` what it said instead; `proxies` the names of the proxy
+    variables that its API server has; `listeners` who listens there (`127.0.0.1:4317 otelcol`)."""
+
+    name: str
+    here: bool
+    alive: bool = True
+    states: tuple[State, ...] = ()
+    problem: str = ""
+    ready: bool | None = None
+    ready_detail: str = ""
+    proxies: tuple[str, ...] = ()
+    listeners: tuple[str, ...] = ()
+
+
+def judge(receiver: ReceiverFindings, nodes: Sequence[NodeFindings], probes: Sequence[Probe]) -> list[Step]:
+    """What the findings mean, from here towards the components."""
+    steps = _receiver_steps(receiver)
+    if not nodes:
+        steps.append(
+            Step(
+                Mark.UNKNOWN,
+                "no control plane was looked at: there is none on this machine",
+                "name one: --host ssh://USER@HOST, or --context CONTEXT",
+            )
+        )
+    states = [state for node in nodes for state in node.states]
+    rates = per_state(states, receiver.arriving)
+    for node in nodes:
+        steps += _node_steps(node, receiver, rates, [one for one in probes if one.node == node.name])
+    steps += _probe_steps("", [one for one in probes if not one.node], receiver)
+    return steps
+
+
+def _receiver_steps(receiver: ReceiverFindings) -> list[Step]:
+    status = receiver.status
+    if status is None:
+        problem, _, way_out = _bare(receiver.problem).rpartition(": ")
+        text = f"{problem[:1].lower()}{problem[1:]}" if problem else "no receiver is running"
+        steps = [Step(Mark.BAD, text, way_out or "start one with k8s-trace-tui receive")]
+        if receiver.port_taken:
+            who = receiver.holder or "another program (root can see which: ss -ltnp)"
+            steps.append(
+                Step(
+                    Mark.BAD,
+                    f"port {PORT} is taken by {who}",
+                    "stop it, or receive elsewhere with --listen and --endpoint",
+                )
+            )
+        return steps
+    steps = []
+    listeners = [one for one in status.get("listeners") or () if isinstance(one, Mapping)]
+    good = [str(one.get("address")) for one in listeners if not one.get("error")]
+    if good:
+        steps.append(Step(Mark.GOOD, f"the receiver listens on {', '.join(good[:6])}"))
+    else:
+        steps.append(Step(Mark.BAD, "the receiver listens nowhere", "start it with --listen ADDRESS"))
+    for one in listeners:
+        # Without IPv6 there is nothing to listen on, and nobody who would send to it.
+        if one.get("error"):
+            minor = str(one.get("address")) == f"[::1]:{PORT}" and bool(good) and "no address" in str(one.get("error"))
+            steps.append(Step(Mark.UNKNOWN if minor else Mark.BAD, _bare(str(one.get("error")))))
+    if any(address.endswith(f":{PORT}") for address in good):
+        steps.append(Step(Mark.GOOD, f"port {PORT} is ours"))
+    if status.get("disk_full"):
+        steps.append(
+            Step(
+                Mark.BAD, "the disk is full: senders are told to come again", "make space, or receive into another --db"
+            )
+        )
+    refused = _number(status, "rejected") + _number(status, "malformed")
+    if refused:
+        steps.append(
+            Step(
+                Mark.BAD,
+                f"{refused} spans or exports were not valid OTLP and are lost",
+                f"{status.get('db', 'its database')}.log says why",
+            )
+        )
+    sent = {stream.service or "(no service.name)" for stream in receiver.arriving or ()} - {probing.SERVICE}
+    if sent:
+        steps.append(Step(Mark.GOOD, f"spans arrived in the last {SECONDS:.0f} s, from {', '.join(sorted(sent)[:6])}"))
+    elif receiver.arriving is not None:
+        steps.append(Step(Mark.UNKNOWN, f"nothing arrived in the last {SECONDS:.0f} s"))
+    return steps
+
+
+def _node_steps(
+    node: NodeFindings,
+    receiver: ReceiverFindings,
+    rates: Mapping[tuple[str, Part], float | None],
+    probes: Sequence[Probe],
+) -> list[Step]:
+    name = node.name
+    if node.problem:
+        return [Step(Mark.UNKNOWN, f"{name}: not looked at: {_bare(node.problem)}", node=name)]
+    steps: list[Step] = []
+    if not node.states:
+        steps.append(Step(Mark.UNKNOWN, f"{name}: no control plane that we know runs there", node=name))
+    for state in node.states:
+        steps += _state_steps(node, state, receiver, rates.get((state.node, state.part)))
+    steps += _probe_steps(name, probes, receiver, node.listeners)
+    if node.proxies:
+        remote = [state for state in node.states if state.endpoint and not _dials_loopback(state)]
+        if remote:
+            names = ", ".join(node.proxies[:4])
+            steps.append(
+                Step(
+                    Mark.BAD,
+                    f"{name}: its API server has {names}, and from 1.31 on its exporter obeys that",
+                    "put the receiver's address into NO_PROXY of kube-apiserver.yaml",
+                    name,
+                    Part.APISERVER.value,
+                )
+            )
+    return steps
+
+
+def _state_steps(node: NodeFindings, state: State, receiver: ReceiverFindings, rate: float | None) -> list[Step]:
+    name, part = node.name, state.part.value
+    title = f"{name} {part} {state.version}".rstrip()
+
+    def step(mark: Mark, text: str, way_out: str = "") -> Step:
+        return Step(mark, f"{title} {text}", way_out, name, part)
+
+    if state.mode is Mode.UNKNOWN:
+        return [step(Mark.UNKNOWN, f"was not looked at: {_bare(state.note) or 'its files could not be read'}")]
+    steps: list[Step] = []
+    if state.part is Part.APISERVER and node.ready is not None:
+        if node.ready:
+            steps.append(step(Mark.GOOD, "is ready"))
+        else:
+            steps.append(
+                step(
+                    Mark.BAD,
+                    f"is not ready{f' ({node.ready_detail})' if node.ready_detail else ''}",
+                    "wait for it, or look at its log",
+                )
+            )
+    if state.mode is Mode.BROKEN:
+        return [
+            *steps,
+            step(
+                Mark.BAD,
+                f"has a broken configuration: {_bare(state.note)}",
+                "k8s-trace-tui sampling revert, or correct it",
+            ),
+        ]
+    if state.mode is Mode.OFF:
+        arm = "k8s-trace-tui sampling arm" + ("" if state.part is Part.APISERVER else f" --component {part}")
+        if state.read_only:
+            return [*steps, step(Mark.BAD, "has tracing off", _bare(state.read_only))]
+        flag = "has no --tracing-config-file: tracing is off" if state.part is Part.APISERVER else "has tracing off"
+        mark = Mark.BAD if state.part is Part.APISERVER else Mark.UNKNOWN
+        cost = " (one restart)" if node.alive else ""
+        return [*steps, step(mark, flag, f"arm it{cost}: {arm}")]
+    if state.note:
+        steps.append(step(Mark.UNKNOWN, f"has a peculiarity: {_bare(state.note)}"))
+    endpoint = state.endpoint or probing.DEFAULT_ENDPOINT
+    mismatch = _mismatch(node, endpoint, receiver)
+    if mismatch:
+        steps.append(
+            step(
+                Mark.BAD,
+                mismatch,
+                f"receive there (--listen), or k8s-trace-tui sampling set RATE --endpoint {probing.DEFAULT_ENDPOINT}",
+            )
+        )
+    if state.mode is Mode.ARMED:
+        silent = rate is None or rate == 0
+        text = f"is armed at rate 0, sends to {endpoint}: only forced requests are traced"
+        way_out = "k8s-trace-tui sampling set 1%" if silent and state.part is Part.APISERVER else ""
+        steps.append(step(Mark.UNKNOWN, text, way_out))
+    else:
+        sampled = rates.text(state.per_million or 0)
+        if rate:
+            steps.append(step(Mark.GOOD, f"samples {sampled}, sends to {endpoint}: {rate:.0f} spans/s arrive"))
+        else:
+            steps.append(step(Mark.GOOD, f"is configured: samples {sampled}, sends to {endpoint}"))
+    return steps
+
+
+def _mismatch(node: NodeFindings, endpoint: str, receiver: ReceiverFindings) -> str:
+    """Why a receiver here cannot get what a component sends, as far as addresses tell: "" for nothing seen."""
+    if not node.here or receiver.status is None:
+        return ""
+    wanted = probing.addresses(endpoint)
+    if not wanted:
+        return f"has the endpoint {endpoint}, which cannot be told to be ours"
+    if not any(map(probing.loopback, wanted)):
+        return ""
+    listeners = [
+        one for one in receiver.status.get("listeners") or () if isinstance(one, Mapping) and not one.get("error")
+    ]
+    ours = {_canonical(str(one.get("address"))) for one in listeners}
+    open_ports = {address.rpartition(":")[2] for address in ours if address.startswith(("0.0.0.0:", "[::]:"))}
+    if any(_canonical(one) in ours or one.rpartition(":")[2] in open_ports for one in wanted):
+        return ""
+    return f"sends to {endpoint}, and the receiver does not listen there"
+
+
+def _canonical(address: str) -> str:
+    return "unix:" + address.removeprefix("unix:").removeprefix("//") if address.startswith("unix:") else address
+
+
+def _probe_steps(
+    node: str, probes: Sequence[Probe], receiver: ReceiverFindings, listeners: Sequence[str] = ()
+) -> list[Step]:
+    """What became of the spans that were sent from one place. Of the two addresses of `localhost`, one that nobody
+    listens on is no fault where the other works: exporters try both."""
+    where = f" on {node}" if node else ""
+    steps = []
+    well = [one for one in probes if one.outcome is Outcome.ACCEPTED and one.arrived]
+    for one in probes:
+        to = f"{one.address}{where}"
+        if one.outcome is Outcome.ACCEPTED:
+            if one.arrived:
+                steps.append(Step(Mark.GOOD, f"a span of our own to {to} arrives", node=node))
+            elif one.arrived is None and receiver.status is not None:
+                steps.append(
+                    Step(Mark.UNKNOWN, f"a span of our own to {to} is accepted; whether by us is not known", node=node)
+                )
+            else:
+                steps.append(
+                    Step(
+                        Mark.BAD,
+                        f"a span of our own to {to} is taken by somebody else: {_taker(one.address, listeners)}",
+                        "stop it, or use another port: --listen localhost:4318 here, --endpoint localhost:4318 there",
+                        node,
+                    )
+                )
+        elif one.outcome is Outcome.REFUSED:
+            if not well:
+                detail = f" ({one.detail})" if one.detail else ""
+                steps.append(Step(Mark.BAD, f"nobody listens on {to}{detail}", _listen_there(node), node))
+        elif one.outcome is Outcome.SILENT:
+            steps.append(
+                Step(
+                    Mark.BAD,
+                    f"{to} does not answer: a firewall, or a server that hangs",
+                    "open the way to it, or choose another --endpoint",
+                    node,
+                )
+            )
+        elif one.outcome is Outcome.OTHER:
+            steps.append(
+                Step(
+                    Mark.BAD,
+                    f"{to} is answered by something that does not take OTLP over gRPC ({one.detail})",
+                    "stop it, or choose another --endpoint",
+                    node,
+                )
+            )
+        else:
+            steps.append(Step(Mark.UNKNOWN, f"no span of our own was sent to {to}: {_bare(one.detail)}", node=node))
+    return steps
+
+
+def _taker(address: str, listeners: Sequence[str]) -> str:
+    """Who listens there, as far as a listener shows: a hostPort's DNAT does not."""
+    port = address.rpartition(":")[2]
+    takers = (address, f"*:{port}", f"[::]:{port}", f"0.0.0.0:{port}")
+    for line in listeners:
+        where, _, who = line.partition(" ")
+        if where in takers:
+            return who or "another program"
+    return "no listener shows, so a collector's hostPort"
+
+
+def _listen_there(node: str) -> str:
+    if not node:
+        return "k8s-trace-tui receive"
+    return f"run k8s-trace-tui there, or bring its spans here: ssh -R 127.0.0.1:{PORT}:127.0.0.1:{PORT} {node}"
+
+
+def _dials_loopback(state: State) -> bool:
+    return any(map(probing.loopback, probing.addresses(state.endpoint)))
+
+
+def _bare(sentence: str) -> str:
+    return sentence.strip().rstrip(".")
+
+
+def _number(status: Mapping[str, Any], key: str) -> int:
+    value = status.get(key)
+    return value if isinstance(value, int) else 0
+
+
+# --- looking ----------------------------------------------------------------------------------------
+_READY: Final = r"""
+command -v curl >/dev/null 2>&1 || exit 3
+for url in "$@"; do
+    code=$(curl -sk --noproxy '*' --max-time 3 -o /dev/null -w '%{http_code}' "$url") || code=000
+    [ "$code" = 200 ] || { echo "$url $code"; exit 1; }
+done
+"""
+
+
+def findings_of(node: Node, here: bool) -> NodeFindings:
+    """What is to be said of a node, after asking its API server whether it is ready."""
+    host, facts = node.host, node.facts
+    if facts is None:  # not reached, or read through the API alone
+        return NodeFindings(node.name, here, host.alive, node.states, node.problem)
+    ready, detail = _readiness(host, facts) if host.alive else (None, "")
+    problem = "" if facts.root or node.states else "it needs root to read its manifests"
+    return NodeFindings(
+        node.name, here, host.alive, node.states, problem, ready, detail, _proxies(facts), facts.listeners
+    )
+
+
+def _readiness(host: Host, facts: NodeFacts) -> tuple[bool | None, str]:
+    """Whether the API server of a node is ready, by its own /livez and /readyz."""
+    urls = health_urls(facts)
+    if not urls:
+        return None, ""
+    try:
+        done = host.run(_READY, urls, timeout=10.0, most=4096)
+    except ClusterError:
+        return None, ""
+    if done.code not in (0, 1):
+        return None, ""
+    said = done.out.decode("utf-8", "replace").split()
+    if done.code == 0 or len(said) != 2:
+        return done.code == 0, ""
+    url, code = said
+    return False, f"{url} " + ("does not answer" if code == "000" else f"answers {code}")
+
+
+def health_urls(facts: NodeFacts) -> tuple[str, ...]:
+    """Where the API server of a node says that it is ready, as the plan of a change would ask it; () unknown."""
+    try:
+        return flavours.plan(facts, Wish(Part.APISERVER, 0)).health
+    except ClusterError:
+        return ()
+
+
+def _proxies(facts: NodeFacts) -> tuple[str, ...]:
+    for path, file in facts.files.items():
+        if path.endswith("/kube-apiserver.yaml") and file.content:
+            text = file.content.decode("utf-8", "replace")
+            return tuple(dict.fromkeys(re.findall(r"name:\s*[\"']?(HTTPS?_PROXY|https?_proxy)\b", text)))
+    return ()
+
+
+def receiver_findings(path: Path) -> ReceiverFindings:
+    """The receiver of a database as it is now: what its control socket says and what came in the last seconds."""
+    from receiver.control import ControlClient, ControlError
+    from receiver.ingest.address import port_holder
+
+    status: dict[str, Any] | None = None
+    problem = ""
+    try:
+        client = ControlClient.connect(path, 2.0)
+        try:
+            status = client.request("status")
+        finally:
+            client.close()
+    except ControlError as error:
+        problem = str(error)
+    taken = status is None and _taken(PORT)
+    return ReceiverFindings(status, problem, port_holder(PORT) if taken else "", taken, of_database(path))
+
+
+def _taken(port: int) -> bool:
+    """Whether somebody listens on a loopback port of this machine."""
+    import socket
+
+    for host in ("127.0.0.1", "::1"):
+        try:
+            with socket.create_connection((host, port), 0.5):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def unheard(host: Host, node: str, endpoint: str) -> str:
+    """Why spans that are sent to an endpoint from a host would be lost now, as a sentence; "" when somebody takes them
+    or it cannot be told. Sends one span of our own; takes seconds at most."""
+    sent = [_send(host, node, address) for address in probing.addresses(endpoint)]
+    if not sent or any(one.outcome in (Outcome.ACCEPTED, Outcome.UNSENT) for one in sent):
+        return ""
+    where = endpoint or probing.DEFAULT_ENDPOINT
+    return f"Nobody takes spans at {where} of {node} now: they are dropped until a receiver listens there."
+
+
+def _send(host: Host, node: str, address: str) -> Probe:
+    if isinstance(host, LocalHost):
+        return replace(probing.from_here(address), node=node)
+    return probing.from_host(host, node, address)
+
+
+def examine(
+    path: Path, hosts: Sequence[Host], seconds: float = 30.0, nodes: Sequence[Node] | None = None
+) -> list[Step]:
+    """Look at everything and say why nothing arrives. For a worker thread: when `seconds` have gone, what is left is
+    said to be not looked at. Changes nothing; sends a few spans of our own.
+
+    Args:
+        path: the database of the receiver here.
+        hosts: the control-plane nodes; () when there is none to be reached.
+        nodes: what is known of them already; None reads them.
+    """
+    until = time.monotonic() + seconds
+    receiver = receiver_findings(path)
+    findings: list[NodeFindings] = []
+    wanted: dict[tuple[str, str], Host] = {}  # by node and address
+    for node in survey(hosts, seconds / 2) if nodes is None else nodes:
+        if time.monotonic() >= until:
+            findings.append(NodeFindings(node.name, False, problem="there was no time left"))
+            continue
+        found = findings_of(node, isinstance(node.host, LocalHost))
+        findings.append(found)
+        if node.host.alive and node.facts is not None:
+            for state in found.states:
+                if state.part in SERVICES and state.mode not in (Mode.UNKNOWN, Mode.BROKEN):
+                    wanted.update({(found.name, one): node.host for one in probing.addresses(state.endpoint)})
+    after = _last_chunk(path)
+    probes: list[Probe] = []
+    for (name, address), host in list(wanted.items())[:_MOST_ADDRESSES]:
+        if time.monotonic() >= until:
+            break
+        probes.append(_send(host, name, address))
+    if not wanted and receiver.status is not None:
+        probes = [probing.from_here(address) for address in _dialable(receiver.status)]
+    if receiver.status is not None:
+        probes = list(probing.seen(path, after, probes))
+    return judge(receiver, findings, probes)
+
+
+def _last_chunk(path: Path) -> int:
+    from receiver.store.database import Database, StoreError
+
+    try:
+        database = Database.read(path)
+    except (StoreError, OSError):
+        return 0
+    try:
+        return database.last_id()
+    except StoreError:
+        return 0
+    finally:
+        database.close()
+
+
+def _dialable(status: Mapping[str, Any]) -> list[str]:
+    """The addresses that the receiver's plain listeners are reached at from this machine."""
+    listeners = [one for one in status.get("listeners") or () if isinstance(one, Mapping)]
+    plain = [str(one.get("address")) for one in listeners if not one.get("error") and not one.get("tls")]
+    return [one.replace("0.0.0.0:", "127.0.0.1:", 1).replace("[::]:", "[::1]:", 1) for one in plain[:_MOST_ADDRESSES]]
