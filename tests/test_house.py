@@ -45,6 +45,11 @@ def test_who_imports_whom() -> None:
             "tui.cli.main(['traces', '--help'])",
             "textual rich grpc kubernetes yaml numpy google sqlite3 zstandard asyncio",
         ),
+        (
+            "tui.cli.main(['sampling', '--help'])",
+            "textual rich grpc kubernetes yaml numpy google sqlite3 zstandard asyncio ruamel",
+        ),
+        ("tui.cli.main(['sampling', 'status', '--host', 'file:///nowhere'])", "textual grpc kubernetes asyncio"),
         ("tui.cli.main(['traces', '--db', '/nowhere/spans.db'])", "textual grpc kubernetes yaml asyncio"),
         ("importlib.import_module('receiver.store.index')", "textual rich grpc kubernetes yaml tui"),
         ("importlib.import_module('receiver.__main__')", "textual rich kubernetes yaml tui"),

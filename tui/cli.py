@@ -37,6 +37,8 @@ Live trace trees of a Kubernetes control plane, in a terminal on the control pla
   k8s-trace-tui show TRACE...     whole traces as trees
   k8s-trace-tui export [FILTER]   traces into a file of OTLP JSON Lines
   k8s-trace-tui import FILE...    such files into the database
+  k8s-trace-tui sampling status   how control planes trace; also set RATE, arm, off, revert, resume, undo
+  k8s-trace-tui doctor            why nothing arrives, step by step
   k8s-trace-tui info              version and every path in use
 
 `k8s-trace-tui COMMAND --help` says more. FILTER is words and field=value, all of which must hold:
@@ -115,7 +117,7 @@ def _command_at(argv: Sequence[str]) -> int | None:
     for at, word in enumerate(argv):
         if skip:
             skip = False
-        elif word in ("--db", "--listen", "--theme", "--config"):
+        elif word in ("--db", "--listen", "--theme", "--config", "--host", "--context", "--node-image"):
             skip = True
         elif word == "--" or not word.startswith("-"):
             return at if word in _COMMANDS else None
@@ -229,6 +231,64 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
         "--min-free", metavar="SHARE", default=None, help="leave this much of the disk free, as in 20%% (the default)"
     )
     _add_common(parser)
+
+
+_SAMPLING: Final = """\
+How control planes trace, and changing it.
+
+  status      every node: off, armed (only forced requests), or sampling; what arrives; who changed it last
+  arm         configure tracing with rate 0: one restart, then nothing is traced but what is asked for
+  set RATE    sample that part of all requests: 1%, 1/1000, 10000ppm, 0, all
+  off         take the tracing configuration out
+  revert      put back, byte for byte, what was there before the first change
+  resume      finish a change that was interrupted
+  undo        put back what was before a change that was interrupted
+
+Nothing is changed without --yes or an answered question. Nodes are changed one after the other; each puts itself back
+when it does not come up well, also when this program or the way to it is gone.
+"""
+_ACTIONS: Final = ("status", "set", "arm", "off", "revert", "resume", "undo")
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = _SAMPLING
+    parser.add_argument("action", choices=_ACTIONS, metavar="ACTION", help=", ".join(_ACTIONS))
+    parser.add_argument("rate", nargs="*", metavar="RATE", help="for set: 1%%, 1/1000, 10000ppm, 0, all")
+    parser.add_argument(
+        "--component", choices=("apiserver", "etcd"), default="apiserver", help="what to change (default: apiserver)"
+    )
+    parser.add_argument("--node", action="append", metavar="NAME", help="only this node; may be repeated")
+    parser.add_argument(
+        "--endpoint", metavar="ADDRESS", help="where it sends to (default: as it is, or localhost:4317)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what would change, and change nothing")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--force", action="store_true", help="for revert: also over somebody else's later change")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    _add_reach(parser)
+    _add_common(parser)
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--node", action="append", metavar="NAME", help="only this node; may be repeated")
+    parser.add_argument("--yes", action="store_true", help="with --context: let a pod of ours look at the nodes' files")
+    _add_reach(parser)
+    _add_common(parser)
+
+
+def _add_reach(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("control planes")
+    group.add_argument(
+        "--host",
+        action="append",
+        metavar="URL",
+        help="a control-plane node: ssh://USER@HOST, or file:///DIR for a copy of its files; may be repeated",
+    )
+    group.add_argument("--context", metavar="NAME", help="a context of the kubeconfig: reached through the API alone")
+    group.add_argument("--node-image", metavar="IMAGE", help="for the pod that does it there: any image with sh")
+    group.add_argument("--read-only", action="store_true", help="change nothing")
 
 
 # --- commands --------------------------------------------------------------------------------------
@@ -389,6 +449,62 @@ def _import(args: argparse.Namespace) -> int:
     return headless.import_files(args.files, db, policy)
 
 
+def _sampling(args: argparse.Namespace) -> int:
+    from tui.clusters import rates
+    from tui.clusters.model import ClusterError
+
+    if bool(args.rate) != (args.action == "set"):
+        raise Usage("set needs a RATE, as in set 1%." if args.action == "set" else f"{args.action} takes no rate.")
+    if args.force and args.action != "revert":
+        raise Usage("--force is for revert: leave it out.")
+    if args.endpoint and args.action not in ("set", "arm"):
+        raise Usage("--endpoint is for set and arm: leave it out.")
+    try:
+        rate = rates.parse(" ".join(args.rate)) if args.rate else None
+    except ClusterError as problem:
+        raise Usage(str(problem)) from problem
+    return _with_hosts(args, rate)
+
+
+def _with_hosts(args: argparse.Namespace, rate: int | None = None) -> int:
+    """`sampling` and `doctor`: reach what is meant, do it, and let go of it."""
+    from tui import sampling
+    from tui.clusters import rates
+    from tui.clusters.model import ClusterError, Part
+
+    settings = _quiet_settings(args)
+    try:
+        with sampling.reached(args.host or (), args.context, args.node_image, settings) as reach:
+            asked = sampling.Asked(
+                part=Part(getattr(args, "component", "apiserver")),
+                per_million=0 if getattr(args, "action", "") == "arm" else rate,
+                nodes=tuple(getattr(args, "node", None) or ()),
+                endpoint=getattr(args, "endpoint", None) or "",
+                dry_run=getattr(args, "dry_run", False),
+                yes=getattr(args, "yes", False),
+                as_json=args.json,
+                read_only=args.read_only,
+                force=getattr(args, "force", False),
+                cluster=reach.cluster,
+                protected=reach.protected,
+                database=sampling.database_path(settings.db),
+            )
+            action = getattr(args, "action", "doctor")
+            if action == "doctor":
+                return sampling.diagnose(reach, asked)
+            if action == "status":
+                return sampling.status(reach, asked)
+            if action == "revert":
+                return sampling.revert(reach, asked)
+            if action in ("resume", "undo"):
+                return sampling.carry_on(reach, asked, undo=action == "undo")
+            return sampling.change(reach, asked, rates.text(rate) if rate is not None else action)
+    except sampling.Refused as problem:
+        return _complain(str(problem), 2)
+    except ClusterError as problem:
+        return _complain(str(problem), 1)
+
+
 def _info(args: argparse.Namespace) -> int:
     from tui import headless
 
@@ -419,6 +535,8 @@ _COMMANDS: Final[dict[str, _Command]] = {
             _add_import,
             "Files of OTLP JSON Lines into the database, whether a receiver holds it or not.",
         ),
+        ("sampling", _sampling, _add_sampling, "How control planes trace, and changing it."),
+        ("doctor", _with_hosts, _add_doctor, "Why nothing arrives, step by step. Changes nothing."),
         ("info", _info, _add_common, "Version and every path in use."),
     )
 }
