@@ -54,7 +54,7 @@ def test_streams_of_a_database(receiver: StartReceiver) -> None:
         assert streams(database, 15.0, now + 60_000_000_000) == ()
         assert [one.spans for one in streams(database, 15.0, begun=now + 2)] == [30, 15]
     assert of_database(live.db) is not None
-    live.stop()
+    live.kill()
     assert of_database(live.db) is None  # nobody receives: 0 would be no finding
 
 
@@ -101,7 +101,7 @@ def test_only_a_span_that_began_after_the_restart_is_proof(receiver: StartReceiv
     send(live.address, [export("apiserver", "x", 3, restarted)])
     assert verify(plan, started) is True
     assert verify(plan, "soon") is None
-    live.stop()
+    live.kill()
     assert verify(plan, started) is None
 
 
