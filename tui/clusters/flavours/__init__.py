@@ -10,7 +10,7 @@ import importlib
 import inspect
 import pkgutil
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 from tui.clusters.model import Flavour, NodeFacts, Plan, PlanRefused, State, Wish
 
@@ -58,7 +58,7 @@ def every() -> tuple[Flavour, ...]:
             if name.startswith("_") or not inspect.isclass(member) or member.__module__ != module_info.name:
                 continue
             if all(hasattr(member, wanted) for wanted in ("name", "rank", "recognises", "states", "plan")):
-                found.append(member())
+                found.append(cast(Flavour, member()))
     return tuple(sorted(found, key=lambda flavour: (flavour.rank, flavour.name)))
 
 

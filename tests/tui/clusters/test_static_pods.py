@@ -1,0 +1,204 @@
+"""Plans for static pods: what they change, what they leave alone, and what they refuse."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from tests.tui.clusters.nodes import APISERVER, ETCD, NOW, after, apiserver, etcd, facts_with, node
+from tui.clusters import flavours
+from tui.clusters.flavours.static_pods import ANNOTATION, TRACING_FILE
+from tui.clusters.model import Container, HostFile, Mode, NodeFacts, Part, PlanRefused, Trigger, Wish
+
+ARM = Wish(Part.APISERVER, 0)
+OFF = Wish(Part.APISERVER, None)
+
+
+def state(facts: NodeFacts, part: Part = Part.APISERVER) -> tuple[Mode, int | None, str]:
+    found = next(one for one in flavours.states(facts) if one.part is part)
+    return found.mode, found.per_million, found.endpoint
+
+
+def armed() -> NodeFacts:
+    facts = node(apiserver=apiserver(), etcd=etcd())
+    return after(facts, flavours.plan(facts, ARM))
+
+
+def test_from_off_to_armed_to_a_rate_and_back_to_the_same_bytes() -> None:
+    facts = node(apiserver=apiserver(), etcd=etcd())
+    assert state(facts) == (Mode.OFF, None, "")
+    plan = flavours.plan(facts, ARM)
+    assert [change.path for change in plan.changes] == [TRACING_FILE, APISERVER]
+    assert plan.trigger is Trigger.MANIFEST
+    assert plan.health == ("https://192.0.2.10:6443/livez", "https://192.0.2.10:6443/readyz")
+    assert "+    - --tracing-config-file=/etc/kubernetes/k8s-trace-tui/apiserver.yaml" in plan.diff
+    assert "35 to 50 s" in plan.price
+    assert "kubeadm upgrade" in " ".join(plan.warnings)
+    assert "v1beta4" in plan.snippet
+    assert yaml.safe_load(plan.snippet)["kind"] == "ClusterConfiguration"
+    one = after(facts, plan)
+    assert state(one) == (Mode.ARMED, 0, "localhost:4317")
+    raised = flavours.plan(one, Wish(Part.APISERVER, 10_000))
+    assert [change.path for change in raised.changes] == [TRACING_FILE]
+    assert raised.trigger is Trigger.STOP
+    assert raised.manifest == APISERVER
+    two = after(one, raised)
+    assert state(two) == (Mode.SAMPLING, 10_000, "localhost:4317")
+    assert flavours.plan(two, Wish(Part.APISERVER, 10_000)).empty
+    three = after(two, flavours.plan(two, OFF))
+    assert three.files[APISERVER].content == facts.files[APISERVER].content
+    assert three.files[TRACING_FILE].content is None
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("version", ["v1.27.16", "v1.31.0", "v1.36.2"])
+def test_every_other_line_stays(version: str, newline: str) -> None:
+    text = apiserver(version).replace("\n", newline)
+    facts = node(apiserver=text)
+    plan = flavours.plan(facts, ARM)
+    written = after(facts, plan).files[APISERVER].content
+    assert written is not None
+    lines, before = written.decode().splitlines(keepends=True), text.splitlines(keepends=True)
+    rest = iter(lines)
+    assert all(line in rest for line in before), "the old lines, in their order"
+    assert all(line.endswith(newline) for line in lines)
+    pod = yaml.safe_load(written)
+    assert len(pod["metadata"]["annotations"][ANNOTATION]) == 64
+    assert state(after(facts, plan))[0] is Mode.ARMED
+
+
+def test_a_tracing_file_of_the_operators_own_is_edited_where_it_lies() -> None:
+    own = "# ours\napiVersion: apiserver.config.k8s.io/v1\nkind: TracingConfiguration\nendpoint: otel:4317 # keep\n"
+    manifest = apiserver(extra="    - --tracing-config-file=/etc/kubernetes/pki/tracing.yaml\n")
+    facts = node(apiserver=manifest, **{"/etc/kubernetes/pki/tracing.yaml": own})
+    assert state(facts) == (Mode.ARMED, 0, "otel:4317")
+    plan = flavours.plan(facts, Wish(Part.APISERVER, 1_000_000))
+    (change,) = plan.changes
+    assert change.path == "/etc/kubernetes/pki/tracing.yaml"
+    assert change.after is not None
+    assert change.after.startswith(own.encode())
+    assert state(after(facts, plan)) == (Mode.SAMPLING, 1_000_000, "otel:4317")
+    off = flavours.plan(after(facts, plan), OFF)
+    assert [one.path for one in off.changes] == [APISERVER], "the operator's file is left"
+
+
+def test_after_recent_restarts_the_manifest_is_changed_instead() -> None:
+    again = Container("x", "kube-apiserver", True, 2, 0, "2026-11-18T11:46:00Z", "", "uid")
+    facts = replace(armed(), containers=(again,), now=NOW)
+    seconds = NOW - 120
+    started = __import__("datetime").datetime.fromtimestamp(seconds, __import__("datetime").timezone.utc)
+    facts = replace(facts, containers=(replace(again, started=started.strftime("%Y-%m-%dT%H:%M:%S.0Z")),))
+    plan = flavours.plan(facts, Wish(Part.APISERVER, 10_000))
+    assert plan.trigger is Trigger.MANIFEST
+    assert [change.path for change in plan.changes] == [TRACING_FILE, APISERVER]
+
+
+@pytest.mark.parametrize(
+    ("version", "enable"),
+    [("3.5.21-0", "experimental-enable-distributed-tracing"), ("3.6.5-0", "enable-distributed-tracing")],
+)
+def test_etcd_is_armed_by_the_flags_of_its_version(version: str, enable: str) -> None:
+    facts = node(apiserver=apiserver(), etcd=etcd(version))
+    plan = flavours.plan(facts, Wish(Part.ETCD, 0))
+    assert f"+    - --{enable}=true" in plan.diff
+    assert "instance-id=cp-1" in plan.diff
+    assert "65 to 70 s" in plan.price
+    assert plan.health[0] == "http://127.0.0.1:2381/health"
+    assert plan.health[-1].endswith(":6443/readyz"), "the read of etcd goes there"
+    done = after(facts, plan)
+    assert state(done, Part.ETCD) == (Mode.ARMED, 0, "localhost:4317")
+    back = after(done, flavours.plan(done, Wish(Part.ETCD, None)))
+    assert back.files[ETCD].content == facts.files[ETCD].content
+
+
+def test_an_etcd_that_traces_every_request_is_refused() -> None:
+    facts = node(apiserver=apiserver(), etcd=etcd("3.5.3-0"))
+    with pytest.raises(PlanRefused, match=r"3\.5\.3"):
+        flavours.plan(facts, Wish(Part.ETCD, 0))
+
+
+OLD = "- kube-apiserver\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("  - command:\n    - kube-apiserver\n", "  - command: [kube-apiserver]\n    args:\n", ""),
+        ("    volumeMounts:\n", "    volumeMounts: [{mountPath: /a, name: ca-certs}]\n    x:\n", "flow style"),
+        (
+            "    - --secure-port=6443\n",
+            "    - --secure-port=6443\n    - &a --v=2\n    - *a\n",
+            "more than one plain line",
+        ),
+        (OLD, "- sh\n    - -c\n    - exec kube-apiserver --secure-port=6443\n", "shell line"),
+        ("  containers:\n", "  containers:\n\t", "line 14|not YAML"),
+        ("status: {}\n", "---\napiVersion: v1\nkind: Pod\n", "2 documents"),
+        (
+            "    - --secure-port=6443\n",
+            "    - --secure-port=6443\n    - --tracing-config-file=/opt/tracing.yaml\n",
+            "under no mount",
+        ),
+        (
+            "    - --secure-port=6443\n",
+            "    - --secure-port=6443\n    - --feature-gates=APIServerTracing=false\n",
+            "APIServerTracing",
+        ),
+        ("kube-apiserver:v1.34.2", "kube-apiserver@sha256:" + "a" * 64, "version"),
+        ("kube-apiserver:v1.34.2", "kube-apiserver:v1.37.0", ""),
+        ("kube-apiserver:v1.34.2", "kube-apiserver:v1.24.1", "APIServerTracing=true"),
+        ("      name: ca-certs\n", "      name: k8s-trace-tui\n", "already"),
+    ],
+)
+def test_what_is_not_safe_is_refused_in_one_sentence(old: str, new: str, says: str) -> None:
+    text = apiserver()
+    assert old in text
+    facts = node(apiserver=text.replace(old, new, 1))
+    if not says:
+        assert flavours.plan(facts, ARM).changes
+        return
+    with pytest.raises(PlanRefused, match=says) as refused:
+        flavours.plan(facts, ARM)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_copy_beside_it_is_refused() -> None:
+    text = apiserver()
+    copy = APISERVER + ".bak"
+    facts = facts_with({APISERVER: HostFile(APISERVER, text.encode()), copy: HostFile(copy, text.encode())})
+    with pytest.raises(PlanRefused, match=r"kube-apiserver\.yaml\.bak"):
+        flavours.plan(facts, ARM)
+    hidden = APISERVER.replace("/kube", "/.kube")
+    facts = facts_with({APISERVER: HostFile(APISERVER, text.encode()), hidden: HostFile(hidden, text.encode())})
+    assert flavours.plan(facts, ARM).changes, "the kubelet looks at no file that begins with a dot"
+
+
+def test_controllers_in_back_off_are_waited_for() -> None:
+    down = Container("x", "kube-scheduler", False, 5, 1, "2026-11-18T11:46:00Z", "2026-11-18T11:46:01Z", "uid")
+    facts = replace(node(apiserver=apiserver()), containers=(down,))
+    with pytest.raises(PlanRefused, match="kube-scheduler"):
+        flavours.plan(facts, ARM)
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "says"),
+    [
+        (None, Mode.BROKEN, "not there"),
+        (b"", Mode.BROKEN, ""),
+        (b"apiVersion: apiserver.config.k8s.io/v2\nkind: TracingConfiguration\n", Mode.BROKEN, "v2"),
+        (b"apiVersion: apiserver.config.k8s.io/v1\nkind: TracingConfiguration\nbogus: 1\n", Mode.BROKEN, "bogus"),
+        (b"apiVersion: apiserver.config.k8s.io/v1\nkind: TracingConfiguration\n", Mode.ARMED, ""),
+    ],
+)
+def test_a_tracing_file_that_would_keep_it_from_starting_is_said(content: bytes | None, mode: Mode, says: str) -> None:
+    facts = armed()
+    files = {**facts.files, TRACING_FILE: HostFile(TRACING_FILE, content)}
+    found = next(one for one in flavours.states(replace(facts, files=files)) if one.part is Part.APISERVER)
+    assert found.mode is mode
+    assert says in found.note
+
+
+def test_without_root_it_is_shown_and_not_changed() -> None:
+    facts = replace(node(apiserver=apiserver()), root=False)
+    assert "root" in flavours.states(facts)[0].read_only
