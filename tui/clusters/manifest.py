@@ -87,7 +87,9 @@ def _documents(path: str, content: bytes) -> list[Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark is not None else ""
-        raise PlanRefused(f"{path}{where} is not YAML ({getattr(error, 'problem', '') or 'see there'}).") from None
+        raise PlanRefused(
+            f"{path}{where} is not YAML ({getattr(error, 'problem', None) or getattr(error, 'reason', 'see there')})."
+        ) from None
 
 
 def flag(container: Mapping[str, Any], name: str) -> str | None:

@@ -42,6 +42,9 @@ spec:
     volumeMounts:
     - mountPath: /etc/kubernetes/pki
       name: pki
+    image: registry.k8s.io/kube-apiserver:v1.36.2
+    livenessProbe:
+      httpGet: {{host: 127.0.0.1, path: /livez, port: {port}, scheme: HTTP}}
   terminationGracePeriodSeconds: 10
   volumes:
   - hostPath:

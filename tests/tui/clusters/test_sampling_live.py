@@ -10,24 +10,18 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartReceiver
-from tests.doubles.plain_flavour import PlainFlavour
 from tests.doubles.sshd import find_sshd, start_sshd
 from tests.doubles.stub_api import StubApi
 from tests.live_receiver import LiveReceiver
 from tests.tui.clusters.control_plane import ControlPlane, wait_for
 from tui import cli, sampling
-from tui.clusters import doctor, flavours, rollout
+from tui.clusters import doctor, rollout
 from tui.clusters.doctor import Mark
 from tui.clusters.model import ClusterError
 from tui.clusters.reach import api
 from tui.clusters.reach.folder import FolderHost
 from tui.clusters.reach.ssh import SshHost
 from tui.sampling import Asked, Reach
-
-
-@pytest.fixture(autouse=True)
-def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flavours, "every", lambda: (PlainFlavour(),))
 
 
 @pytest.fixture
