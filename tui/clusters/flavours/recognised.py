@@ -53,8 +53,8 @@ class K3s(_Recognised):
     files = ("/etc/rancher/k3s/config.yaml", "/etc/systemd/system/k3s.service")
     units = ("k3s",)
     reason = (
-        "its API server takes kube-apiserver-arg tracing-config-file from /etc/rancher/k3s/config.yaml and a restart of "
-        "k3s, which is not done from here yet"
+        "its API server takes kube-apiserver-arg tracing-config-file from /etc/rancher/k3s/config.yaml and a restart "
+        "of k3s, which is not done from here yet"
     )
 
 
