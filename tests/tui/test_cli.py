@@ -203,7 +203,7 @@ def test_show_knows_how_long_a_paired_authentication_took(command: Command, tmp_
     paired = {trace["trace_id"]: trace["paired_with"] for trace in lines_of(command("traces", "--json", "--db", db)[1])}
     assert (paired[request], paired[lone], len(paired)) == (lone, request, 24)
     (line,) = command("traces", "--db", db, f"trace={request}")[1].splitlines()
-    assert line.endswith("! authentication")
+    assert line.endswith("! authentication 900 ms")
 
 
 def test_a_release_that_ends_its_span_early_has_one_duration_everywhere(command: Command, tmp_path: Path) -> None:

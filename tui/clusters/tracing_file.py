@@ -83,6 +83,10 @@ def valid_endpoint(endpoint: str) -> tuple[str, ...]:
         port = url.port
     except ValueError:
         raise PlanRefused(f"The endpoint {shown} has no valid port; write HOST:PORT, or unix:///PATH.") from None
+    if "//" not in endpoint and "/" in endpoint:
+        raise PlanRefused(
+            f"The endpoint {shown} is no HOST:PORT, with which the API server does not start; a socket is unix:///PATH."
+        )
     if url.scheme not in _SCHEMES:
         raise PlanRefused(
             f"The endpoint {shown} begins with {url.scheme[:20]}://, which the API server refuses; write HOST:PORT."

@@ -175,6 +175,7 @@ def test_killed_at_any_step_of_the_first_start_the_next_one_works(
 def test_an_old_file_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
     path = tmp_path / "spans.db"
     first = Database.create(path)
+    first.generation()  # the first look makes the log
     for suffix in ("", "-wal", "-shm"):
         Path(f"{path}{suffix}").chmod(0o644)
     second = Database.create(path)
