@@ -852,7 +852,7 @@ async def test_the_time_that_authentication_took_is_told(drive: Open) -> None:
     database.append(chunks_of(recorder.requests()))
     async with drive(feed=StillFeed(database)) as d:
         await d.command(f"filter trace={recorder.trace_id('request 0')}")
-        assert phrase(d.listed[0]) == Phrase("authentication", "suspicious")
+        assert phrase(d.listed[0]) == Phrase("authentication 900 ms", "suspicious")
         await d.until(lambda: d.told(d.listed[0]) is not None)
         await d.settle()
         assert d.lines[3].endswith("! authentication slow")

@@ -116,7 +116,7 @@ EIGHTY = """\
  webhook itself. Validating webhook name-policy did not answer within its 1 s
  timeout (40 % of the request); failurePolicy Ignore let the request through.
  etcd took 12.1 ms.
- admission 2.52 s ████████▓▓▓▓▓  etcd 12.1 ms  apiserver 1.14 ms  rest 1.26 ms
+ admission 2.52 s ████████▓▓▓▓▓  etcd 12.1 ms  apiserver 1.85 ms  rest 0.54 ms
 ─ Spans ───────────────────────────────────────── 0 ────── 1 s ───── 2 s ───────
   ▾ authentication                  api    2.53 s ├───────────────────────┤
 ▌┃  ▾ POST …/{:namespace}/pods      api    2.53 s ├───────────────────────┤
