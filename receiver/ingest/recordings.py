@@ -59,7 +59,7 @@ class Seen:
         unique, first = np.unique(keys, return_index=True)
         fresh = np.ones(len(unique), bool)
         for block in self._blocks:
-            at = np.searchsorted(block, unique)
+            at: Array = np.asarray(np.searchsorted(block, unique))
             at[at == len(block)] = 0
             fresh &= block[at] != unique
         if fresh.any():

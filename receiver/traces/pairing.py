@@ -356,11 +356,11 @@ def _matched(
     cost[a, best] = np.inf
     certain = (nearest >= 0) & (cost.min(axis=1) > MARGIN * least)
     # each request takes the authentication that is nearest to it, if no other one is nearly as near
-    flat_a = np.repeat(a, _LOOK)
-    flat_r = candidates.ravel()
+    flat_a: Array = np.repeat(a, _LOOK)
+    flat_r: Array = candidates.ravel()
     all_cost = cost.copy()
     all_cost[a, best] = least
-    flat_cost = all_cost.ravel()
+    flat_cost: Array = all_cost.ravel()
     keep = flat_r >= 0
     flat_a, flat_r, flat_cost = flat_a[keep], flat_r[keep], flat_cost[keep]
     by = np.lexsort((flat_cost, flat_r))

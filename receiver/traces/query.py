@@ -406,7 +406,8 @@ class _Traces:
                 names |= self.strings.equal(value)
             found |= self.requests & names[self.request(column)]
         partner = pairing.partners(self.index)
-        return found | ((partner >= 0) & found[np.maximum(partner, 0)])
+        lasting: Array = found | ((partner >= 0) & found[np.maximum(partner, 0)])
+        return lasting
 
     # --- terms ------------------------------------------------------------------------------------
     def all_of(self, query: Query) -> Array:
