@@ -358,6 +358,7 @@ class Ingest:
         finally:
             self._reads.release()
         if body is None:
+            self._tally.break_off()  # what gRPC refused before this was reached ends like this, too
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "The request has no message.")
         return body
 
