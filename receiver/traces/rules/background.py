@@ -30,9 +30,20 @@ def failed_calls(case: Case) -> Iterable[Finding]:
             continue  # ends when its client leaves
         why = said or (f"answered with {code}" if code else "")
         name = _name(node)
-        text = f"{name} failed{': ' + why.rstrip('. ') if why else ''}."
+        where = _address(case, node)
+        why = f": {why.rstrip('. ')}" if why else "; its span does not say why"
+        text = f"{name}{f' to {where}' if where else ''} failed{why}."
         yield Finding("call failed", text, f"{name} failed", case.time_of(node), True, node.span.span_id)
         return
+
+
+def _address(case: Case, node: Node) -> str:
+    """Where an HTTP call went: its URL without the query, else its server; "" for other calls."""
+    if not node.span.name.startswith("HTTP "):
+        return ""
+    url = cut(case.attribute(node, "url", 2_048).partition("?")[0])
+    host, port = case.attribute(node, "host"), case.attribute(node, "port")
+    return url or (f"{host}:{port}" if host and port and ":" not in host else host)
 
 
 def told(case: Case) -> str:

@@ -40,6 +40,19 @@ def test_a_runtime_that_fails() -> None:
     assert found.sentences[1] == "CreateContainer failed: disk is full."
 
 
+def test_a_call_that_failed_without_a_word() -> None:
+    rec = Recorder()
+    top = rec.span("syncPod", service="kubelet", scope=KUBELET, ms=100)
+    values = {"url.full": "https://10.0.0.1:6443/api/v1/namespaces/default/serviceaccounts/default/token?timeout=10s"}
+    rec.span("HTTP POST", CLIENT, top, service="kubelet", scope=HTTP, at=5, ms=90, status=2, values=values)
+    found = verdict_of(rec)
+    assert causes(found) == ["call failed"]
+    assert found.sentences[1] == (
+        "HTTP POST to https://10.0.0.1:6443/api/v1/namespaces/default/serviceaccounts/default/token failed; its span "
+        "does not say why."
+    )
+
+
 def test_a_container_that_is_gone_is_no_failure() -> None:
     rec = Recorder()
     rec.span(
