@@ -20,6 +20,12 @@ def queued(case: Case) -> Iterable[Finding]:
         waited = f" after {time_text(wait)} in its queue" if wait >= NOTABLE_NS else ""
         text = f"Priority and fairness refused the request with 429{waited}: too many others of its priority level."
         yield Finding("queue full", text, "too many requests", wait, True, at)
+    elif case.code == 429 and not case.head.children:
+        text = (
+            "The request was refused with 429: most likely by priority and fairness or the limit of requests at once; "
+        )
+        text += "filters have no spans here, so which cannot be known."
+        yield Finding("too many requests", text, "too many requests", 0, True, case.head.span.span_id)
     elif case.notable(wait):
         text = (
             f"The request waited {case.took(wait)} in a queue of priority and fairness: others of its priority level "

@@ -113,3 +113,12 @@ def test_until_1_25_nothing_tells_who_refused() -> None:
     values = {"http.method": "GET", "http.target": "/api/v1/nodes", "http.status_code": 403}
     rec.span("KubernetesAPI", SERVER, scope=HTTP, ms=1, values=values)
     assert causes(verdict_of(rec)) == []
+
+
+def test_a_refusal_without_spans_of_filters() -> None:
+    rec = Recorder()
+    values = {"http.request.method": "GET", "http.target": "/api/v1/pods", "http.response.status_code": 429}
+    rec.span("GET x", SERVER, scope=HTTP, ms=1, values=values)
+    found = verdict_of(rec)
+    assert causes(found) == ["too many requests"]
+    assert found.text.endswith("filters have no spans here, so which cannot be known.")
