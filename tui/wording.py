@@ -9,8 +9,8 @@ from typing import Final
 from receiver.traces.listing import Row
 from receiver.traces.model import Settled, TraceSummary
 from receiver.traces.phases import HOOKS, Phase, Phases
-from receiver.traces.rules.case import NOTABLE_NS, NOTABLE_SHARE
-from receiver.traces.semantics import long_running
+from receiver.traces.rules.case import NOTABLE_NS, NOTABLE_SHARE, SLOW_HOOKS_NS
+from receiver.traces.semantics import built_in, long_running
 from receiver.traces.verdict import Verdict
 from tui.terminal_text import count, duration
 
@@ -99,13 +99,21 @@ def phrase(row: Row) -> Phrase:
             return Phrase(_failed_webhook(summary), "failed")
         if code == 403 and summary.webhooks:  # an authorizer would have refused before any webhook was called
             return Phrase(f"denied by {short_name(summary.webhooks[-1])}", "failed")
-        answer = _ANSWERS.get(code, f"answered {code}")
+        answer = "aggregated API down?" if _seems_absent(row) else _ANSWERS.get(code, f"answered {code}")
         return time if time.mark and code < 500 else Phrase(answer, "failed" if code >= 500 else "")
     if time.mark:
         return time
     if summary.failure:
         return Phrase(_failed_webhook(summary), "suspicious")
     return Phrase(failed, "suspicious") if failed else time
+
+
+def _seems_absent(row: Row) -> bool:
+    """Whether a request with 503 was for an aggregated API: passed on, or for a group of others and never near etcd."""
+    request, phases = row.summary.request, row.phases
+    if request is None or phases is None or request.code != 503 or built_in(request.group):
+        return False
+    return bool(phases.ns[Phase.AGGREGATION]) or not phases.group("etcd")
 
 
 def short_name(webhook: str) -> str:
@@ -140,9 +148,13 @@ def _time_phrase(row: Row) -> Phrase:
     inside = ns[Phase.AUTHENTICATION]  # what went by before is not in the row's duration, so it is said with its time
     before = f"authentication {duration(row.waited)}" if _is_notable(row.waited, phases.duration + row.waited) else ""
     parts.append((max(inside, row.waited), before if before and row.waited > inside else "authentication"))
-    parts.append(_hooks(phases))
+    hooks = _hooks(phases)
+    parts.append(hooks)
     most, text = max(parts, key=lambda part: part[0])
-    return Phrase(text, "suspicious" if _is_notable(most, phases.duration + row.waited) else "")
+    notable = _is_notable(most, phases.duration + row.waited)
+    if text == hooks[1] and most < SLOW_HOOKS_NS and not phases.ns[Phase.CONVERSION]:
+        notable = False
+    return Phrase(text, "suspicious" if notable else "")
 
 
 def _is_notable(ns: int, of: int) -> bool:
@@ -156,7 +168,8 @@ def _hooks(phases: Phases) -> tuple[int, str]:
         by_name[hook.name] = by_name.get(hook.name, 0) + hook.ns
     total = sum(phases.ns[phase] for phase in HOOKS)
     name = max(by_name, key=lambda name: by_name[name], default="")
-    if len(by_name) > 1 and by_name[name] < 0.8 * total and not _is_notable(by_name[name], phases.duration):
+    slow = by_name.get(name, 0) >= SLOW_HOOKS_NS and _is_notable(by_name[name], phases.duration)
+    if len(by_name) > 1 and by_name[name] < 0.8 * total and not slow:
         return total, f"{len(by_name)} webhooks"
     return total, f"webhook {short_name(name)}".rstrip()
 

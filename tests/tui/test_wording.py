@@ -85,6 +85,14 @@ SLOW = "context deadline exceeded"
         (row({Phase.ETCD_CALL: 800}, of=request(code=404)), Phrase("etcd write", "suspicious")),
         (row({Phase.ETCD_CALL: 800}, of=request(code=503)), Phrase("service unavailable", "failed")),
         (row({Phase.ETCD_CALL: 8}, errors=2), Phrase("2 failed spans", "suspicious")),
+        (
+            row({Phase.OTHER: 1}, of=request(code=503, group="metrics.example.com")),
+            Phrase("aggregated API down?", "failed"),
+        ),
+        # webhooks of a cluster in good health
+        (row({}, ((Phase.MUTATING, INJECTOR, 110), (Phase.VALIDATING, POLICY, 130))), Phrase("2 webhooks")),
+        (row({}, ((Phase.MUTATING, INJECTOR, 120), (Phase.VALIDATING, POLICY, 130))),
+         Phrase("2 webhooks", "suspicious")),
         # what was asked to last is not slow
         (row({Phase.OTHER: 90_000}, of=request(verb="watch", code=200)), Phrase()),
         (row({Phase.OTHER: 90_000}, of=request(verb="create", subresource="exec", code=101)), Phrase()),

@@ -21,6 +21,9 @@ NOTABLE_NS: Final = 100_000_000
 """A part of a request that took less is no cause; of a cluster's requests in good health it exceeds some ten times
 their usual length (recordings: p95 of creates through two webhooks is 42 ms)."""
 NOTABLE_SHARE: Final = 0.2
+SLOW_HOOKS_NS: Final = 250_000_000
+"""From here on admission webhooks are a cause, one or all together: the creates of a cluster in good health often reach
+0.1 s through two of them (recordings)."""
 MAX_TEXT: Final = 160
 """Characters of a name or message from a span that are repeated."""
 MAX_NODES: Final = 64
@@ -82,6 +85,7 @@ class Case:
         """Nanoseconds of `authentication` before the request's own span, 0 where it is not known."""
         self.nodes = list(_own_nodes(self.head))
         self._by_name: dict[str, list[Node]] = {}
+        self._longest: dict[str, list[Node]] = {}
         for node in self.nodes:
             self._by_name.setdefault(node.span.name, []).append(node)
         self._source = source
@@ -90,9 +94,25 @@ class Case:
 
     # -- spans ---------------------------------------------------------------------------------------
     def named(self, *names: str) -> list[Node]:
-        """Nodes of the request itself (not of a request inside a webhook) with one of these names: the first ones of
-        each, for their bodies may be read."""
-        return [node for name in names for node in self._by_name.get(name, ())[:MAX_NODES]]
+        """Nodes of the request itself (not of a request inside a webhook) with one of these names, in their order: of
+        each at most `MAX_NODES`, for their bodies may be read, those that the request waited for longest."""
+        return [node for name in names for node in self._longest_named(name)]
+
+    def count(self, name: str) -> int:
+        """How many nodes of the request itself have this name."""
+        return len(self._by_name.get(name, ()))
+
+    def longest(self, nodes: Sequence[Node]) -> list[Node]:
+        """The `MAX_NODES` of these that the request waited for longest, in their order."""
+        if len(nodes) <= MAX_NODES:
+            return list(nodes)
+        chosen = sorted(range(len(nodes)), key=lambda at: -self.time_of(nodes[at]))[:MAX_NODES]
+        return [nodes[at] for at in sorted(chosen)]
+
+    def _longest_named(self, name: str) -> list[Node]:
+        if name not in self._longest:
+            self._longest[name] = self.longest(self._by_name.get(name, ()))
+        return self._longest[name]
 
     def step(self, node: Node) -> Step | None:
         """The node's part of the critical path."""
@@ -233,6 +253,10 @@ class Case:
         """Whether that much time is worth a sentence."""
         return ns >= NOTABLE_NS and ns >= NOTABLE_SHARE * self.duration
 
+    def slow_hooks(self, ns: int) -> bool:
+        """Whether that much time in admission webhooks is worth a sentence."""
+        return ns >= SLOW_HOOKS_NS and self.notable(ns)
+
     def took(self, ns: int) -> str:
         """`1.51 s (60 %)`."""
         return f"{time_text(ns)} ({share_text(ns, self.duration)})"
@@ -295,7 +319,9 @@ def cut(text: str, limit: int = MAX_TEXT) -> str:
 
 
 def time_text(ns: int) -> str:
-    """Three digits with a unit: `2.53 s`, `41.2 ms`; minutes from two on, nothing finer than 0.01 ms."""
+    """Three digits with a unit: `2.53 s`, `41.2 ms`; minutes and hours from two on, nothing finer than 0.01 ms."""
+    if ns >= 7_200_000_000_000:
+        return f"{ns / 3600e9:,.{1 if ns < 36_000_000_000_000 else 0}f} h"
     if ns >= 120_000_000_000:
         return f"{ns / 60e9:,.0f} min"
     value, unit = (ns / 1e9, "s") if ns >= 999_500_000 else (ns / 1e6, "ms")

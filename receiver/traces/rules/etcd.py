@@ -129,7 +129,8 @@ def conflicts(case: Case) -> Iterable[Finding]:
         text = "Another writer was faster: the object had been changed since it was read, so 409 was the answer."
         yield Finding("conflict", text, "conflict", 0, True, at.span.span_id)
     elif retries >= RETRIES or (retries and case.notable(ns)):
-        times = "once" if retries == 1 else f"{retries} times"
+        more = "more than " if case.count("GuaranteedUpdate etcd3") > MAX_NODES else ""
+        times = "once" if retries == 1 and not more else f"{more}{retries} times"
         ns = min(ns, case.duration)  # one may hold another
         text = f"Other writers were faster: the change was tried again {times}, {case.took(ns)} in all."
         yield Finding("conflict retries", text, "conflict retries", ns, case.code == 409, at.span.span_id)

@@ -42,13 +42,14 @@ def failed(case: Case) -> Iterable[Finding]:
     collection is deleted) the first call is told."""
     calls = [node for node in case.nodes if node.span.status == FAILED and id(node) in case.hook_calls]
     told: dict[tuple[str, str], list[Finding]] = {}
-    for call in calls[:MAX_NODES]:
+    for call in case.longest(calls):
         hook = case.hook_calls[id(call)]
         if case.given_up is None or case.given_up.node is not hook:
             finding = _failure(case, hook, call)
             told.setdefault((finding.cause, finding.phrase), []).append(finding)
     for same in told.values():
-        again = f" In all {len(same)} of its calls failed so." if len(same) > 1 else ""
+        many = "At least" if len(calls) > MAX_NODES else "In all"
+        again = f" {many} {len(same)} of its calls failed so." if len(same) > 1 else ""
         ns = min(case.duration, sum(finding.ns for finding in same))
         yield replace(same[0], text=same[0].text + again, ns=ns)
 
@@ -139,7 +140,8 @@ def slow(case: Case) -> Iterable[Finding]:
     and a webhook without an SDK sends none (3.2, 5)."""
     by_id = {step.node.span.span_id: step.node for step in case.path.steps}
     for taken in case.phases.hooks:
-        if not case.notable(taken.ns) or _together(case, taken):
+        slow = case.notable if taken.phase is Phase.CONVERSION else case.slow_hooks
+        if not slow(taken.ns) or _together(case, taken):
             continue
         hook = by_id[taken.span_id]
         calls = case.calls(hook)
@@ -187,9 +189,9 @@ def _together(case: Case, hook: HookTime) -> bool:
     """Whether a webhook's time is told together with that of the others: none of them stands out."""
     hooks = _admission(case)
     total = sum(each.ns for each in hooks)
-    if len(hooks) < 2 or hook.phase is Phase.CONVERSION or not case.notable(total):
+    if len(hooks) < 2 or hook.phase is Phase.CONVERSION or not case.slow_hooks(total):
         return False
-    notable = [each.ns for each in hooks if case.notable(each.ns)]
+    notable = [each.ns for each in hooks if case.slow_hooks(each.ns)]
     return len(notable) > 2 or sum(notable) < 0.6 * total
 
 

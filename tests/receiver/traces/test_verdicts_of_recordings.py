@@ -12,6 +12,7 @@ import pytest
 
 from receiver.traces.model import Oddity, Trace
 from receiver.traces.rules.case import NOTABLE_NS
+from receiver.traces.semantics import long_running
 from receiver.traces.tree import walk
 from receiver.traces.verdict import Verdict
 from tests.receiver.traces.conftest import RECORDINGS, Recorded, Recordings
@@ -49,8 +50,8 @@ def test_list_nodes(recorded: Recordings) -> None:
 def test_create_pod_webhooks(recorded: Recordings) -> None:
     together, plain, denied, slow = [verdict for _, verdict in of_requests(recorded("create-pod-webhooks"))]
     assert together.text == (
-        "2 webhooks, one after another, took 121 ms (84 %) together: mutating webhook label-injector 55.7 ms, "
-        "validating webhook name-policy 65.3 ms. etcd took 3.02 ms."
+        "Nothing remarkable: 144 ms, of which validating webhook name-policy 65.3 ms (45 %) and mutating webhook "
+        "label-injector 55.7 ms (39 %)."
     )
     assert plain.text == (
         "Nothing remarkable: 83.3 ms, of which validating webhook name-policy 59.9 ms (72 %) and mutating webhook "
@@ -107,10 +108,10 @@ def test_incident(recorded: Recordings) -> None:
         "A body of 3.0 MB was refused with 400: it is not what its content type says, after 14.4 ms (94 %) of reading "
         "it."
     )
-    # 20 pods at once: both webhooks are one process with one thread, which the answers and their gaps show
+    # 20 pods at once through webhooks with one thread: some 0.1 s each, as in good health
     burst = [verdict for verdict in about(judged, "create", "/pods", 201) if verdict is not slow]
     assert len(burst) >= 20
-    assert {cause for verdict in burst for cause in causes(verdict)} == {"webhook slow", "webhooks in sequence"}
+    assert not any(map(causes, burst))
     # custom resources with server-side apply: nothing to say
     applied = [
         verdict for trace, verdict in judged
@@ -225,6 +226,17 @@ def test_no_request_in_good_health_is_accused(recorded: Recordings, name: str, a
     assert [verdict.text for _, verdict in judged if verdict.findings] == []
 
 
+@pytest.mark.parametrize(("name", "requests", "most"), [("cluster-rate-full", 5_000, 15), ("kubeadm-node", 1_400, 2)])
+def test_few_requests_that_went_well_are_accused(recorded: Recordings, name: str, requests: int, most: int) -> None:
+    """Whatever time they took: answered below 400, and not asked to last."""
+    well = [
+        verdict for trace, verdict in of_requests(recorded(name))
+        if trace.request is not None and (trace.request.code or 999) < 400 and not long_running(trace.request)
+    ]  # fmt: skip
+    assert len(well) >= requests
+    assert sum(bool(verdict.findings) for verdict in well) <= most
+
+
 def test_who_is_accused_took_the_time(recorded: Recordings) -> None:
     """The span that a finding about time points to lasted that long, measured without the critical path, and is what
     the text names."""
@@ -247,7 +259,7 @@ def test_who_is_accused_took_the_time(recorded: Recordings) -> None:
                     called = str(body.attributes["configuration"])
                 assert called in finding.text.lower() or called in finding.text
                 looked_at += 1
-    assert looked_at >= 30
+    assert looked_at >= 20
 
 
 def test_what_is_said_is_short_and_whole(recorded: Recordings) -> None:

@@ -134,3 +134,15 @@ def test_etcds_side_of_a_slow_call_alone() -> None:
         "etcd answered Txn in 900 ms; the side that called is not in this trace.",
         "etcd took 900 ms (100 %): its disk, or its members were slow to agree.",
     )
+
+
+def test_more_writes_than_are_looked_into() -> None:
+    """Those that took longest are looked into, wherever they stand, and what is not is not counted as if it were."""
+    scene = Scene().begin("Update")
+    for number in range(100):
+        slow = number == 99
+        scene.span("GuaranteedUpdate etcd3", parent=scene.verb, at=5 * number, ms=400 if slow else 4)
+        scene.say(*[(5 * number + 1, "Retry value restored", {})] * (3 if slow else 1))
+    found = scene.verdict()
+    assert causes(found) == ["conflict retries"]
+    assert found.sentences[0].startswith("Other writers were faster: the change was tried again more than 66 times, ")
