@@ -46,6 +46,8 @@ class Settings:
     """A context of the kubeconfig, as with --context."""
     protected: tuple[str, ...] = ()
     """Contexts whose name must be typed before anything is changed there."""
+    read_only: bool = False
+    """Nothing may be changed; only the command line sets it."""
     file: Path | None = None
     """Where these settings were read, None when there was no file."""
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 ASKS_NAME_ABOVE: Final = 10_000
 """Per million: a higher rate asks for the cluster's name."""
-_NOTHING_OF_OURS: Final = "was changed here, or it was reverted already"
+NOTHING_OF_OURS: Final = "was changed here, or it was reverted already"
 """How the script on the node says that there is nothing to put back."""
 _STEP_WIDTH: Final = 12
 
@@ -242,7 +242,7 @@ def revert(reach: Reach, asked: Asked) -> int:
         try:
             found = rollout.reversion(node.host, asked.part)
         except PlanRefused as nothing:
-            if _NOTHING_OF_OURS not in str(nothing):
+            if NOTHING_OF_OURS not in str(nothing):
                 raise
             warn(str(nothing))  # as it was before us: so it shall be
             continue

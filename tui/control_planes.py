@@ -1,0 +1,316 @@
+"""Control planes as the screens need them: read, planned and rolled out by what `tui.clusters` has, over real hosts.
+
+All of it takes its time and is called in worker threads. The hosts are made at the first reading, so that a program
+whose Clusters screen is never opened connects to nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tui.cluster_feed import Change, Reading
+from tui.clusters import doctor, flavours, rollout
+from tui.clusters.arriving import verifier
+from tui.clusters.model import (
+    ClusterError,
+    Mode,
+    NodeFacts,
+    Part,
+    PlanRefused,
+    ReachError,
+    RolloutFacts,
+    Tell,
+    Wish,
+)
+from tui.clusters.rollout import Outcome
+from tui.clusters.survey import Node, mirrored, survey, with_instances
+from tui.clusters.targets import Target, targets
+from tui.config import Settings
+from tui.sampling import ASKS_NAME_ABOVE, NOTHING_OF_OURS, operator
+from tui.sampling_text import Job, going_on, left_over, three_way
+
+if TYPE_CHECKING:
+    from tui.clusters.reach.ssh import Tunnel
+
+NOBODY: Final = (
+    "No control plane was found on this machine: start k8s-trace-tui on a control-plane node as root, or with "
+    "--host ssh://USER@HOST or --context CONTEXT."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What the command line says of control planes."""
+
+    hosts: tuple[str, ...] = ()
+    context: str = ""
+    node_image: str = ""
+
+
+class RealControlPlanes:
+    """Those of the command line, of the settings, or of this machine."""
+
+    def __init__(self, settings: Settings, named: Named, database: Path) -> None:
+        """Nothing is opened.
+
+        Args:
+            settings: name hosts and contexts where the command line does not.
+            named: by the command line.
+            database: of the receiver here.
+        """
+        self._settings = settings
+        self._named = named
+        self._database = database
+        self._lock = threading.Lock()
+        self._targets: tuple[Target, ...] | None = None
+        self._pods_agreed = False
+        self._tunnels: dict[int, Tunnel] = {}
+        self._closed = False
+
+    # -- reading ----------------------------------------------------------------------------------------
+    def read(self) -> Reading:
+        """Look at every node; never changes anything there.
+
+        Raises:
+            ClusterError: there is none, or the API cannot be reached.
+        """
+        target = self._target()
+        by_pods = self._by_pods
+        nodes: Sequence[Node]
+        if by_pods and not self._pods_agreed and target.api is not None:
+            nodes = mirrored(target.api, target.hosts)
+        else:
+            nodes = survey(target.hosts)
+        if target.api is not None:
+            nodes = with_instances(nodes, target.api)
+        remarks = [target.problem] if target.problem else []
+        if target.api is not None and by_pods:
+            with suppress(ClusterError):
+                remarks += [
+                    f"A pod of ours was left on {one.node} at {one.created}, unless somebody is at work with it now: "
+                    f"kubectl --context {target.api.context} -n {one.namespace} delete pod {one.name}"
+                    for one in target.api.leftovers()
+                    if not any(getattr(host, "pod", "") == one.name for host in target.hosts)
+                ]
+        remarks += self._tunnel_remarks(nodes)
+        wanted = ""
+        if by_pods and not self._pods_agreed:
+            names = ", ".join(host.name.partition(" ")[0] for host in target.hosts)
+            wanted = f"A privileged pod of ours, for as long as this program runs, reads the files of {names}."
+        return Reading(tuple(nodes), target.cluster, target.protected, wanted, tuple(remarks))
+
+    def let_pods_in(self) -> None:
+        """From now on pods of ours may read files.
+
+        Raises:
+            ClusterError: they would not be let in.
+        """
+        from tui.clusters.reach.api import ApiHost
+
+        for host in self._target().hosts:
+            if isinstance(host, ApiHost):
+                host.check()
+        self._pods_agreed = True
+
+    @property
+    def _by_pods(self) -> bool:
+        """Whether pods of ours are the only way to the nodes' files."""
+        named, settings = self._named, self._settings
+        hosts = named.hosts or (() if named.context else settings.hosts)
+        return self._target().api is not None and not hosts
+
+    def _target(self) -> Target:
+        with self._lock:
+            if self._closed:
+                raise ReachError("The program ends.")
+            if self._targets is None:
+                named = self._named
+                self._targets = targets(
+                    self._settings, named.hosts, named.context, node_image=named.node_image
+                )
+            if not self._targets or not self._targets[0].hosts:
+                self._targets = None  # it may become one
+                raise ClusterError(NOBODY)
+            return self._targets[0]
+
+    # -- spans of hosts behind ssh ------------------------------------------------------------------------
+    def _tunnel_remarks(self, nodes: Sequence[Node]) -> list[str]:
+        """Open a tunnel for each host behind ssh that was read; what does not work is said."""
+        from tui.clusters.reach.ssh import SshHost, tunnel
+
+        said: list[str] = []
+        for node in nodes:
+            host, key = node.host, id(node.host)
+            if not isinstance(host, SshHost) or node.facts is None:
+                continue
+            if (opened := self._tunnels.get(key)) is not None:
+                said += [opened.problem] if opened.problem else []
+                continue
+            from receiver.control import ControlClient, ControlError
+
+            try:
+                control = ControlClient.connect(self._database, 2.0)
+            except (ControlError, OSError):
+                continue  # nobody receives: the status line says so
+            try:
+                made = tunnel(host, control, name=node.name)
+            except ClusterError as problem:
+                control.close()
+                said.append(str(problem))
+                continue
+            with self._lock:
+                if not self._closed:
+                    self._tunnels[key] = made
+                    continue
+            made.close()
+        return said
+
+    # -- plans ------------------------------------------------------------------------------------------
+    def plan(self, wish: Wish, nodes: Sequence[Node]) -> tuple[Job, ...]:
+        """What a wish would change on these nodes, which are read anew.
+
+        Raises:
+            ClusterError: a node cannot be changed so, or cannot be read.
+        """
+        jobs: list[Job] = []
+        for node, facts in self._fresh(nodes):
+            plan = replace(flavours.plan(facts, wish), node=node.name)
+            warnings = plan.warnings
+            if wish.per_million is not None and node.host.alive and not plan.empty:
+                state = node.state_of(wish.part)
+                lost = doctor.unheard(node.host, node.name, wish.endpoint or (state.endpoint if state else ""))
+                warnings += (lost,) if lost else ()
+            jobs.append(Job(node, plan, warnings, plan.questions))
+        return tuple(jobs)
+
+    def plan_revert(self, part: Part, nodes: Sequence[Node]) -> tuple[tuple[Job, ...], tuple[str, ...]]:
+        """What would put back the files before our first change, and the lines of what somebody changed since.
+
+        Raises:
+            ClusterError: a node cannot be read, or nothing was changed on any of them.
+        """
+        jobs: list[Job] = []
+        lines: list[str] = []
+        nothing = ""
+        for node, _ in self._fresh(nodes):
+            try:
+                found = rollout.reversion(node.host, part)
+            except PlanRefused as refused:
+                if NOTHING_OF_OURS not in str(refused):
+                    raise
+                nothing = str(refused)
+                continue
+            questions: tuple[str, ...] = ()
+            for file in found.differing:
+                lines += [f"{node.name}: {line}" if not at else line for at, line in enumerate(three_way(file))]
+            if found.differing:
+                names = ", ".join(file.path for file in found.differing)
+                questions = (f"Somebody changed {names} after us, and this would lose it.",)
+            plan = replace(found.plan, node=node.name)
+            jobs.append(Job(node, plan, plan.warnings, questions))
+        if not jobs:
+            raise PlanRefused(nothing or "There is no node to put back.")
+        return tuple(jobs), tuple(lines)
+
+    def name_to_type(self, wish: Wish | None, nodes: Sequence[Node]) -> str:
+        """The cluster's name (or the node's where it has none) for a protected context and for high rates."""
+        target = self._target()
+        high = wish is not None and wish.per_million is not None and wish.per_million > ASKS_NAME_ABOVE
+        if not nodes or not (high or target.protected):
+            return ""
+        return target.cluster or nodes[0].name
+
+    def _fresh(self, nodes: Sequence[Node]) -> list[tuple[Node, NodeFacts]]:
+        """These nodes as they are now, without a rollout in the way."""
+        found: list[tuple[Node, NodeFacts]] = []
+        for node in survey([node.host for node in nodes]):
+            if node.facts is None:
+                raise ClusterError(f"{node.problem} Nothing was changed.")
+            if node.running is not None:
+                raise ClusterError(f"{node.name}: {going_on(node.running)}: wait until it has ended.")
+            if node.interrupted is not None:
+                raise ClusterError(f"{node.name}: {left_over(node.interrupted)}.")
+            found.append((node, node.facts))
+        return found
+
+    # -- changes ----------------------------------------------------------------------------------------
+    def roll_out(
+        self,
+        change: Change,
+        tell: Tell,
+        ask: Callable[[str, str], bool],
+        stopping: Callable[[], bool],
+    ) -> tuple[Outcome, ...]:
+        """One node after the other; one that does not come out well stops the rest."""
+        busy = [job for job in change.jobs if not job.plan.empty]
+        states = [
+            replace(state, mode=Mode.SAMPLING) if state.part is change.part else state
+            for job in busy
+            for state in job.node.states
+        ]
+        sampled = any(job.plan.wish.per_million for job in busy)
+        verify = verifier(self._database, states) if sampled and change.kind == "set" else None
+        return rollout.Rollout(
+            [(job.node.host, job.plan) for job in busy],
+            tell,
+            who=operator(),
+            verify=verify,
+            ask=ask,
+            revert=change.kind == "revert",
+            stopping=stopping,
+        ).run()
+
+    def carry_on(
+        self, node: Node, left: RolloutFacts, undo: bool, tell: Tell, stopping: Callable[[], bool]
+    ) -> Outcome:
+        """Finish an interrupted rollout, or put back what was before it.
+
+        Raises:
+            ClusterError: it cannot be done.
+        """
+        begun = (rollout.undo if undo else rollout.finish)(node.host, left.id, who=operator())
+        return self._listen(node, begun, tell, stopping)
+
+    def follow(self, node: Node, left: RolloutFacts, tell: Tell, stopping: Callable[[], bool]) -> Outcome:
+        """Listen to a rollout that its node carries on.
+
+        Raises:
+            ClusterError: the node cannot be read.
+        """
+        return self._listen(node, left.id, tell, stopping)
+
+    @staticmethod
+    def _listen(node: Node, name: str, tell: Tell, stopping: Callable[[], bool]) -> Outcome:
+        return rollout.follow(
+            node.host, name, lambda step, detail: tell(node.name, step, detail), node=node.name, stopping=stopping
+        )
+
+    def why_nothing(self, node: str) -> tuple[str, ...]:
+        """Why no span of a node arrives, as the doctor says."""
+        target = self._target()
+        hosts = [host for host in target.hosts if host.name == node] or list(target.hosts)
+        steps = doctor.examine(self._database, hosts, seconds=15.0)
+        return tuple(
+            f"{one.text}{f' {doctor.WAY_OUT} {one.way_out}' if one.way_out else ''}"
+            for one in steps
+            if one.mark is doctor.Mark.BAD and one.node in ("", node)
+        )
+
+    def close(self) -> None:
+        """Close tunnels, hosts and pods. Does not raise."""
+        with self._lock:
+            self._closed = True
+            opened, self._targets = self._targets or (), None
+            tunnels = list(self._tunnels.values())
+            self._tunnels.clear()
+        for made in tunnels:
+            with suppress(ClusterError, OSError):
+                made.close()
+        for target in opened:
+            target.close()
+
