@@ -1,0 +1,501 @@
+"""What the Clusters screen draws: a line a component, the steps of a rollout, and what a change would do.
+
+Pure: what was found goes in, lines come out. All of it comes from hosts and is made printable here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from rich.style import Style
+
+from tui.cluster_feed import Change, NodeRun, Run
+from tui.clusters import rates
+from tui.clusters.model import Mode, Part, State, Trigger
+from tui.clusters.survey import Node
+from tui.glyphs import Glyphs
+from tui.sampling_text import about, arriving_text, rate_text
+from tui.terminal_text import fit, printable, width_of, wrap
+from tui.theming import Palette
+from tui.widgets.line import Part as Piece
+from tui.widgets.status import wrap_words
+
+if TYPE_CHECKING:
+    from tui.clusters.rollout import Outcome
+
+Line = list[Piece]
+
+_MARKS: Final[Mapping[Mode, tuple[str, str]]] = {
+    Mode.OFF: ("○", "-"),
+    Mode.ARMED: ("◐", "o"),
+    Mode.SAMPLING: ("●", "*"),
+    Mode.BROKEN: ("✗", "x"),
+    Mode.UNKNOWN: ("?", "?"),
+}
+"""What stands before a state, in Unicode and in ASCII."""
+_LONGEST_SENTENCE: Final = 1000
+_MOST_DIFF_LINES: Final = 4000
+_MOST_PIECES: Final = 64
+"""Lines that one line of a diff may take; longer ones say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentRow:
+    """A component of a node; `state` None where the node has none that we know. `differs` is how it differs from its
+    like on other nodes."""
+
+    node: Node
+    state: State | None
+    arriving: float | None = None
+    differs: str = ""
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Which component of which host."""
+        return self.node.host.name, self.state.part.value if self.state is not None else ""
+
+
+def rows_of(
+    nodes: Sequence[Node],
+    arriving: Mapping[tuple[str, Part], float | None],
+    differing: Mapping[tuple[str, Part], str],
+) -> list[ComponentRow]:
+    """A row a component, in the order of the nodes; one for a node without any."""
+    rows: list[ComponentRow] = []
+    for node in nodes:
+        rows += [
+            ComponentRow(
+                node, state, arriving.get((state.node, state.part)), differing.get((state.node, state.part), "")
+            )
+            for state in node.states
+        ]
+        if not node.states:
+            rows.append(ComponentRow(node, None))
+    return rows
+
+
+class ComponentLines:
+    """Rows as a source for the table."""
+
+    def __init__(self, rows: Sequence[ComponentRow], palette: Palette, glyphs: Glyphs, version: int) -> None:
+        self.rows = tuple(rows)
+        self._palette, self._glyphs, self._version = palette, glyphs, version
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def identity(self, index: int) -> Hashable:
+        """Which component of which host."""
+        return self.rows[index].identity
+
+    def key(self, index: int) -> Hashable:
+        """Identity, content and looks."""
+        row = self.rows[index]
+        return row.identity, row.state, row.node.problem, arriving_text(row.arriving), row.differs, self._version
+
+    def find(self, identity: Hashable) -> int | None:
+        """Where it is now."""
+        return next((at for at, row in enumerate(self.rows) if row.identity == identity), None)
+
+    def header(self, width: int) -> Sequence[Piece]:
+        """The names of the columns that have room."""
+        cells = "  ".join(fit(name, cells, name in _RIGHT) for name, cells in _columns(self.rows, width))
+        return [(f" {cells}", self._palette.header)]
+
+    def lines(self, indexes: Sequence[int], width: int) -> Sequence[Sequence[Piece]]:
+        """The rows."""
+        columns = _columns(self.rows, width)
+        return [self._line(self.rows[index], columns) for index in indexes]
+
+    def _line(self, row: ComponentRow, columns: Sequence[tuple[str, int]]) -> Line:
+        p, state = self._palette, row.state
+        texts = self._texts(row)
+        if state is None:
+            name = dict(columns)["NODE"]
+            said = row.node.problem or "no control plane that we know runs there"
+            style = p.warning if row.node.problem else p.dim
+            return [(f" {fit(row.node.name, name)}  ", p.base), (f"{self._glyphs.unseen} {printable(said, 300)}", style)]
+        parts: Line = [(" ", p.base)]
+        for at, (name, cells) in enumerate(columns):
+            style = p.dim if state.mode is Mode.OFF else p.base
+            if name == "STATE":
+                style = _style(state, p)
+            elif name == "LAST CHANGE" and row.differs:
+                style = p.warning
+            parts += [("  " if at else "", p.base), (fit(texts[name], cells, name in _RIGHT), style)]
+        return parts
+
+    def _texts(self, row: ComponentRow) -> dict[str, str]:
+        state, g = row.state, self._glyphs
+        if state is None:
+            return {"NODE": row.node.name}
+        mark = _MARKS[state.mode][1 if g.ascii else 0]
+        return {
+            "NODE": state.node,
+            "COMPONENT": state.part.value,
+            "VERSION": state.version or g.none,
+            "STATE": f"{mark} {state.mode.value}{' read-only' if state.read_only else ''}",
+            "RATE": rate_text(state) or g.none,
+            "ENDPOINT": state.endpoint or g.none,
+            "ARRIVING": arriving_text(row.arriving) or g.none,
+            "LAST CHANGE": f"{g.suspicious} {row.differs}" if row.differs else state.last_change or g.none,
+        }
+
+
+_RIGHT: Final = frozenset({"RATE", "ARRIVING"})
+
+
+def _columns(rows: Sequence[ComponentRow], width: int) -> list[tuple[str, int]]:
+    """The columns that have room, most wanted first, in their order; the last change takes what is left."""
+    states = [row.state for row in rows if row.state is not None]
+    longest = max((width_of(printable(row.node.name, 60)) for row in rows), default=4)
+    endpoint = max((width_of(printable(state.endpoint, 60)) for state in states), default=8)
+    most = 24 if width >= 100 else 12
+    read_only = any(state.read_only for state in states)
+    sizes = {
+        "NODE": max(4, min(longest, most)),
+        "COMPONENT": 9,
+        "VERSION": 9,
+        "STATE": 20 if read_only else 10,
+        "RATE": 7,
+        "ENDPOINT": max(8, min(endpoint, 28)),
+        "ARRIVING": 12,
+        "LAST CHANGE": 18,
+    }
+    chosen: set[str] = set()
+    left = width - 1
+    for name in ("NODE", "COMPONENT", "STATE", "RATE", "ARRIVING", "VERSION", "LAST CHANGE", "ENDPOINT"):
+        if sizes[name] + (2 if chosen else 0) > left:
+            continue
+        left -= sizes[name] + (2 if chosen else 0)
+        chosen.add(name)
+    if "LAST CHANGE" in chosen:
+        sizes["LAST CHANGE"] += max(0, left)
+    return [(name, cells) for name, cells in sizes.items() if name in chosen]
+
+
+def _style(state: State, p: Palette) -> Style:
+    return {Mode.SAMPLING: p.ok, Mode.BROKEN: p.error, Mode.UNKNOWN: p.warning, Mode.OFF: p.dim}.get(state.mode, p.base)
+
+
+# --- what is to be said of a row ---------------------------------------------------------------------
+def notes_of(row: ComponentRow | None, width: int, p: Palette, g: Glyphs) -> list[Line]:
+    """Everything about the chosen row that its columns do not say."""
+    if row is None:
+        return []
+    state = row.state
+    if state is None:
+        return sentence(row.node.problem, width, p.warning, g.suspicious) if row.node.problem else []
+    lines: list[Line] = []
+    if row.differs:
+        lines += sentence(f"{state.node} {state.part.value} {row.differs}.", width, p.warning, g.suspicious)
+    if state.note:
+        lines += sentence(state.note, width, p.error if state.mode is Mode.BROKEN else p.warning, g.suspicious)
+    if state.read_only:
+        lines += sentence(f"Read-only: {state.read_only}.".replace("..", "."), width, p.dim)
+    facts = [state.flavour, state.version, f"file {state.file}" if state.file else ""]
+    facts += [f"sends to {state.endpoint}" if state.endpoint else "", f"instance {state.instance}" if state.instance else ""]
+    if state.last_change:
+        facts.append(f"changed {state.last_change}")
+    return lines + sentence(f"{state.node} {state.part.value}: {', '.join(filter(None, facts))}", width, p.dim)
+
+
+def sentence(text: str, width: int, style: Style, mark: str = "") -> list[Line]:
+    """A sentence on as many lines as it takes, made printable."""
+    said = printable(f"{mark} {text}" if mark else text, _LONGEST_SENTENCE)
+    return [[(f" {line}", style)] for line in wrap_words(said, max(20, width - 2), 12)]
+
+
+# --- a rollout on its way ----------------------------------------------------------------------------
+STAGES: Final = ("check", "back up", "write", "old one gone", "new one ready", "spans arriving")
+_REACHED: Final[Mapping[str, int]] = {
+    "begin": 0,
+    "check": 1,
+    "backup": 2,
+    "staged": 2,
+    "restart": 3,
+    "gone": 4,
+    "started": 4,
+    "ready": 5,
+    "controllers": 5,
+    "spans": 6,
+}
+"""How many stages are done when a step is told."""
+_GOING_BACK: Final = frozenset({"back", "restore"})
+
+
+def expected_seconds(run: NodeRun, stage: int) -> int:
+    """About how long a stage takes, 0 for no time to speak of. Measured on real control planes."""
+    if run.plan is None or stage < 3:
+        return 0
+    manifest = run.plan.trigger is Trigger.MANIFEST
+    if stage == 3:
+        return run.plan.grace_seconds if manifest else 3
+    if stage == 4:
+        return (40 if run.part is Part.ETCD else 15) if manifest else 5
+    return 15
+
+
+def stages(run: NodeRun, kind: str, now: float, p: Palette, g: Glyphs) -> list[Piece]:
+    """`1 check ✓`, `4 old one gone … 12 of about 30 s`, `5 new one ready`: a piece a stage."""
+    last = 5
+    if run.plan is not None and run.plan.trigger is Trigger.NOTHING:
+        last = 3
+    elif kind == "set" and run.plan is not None and run.plan.wish.per_million:
+        last = 6
+    done, back = 0, False
+    for step, _ in run.steps:
+        if step in _GOING_BACK:
+            back = True
+        elif not back:
+            done = max(done, _REACHED.get(step, 0))
+    if run.outcome is not None and run.outcome.well:
+        done = max(done, min(last, 5))
+    good = "+" if g.ascii else "✓"
+    wait = "..." if g.ascii else "…"
+    pieces: list[Piece] = []
+    for at, name in enumerate(STAGES[:last]):
+        text = f"{at + 1} {name}"
+        if at < done:
+            pieces.append((f"{text} {good}", p.ok))
+        elif at == done and (back or (run.outcome is not None and not run.outcome.well)):
+            pieces.append((f"{text} {g.failed}", p.error))
+        elif at == done and run.outcome is not None:
+            pieces.append((f"{text} {g.suspicious}" if run.outcome.spans is False else text, p.warning))
+        elif at == done and run.since:
+            seconds, about_ = max(0, int(now - run.since)), expected_seconds(run, at)
+            took = f" {seconds} of about {about_} s" if about_ else (f" {seconds} s" if seconds else "")
+            pieces.append((f"{text} {wait}{took}", p.title))
+        else:
+            pieces.append((text, p.dim))
+    if back and run.outcome is None:
+        seconds = max(0, int(now - run.since))
+        pieces.append((f"putting back what was before {wait} {seconds} s", p.warning))
+    elif run.outcome is None:
+        pieces.append(("rolls back by itself if not", p.dim))
+    return pieces
+
+
+def run_lines(run: Run, now: float, width: int, p: Palette, g: Glyphs) -> list[Line]:
+    """How far a change is, node by node, or how it came out."""
+    lines: list[Line] = []
+    for at, one in enumerate(run.nodes):
+        several = len(run.nodes) > 1
+        begun = bool(one.steps) or (not at and not run.ended)
+        if several:
+            lines += sentence(one.node, width, p.title)
+        if not begun and one.outcome is None:
+            lines += sentence("waits for the node before it", width, p.dim)
+            continue
+        if begun:
+            lines += _flow(stages(one, run.kind, now, p, g), width, p)
+        lines += _told(one, width, p, g)
+        if one.outcome is not None:
+            lines += _outcome(one, one.outcome, run.kind, width, p, g)
+    for reason in run.reasons:
+        lines += sentence(reason, width, p.warning, g.suspicious)
+    if run.problem:
+        lines += sentence(run.problem, width, p.error, g.failed)
+    return lines
+
+
+def _told(run: NodeRun, width: int, p: Palette, g: Glyphs) -> list[Line]:
+    """Notes and what went wrong, as the node told it."""
+    lines: list[Line] = []
+    lost = ""
+    for step, detail in run.steps:
+        if step in ("back", "refused"):
+            lines += sentence(f"{'rolls back: ' if step == 'back' else ''}{detail}", width, p.error, g.failed)
+        elif step in ("note", "warning"):
+            lines += sentence(detail, width, p.warning, g.suspicious)
+        elif step in ("lost", "found"):
+            lost = detail if step == "lost" else ""
+    if lost and run.outcome is None:
+        lines += sentence(f"{lost} The node goes on by itself.", width, p.warning, g.suspicious)
+    return lines[-8:]
+
+
+def _outcome(run: NodeRun, outcome: Outcome, kind: str, width: int, p: Palette, g: Glyphs) -> list[Line]:
+    good = "+" if g.ascii else "✓"
+    detail = f": {outcome.detail}" if outcome.detail else ""
+    if outcome.well or (kind == "undo" and outcome.word == "rolled back"):
+        spans = {True: ", its spans arrive", False: ", but no span of it has arrived", None: ""}[outcome.spans]
+        style = p.warning if outcome.spans is False else p.ok
+        return sentence(f"{good} {run.node} {run.part.value}: {outcome.word}{spans}{detail}", width, style)
+    words = {
+        "rolled back": "rolled back, all files are as they were",
+        "not begun": "not begun",
+        "refused": "refused, nothing was touched",
+        "interrupted": "interrupted",
+        "unknown": "not known how it came out; the node goes on by itself",
+    }
+    style = p.dim if outcome.word == "not begun" else p.error
+    told = words.get(outcome.word, outcome.word)
+    return sentence(f"{g.failed} {run.node} {run.part.value}: {told}{detail}", width, style)
+
+
+def _flow(pieces: Sequence[Piece], width: int, p: Palette) -> list[Line]:
+    """Pieces beside each other, as many a line as fit."""
+    lines: list[Line] = []
+    line: Line = []
+    used = 0
+    for text, style in pieces:
+        cells = width_of(text) + 3
+        if line and used + cells > width:
+            lines.append(line)
+            line, used = [], 0
+        line += [(" " if not line else "   ", p.base), (text, style)]
+        used += cells
+    return [*lines, line] if line else lines
+
+
+# --- what a change would do --------------------------------------------------------------------------
+def change_lines(change: Change, loads: Mapping[str, str], width: int, p: Palette, g: Glyphs) -> list[Line]:
+    """Price, load, warnings, questions, the diff and what makes it last.
+
+    Args:
+        change: the offer.
+        loads: what it will send, a sentence a node.
+        width: cells of a line.
+        p: styles.
+        g: marks.
+    """
+    if change.node is not None and change.left is not None:
+        left = change.left
+        verb = "puts back what was before it" if change.kind == "undo" else "goes on with it where it stopped"
+        text = f"{change.node.name}: {about(left)}, interrupted at {left.step or 'its begin'}. This {verb}."
+        said = sentence(text, width, p.base)
+        return said + (sentence(left.detail, width, p.dim) if left.detail else [])
+    lines: list[Line] = []
+    shown: dict[str, str] = {}
+    snippets: list[str] = []
+    for job in change.jobs:
+        plan, name = job.plan, f"{job.node.name} {job.plan.part.value}"
+        if plan.empty:
+            lines += sentence(f"{name}: nothing to change, it is so already.", width, p.dim)
+            continue
+        price = plan.price if job.node.host.alive else "Only files are written, nothing restarts."
+        lines += sentence(f"{name}: {price}", width, p.title)
+        if loads.get(job.node.name):
+            lines += sentence(loads[job.node.name], width, p.base)
+        for text in (*job.questions, *job.warnings):
+            lines += sentence(text, width, p.warning, g.suspicious)
+        if plan.diff in shown:
+            lines += sentence(f"The same files change as on {shown[plan.diff]}.", width, p.dim)
+        else:
+            lines += [[], *diff_lines(plan.diff, width, p), []]
+        shown.setdefault(plan.diff, job.node.name)
+        if plan.snippet and plan.snippet not in snippets:
+            snippets.append(plan.snippet)
+    for at, text in enumerate(change.differences):
+        lines += diff_lines(text, width, p) if at else sentence(text, width, p.warning, g.suspicious)
+    for snippet in snippets:
+        lines += sentence("What makes it last beyond `kubeadm upgrade`:", width, p.title)
+        lines += _code(snippet, width, p.dim)
+    return lines
+
+
+def diff_lines(diff: str, width: int, p: Palette) -> list[Line]:
+    """A unified diff; long lines go on below, nothing of it is hidden at the right."""
+    lines: list[Line] = []
+    for line in diff.split("\n")[:_MOST_DIFF_LINES]:
+        style = p.base
+        if line.startswith(("+++", "---", "@@")):
+            style = p.dim
+        elif line.startswith("+"):
+            style = p.ok
+        elif line.startswith("-"):
+            style = p.error
+        lines += _code(line, width, style)
+    while lines and not lines[-1][0][0].strip():
+        lines.pop()
+    return lines
+
+
+def _code(text: str, width: int, style: Style) -> list[Line]:
+    lines: list[Line] = []
+    for line in text.split("\n"):
+        pieces, more = wrap(line.replace("\r", "\u240d"), max(10, width - 4), _MOST_PIECES)
+        lines += [[("   " if at else " ", style), (piece, style)] for at, piece in enumerate(pieces)]
+        if more:
+            lines.append([(" the rest of this line is too long to be shown", style)])
+    return lines
+
+
+# --- a node whole ------------------------------------------------------------------------------------
+def node_lines(node: Node, width: int, p: Palette, g: Glyphs) -> list[Line]:
+    """Everything that was found on a node."""
+
+    def row(name: str, text: str, style: Style = p.base) -> list[Line]:
+        pieces = wrap_words(printable(text, _LONGEST_SENTENCE), max(20, width - 17), 8)
+        return [
+            [(f" {fit(name if not at else '', 14)} ", p.dim), (piece.strip(), style)] for at, piece in enumerate(pieces)
+        ]
+
+    lines = row("host", node.host.name)
+    if node.problem:
+        lines += row("problem", node.problem, p.warning)
+    for state in node.states:
+        lines += [[], [(f" {state.part.value}", p.title)]]
+        lines += row("state", f"{state.mode.value}{f', {rates.text(state.per_million)}' if state.per_million else ''}")
+        named = {
+            "version": state.version,
+            "endpoint": state.endpoint,
+            "file": state.file,
+            "instance": state.instance,
+            "kind": state.flavour,
+            "last change": state.last_change,
+        }
+        for name, text in named.items():
+            lines += row(name, text) if text else []
+        lines += row("note", state.note, p.warning) if state.note else []
+        lines += row("read-only", state.read_only, p.warning) if state.read_only else []
+    facts = node.facts
+    if facts is None:
+        return lines
+    lines += [[], [(" Node", p.title)]]
+    lines += row("hostname", facts.hostname or g.none)
+    lines += row("as root", "yes" if facts.root else "no", p.base if facts.root else p.warning)
+    lines += row("static pods", facts.manifest_directory or "none")
+    if facts.manifests:
+        lines += row("manifests", ", ".join(facts.manifests))
+    if facts.services:
+        lines += row("units", ", ".join(sorted(facts.services)))
+    if facts.listeners:
+        lines += row("listening", ", ".join(facts.listeners))
+    lines += row("tools", ", ".join(sorted(facts.tools)) or g.none)
+    lines += row("free space", f"{facts.free_bytes >> 20:,} MiB")
+    if facts.lock:
+        lines += row("lock", facts.lock, p.warning)
+    lines += [[], [(" Containers", p.title)]]
+    if facts.containers is None:
+        lines += row("", "there is no CRI to ask", p.dim)
+    for one in facts.containers or ():
+        how = "running" if one.running else f"ended with {one.exit_code}"
+        since = f" since {one.started}" if one.started else ""
+        lines += row(one.name, f"{how}{since}, attempt {one.attempt}, {one.id[:13]}")
+    lines += [[], [(" Changes", p.title)]]
+    for change in reversed(facts.rollouts):
+        ended = change.ended or ("going on" if change.alive else "interrupted")
+        text = f"{about(change)}: {ended} at {change.step}{f', {change.detail}' if change.detail else ''}"
+        lines += row(change.id[:14], text, p.base if change.ended == "done" else p.warning)
+    if not facts.rollouts:
+        lines += row("", "none by this program", p.dim)
+    lines += [[], [(" Files", p.title)]]
+    for path in sorted(facts.files):
+        file = facts.files[path]
+        if file.content is None and not file.problem:
+            continue
+        held = file.problem or f"{len(file.content or b''):,} bytes, mode {file.mode:o}, {file.uid}:{file.gid}"
+        leads = f", leads to {file.target}" if file.target else ""
+        lines += sentence(path, width, p.base)
+        lines += row("", f"{held}{leads}", p.warning if file.problem else p.dim)
+    tracing = [state.file for state in node.states if state.file]
+    for path in dict.fromkeys(tracing):
+        content = facts.files[path].content if path in facts.files else None
+        if content is not None:
+            lines += [[], [(f" {printable(path, 200)}", p.title)]]
+            lines += _code(content[: 1 << 16].decode("utf-8", "replace"), width, p.base)
+    return lines
