@@ -7,10 +7,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from textual import events
 from textual.app import App, ScreenStackError
@@ -20,6 +20,7 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from tui import clipboard
+from tui.cluster_feed import ClusterFeed, ControlPlanes
 from tui.commands import HEX, CommandError, Commands
 from tui.config import Settings
 from tui.feed import Feed
@@ -30,6 +31,9 @@ from tui.screens.requests import RequestsScreen
 from tui.terminal_text import printable, use_ascii
 from tui.theming import DEFAULT, FALLBACK, PLAIN, PLAIN_LIGHT, Palette, adopted, built_in, load_themes, palette
 from tui.toasts import Toast, Toasts
+
+if TYPE_CHECKING:
+    from tui.screens.clusters import ClustersScreen
 
 TICK: Final = 0.1
 """Seconds between two looks at the feed."""
@@ -42,10 +46,29 @@ SLOW_SECONDS: Final = 5.0
 REMEMBERED: Final = 50
 """Views that `[` and `]` go through."""
 
-_VIEWS: Final = ("requests", "receiver", "trace")
+_VIEWS: Final = ("requests", "clusters", "receiver", "trace")
+_NEXT: Final = {"requests": "clusters", "clusters": "receiver", "receiver": "requests"}
+"""What Tab goes to; from anywhere else to Clusters."""
 
 Place = tuple[str, str]
 """A view: its name, and a trace id where it is a trace."""
+
+
+def _where(words: Sequence[str], endpoint: bool = True) -> tuple[bool, str]:
+    """`everywhere` and an endpoint behind a command.
+
+    Raises:
+        CommandError: a word is neither.
+    """
+    everywhere, found = False, ""
+    for word in words:
+        if word.lower() == "everywhere":
+            everywhere = True
+        elif endpoint and ":" in word and not found:
+            found = word
+        else:
+            raise CommandError(f"{word[:40]!r} is neither `everywhere`{' nor HOST:PORT' if endpoint else ''}.")
+    return everywhere, found
 
 
 def frames_waiting(app: App[Any]) -> int:
@@ -70,8 +93,13 @@ def few_colours(env: Mapping[str, str]) -> bool:
 
 def _load_ahead() -> None:
     """Import what the first opened trace needs."""
+    import tui.screens.clusters
     import tui.screens.raw
     import tui.screens.trace  # noqa: F401
+
+
+class _Leaving:
+    """Marks the question before the program is left: who asks to leave once more while it is open means it."""
 
 
 class TraceApp(App[int]):
@@ -90,6 +118,8 @@ class TraceApp(App[int]):
         problems: Sequence[str] = (),
         theme_directories: Sequence[Path] = (),
         glyphs: Glyphs | None = None,
+        control_planes: Callable[[], ControlPlanes] | None = None,
+        no_control_planes: str = "",
     ) -> None:
         """
         Args:
@@ -99,9 +129,12 @@ class TraceApp(App[int]):
             problems: what was wrong in the configuration; shown as toasts, and on the Receiver screen.
             theme_directories: more places with themes, besides the built-in ones.
             glyphs: None takes the set that the terminal can show.
+            control_planes: makes what the Clusters screen reads and changes; None where there is nothing to be read.
+            no_control_planes: why there is not.
         """
         self.feed = feed
         self.settings = settings or Settings()
+        self.clusters = ClusterFeed(control_planes, read_only=self.settings.read_only, none=no_control_planes)
         self.source_title = title
         self.utc = self.settings.utc
         self.glyphs = glyphs or choose(os.environ, getattr(sys.__stderr__, "encoding", None))
@@ -229,6 +262,7 @@ class TraceApp(App[int]):
 
     def on_unmount(self) -> None:
         """Textual's event."""
+        self.clusters.stop()
         self.feed.stop()
         gc.unfreeze()
 
@@ -287,7 +321,7 @@ class TraceApp(App[int]):
 
     # -- the way from view to view ------------------------------------------------------------------------
     def go(self, name: str, trace_id: str = "", *, remember: bool = True, **more: Any) -> None:
-        """Show a view: "requests", "receiver", or "trace" with its id."""
+        """Show a view: "requests", "clusters", "receiver", or "trace" with its id."""
         place = (name, trace_id)
         if remember and self._history[self._at] != place:
             del self._history[self._at + 1 :]
@@ -307,6 +341,10 @@ class TraceApp(App[int]):
             from tui.screens.receiver import ReceiverScreen
 
             self.push_screen(ReceiverScreen())
+        elif name == "clusters":
+            from tui.screens.clusters import ClustersScreen
+
+            self.push_screen(ClustersScreen())
         elif name == "trace":
             from tui.screens.trace import TraceScreen
 
@@ -351,10 +389,62 @@ class TraceApp(App[int]):
             )
         self.open_trace(found[0])
 
+    # -- control planes ---------------------------------------------------------------------------------
+    def arm(self, argument: str) -> None:
+        """`:arm`.
+
+        Raises:
+            CommandError: what follows is neither `everywhere` nor an endpoint.
+        """
+        everywhere, endpoint = _where(argument.split())
+        self._clusters_screen().ask_for(0, "arm", endpoint, everywhere)
+
+    def sample(self, argument: str) -> None:
+        """`:sampling RATE`.
+
+        Raises:
+            CommandError: it is no rate.
+        """
+        from tui.screens.clusters import parse_rate
+
+        words = argument.split()
+        if not words:
+            raise CommandError("Which rate? Write it as 1%, 1/1000, 10000ppm, 0 or all.")
+        taken = 2 if words[1:2] == ["%"] else 1
+        rate, name = parse_rate("".join(words[:taken]))
+        everywhere, endpoint = _where(words[taken:])
+        self._clusters_screen().ask_for(rate, name, endpoint, everywhere)
+
+    def turn_off(self, argument: str) -> None:
+        """`:off`.
+
+        Raises:
+            CommandError: something else than `everywhere` follows.
+        """
+        everywhere, _ = _where(argument.split(), endpoint=False)
+        self._clusters_screen().ask_for(None, "off", "", everywhere)
+
+    def put_back(self, argument: str) -> None:
+        """`:revert`.
+
+        Raises:
+            CommandError: something else than `everywhere` follows.
+        """
+        everywhere, _ = _where(argument.split(), endpoint=False)
+        self._clusters_screen().revert(everywhere)
+
+    def _clusters_screen(self) -> ClustersScreen:
+        from tui.screens.clusters import ClustersScreen
+
+        self.go("clusters")
+        screen = self.screen
+        assert isinstance(screen, ClustersScreen)
+        return screen
+
     def action_next_view(self) -> None:
         """Tab."""
         here = self._place_of(self.screen)[0]
-        self.go("receiver" if here != "receiver" else "requests")
+        self.go(_NEXT.get(here, "clusters"))
 
     def action_backward(self) -> None:
         """`[`: the view before."""
@@ -371,7 +461,7 @@ class TraceApp(App[int]):
     async def action_back(self) -> None:
         """q: the view under this one; out of the program where there is none."""
         if len(self.screen_stack) <= 1:
-            self.exit(0)
+            self.leave()
         else:
             self._up()
 
@@ -418,7 +508,33 @@ class TraceApp(App[int]):
 
     async def action_quit(self) -> None:
         """Out, from anywhere."""
-        self.exit(0)
+        self.leave()
+
+    def leave(self) -> None:
+        """Out of the program; while a node is being changed only after a question, since that goes on without us."""
+        run = self.clusters.rolling
+        if run is None or any(isinstance(screen, _Leaving) for screen in self.screen_stack):
+            self.exit(0)
+            return
+        from tui.screens.change import ConfirmScreen
+        from tui.screens.cluster_lines import sentence
+
+        class Leaving(ConfirmScreen, _Leaving):
+            """The question."""
+
+        said = (
+            f"{run.at_work} is being changed: {run.title}. It goes on by itself, and puts itself back if it does not "
+            "come up well; no other node is begun. The Clusters screen of the next start shows how far it is."
+        )
+
+        def done(agreed: str | None) -> None:
+            if agreed is not None:
+                self.exit(0)
+
+        self.push_screen(
+            Leaving("Leave while a change is on its way?", lambda w: sentence(said, w, self.palette.base), "Leave"),
+            done,
+        )
 
     def action_help(self) -> None:
         """`?`: the keys that are live here."""

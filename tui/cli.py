@@ -103,6 +103,7 @@ def _dispatch(argv: list[str]) -> int:
         )
         parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
         parser.add_argument("files", nargs="*", metavar="FILE", type=_file, help="recordings to look at")
+        _add_reach(parser)
         _add_common(parser)
         return _view(parser.parse_args(argv))
     name, run, add, about = _COMMANDS[argv[at]]
@@ -357,12 +358,20 @@ def _view(args: argparse.Namespace) -> int:
     for word in map(str, args.files):
         if word.isalnum() and not os.path.lexists(word):
             raise Usage(f"{word!r} is neither a command nor a file: see {PROGRAM} --help.")
+    if args.files and (args.host or args.context):
+        raise Usage("A recording has no control plane: leave out --host and --context, or the files.")
     settings, problems = _settings(args)
     if settings.db is not None:
         _refuse_special(settings.db, "--db")
     _check_listeners(settings)
+    from tui.cluster_feed import Named
+
+    named = Named(tuple(args.host or ()), args.context or "", args.node_image or "")
+    settings = replace(settings, read_only=args.read_only)
     try:
-        return view_files(args.files, settings, problems) if args.files else watch(settings, problems)
+        if args.files:
+            return view_files(args.files, settings, problems)
+        return watch(settings, problems, named)
     except NoTerminal as problem:
         return _complain(str(problem), 1)
 

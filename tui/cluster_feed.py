@@ -101,6 +101,15 @@ class Run:
         return "" if self.ended else max(self.nodes, key=lambda one: one.since).node
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What the command line says of control planes."""
+
+    hosts: tuple[str, ...] = ()
+    context: str = ""
+    node_image: str = ""
+
+
 class ControlPlanes(Protocol):
     """What the feed needs of control planes. Everything here may take its time, and is called in worker threads."""
 
@@ -144,9 +153,7 @@ class ControlPlanes(Protocol):
     ) -> tuple[Outcome, ...]:
         """Do it, one node after the other; an outcome for each of `change.nodes`."""
 
-    def carry_on(
-        self, node: Node, left: RolloutFacts, undo: bool, tell: Tell, stopping: Callable[[], bool]
-    ) -> Outcome:
+    def carry_on(self, node: Node, left: RolloutFacts, undo: bool, tell: Tell, stopping: Callable[[], bool]) -> Outcome:
         """Finish an interrupted rollout, or put back what was before it.
 
         Raises:
@@ -185,17 +192,20 @@ class ClusterSnapshot:
 class ClusterFeed:
     """Talks to control planes in the background; for one app."""
 
-    def __init__(self, planes: ControlPlanes | None = None, *, read_only: bool = False, none: str = "") -> None:
+    def __init__(
+        self, make: Callable[[], ControlPlanes] | None = None, *, read_only: bool = False, none: str = ""
+    ) -> None:
         """Nothing is opened before `read`.
 
         Args:
-            planes: None where there is nothing that could be read.
+            make: makes what is read and changed, in a thread and once; None where there is nothing that could be read.
             read_only: nothing can be begun.
             none: why there are no control planes, a sentence.
         """
         self.read_only = read_only
         self.none = none or "There is no control plane to look at."
-        self._planes = planes
+        self._make = make
+        self._planes: ControlPlanes | None = None
         self._snapshot = ClusterSnapshot()
         self._lock = threading.Lock()
         self._next: tuple[str, Callable[[ControlPlanes], None]] | None = None
@@ -209,7 +219,7 @@ class ClusterFeed:
     @property
     def here(self) -> bool:
         """Whether there are control planes to look at."""
-        return self._planes is not None
+        return self._make is not None
 
     @property
     def snapshot(self) -> ClusterSnapshot:
@@ -338,7 +348,7 @@ class ClusterFeed:
 
     def _ask(self, doing: str, job: Callable[[ControlPlanes], None]) -> None:
         """Do this as soon as what is being asked for is done; of several that wait only the last is done."""
-        if self._planes is None:
+        if self._make is None:
             self._put(problem=self.none)
             return
         with self._lock:
@@ -350,7 +360,7 @@ class ClusterFeed:
         self._asking.start()
 
     def _work(self) -> None:
-        assert self._planes is not None
+        assert self._make is not None
         while True:
             with self._lock:
                 wanted, self._next = self._next, None
@@ -361,6 +371,8 @@ class ClusterFeed:
                 doing, job = wanted
                 self._snapshot = replace(self._snapshot, busy=doing, refusal="")
             try:
+                if self._planes is None:
+                    self._planes = self._make()
                 job(self._planes)
             except ClusterError as error:
                 self._could_not(doing, str(error))
@@ -411,9 +423,7 @@ class ClusterFeed:
             with self._lock:
                 current = self._snapshot.run
                 assert current is not None
-                self._snapshot = replace(
-                    self._snapshot, run=replace(current, ended=True, question="", problem=problem)
-                )
+                self._snapshot = replace(self._snapshot, run=replace(current, ended=True, question="", problem=problem))
             if not self._ended.is_set():
                 self.read()
 

@@ -46,6 +46,8 @@ SWITCH: Final = ("on", "off")
 COPIES: Final = ("id", "line", "name", "audit", "client")
 HEX: Final = re.compile("[0-9a-f]{1,32}")
 """A trace id, or the start of one."""
+_WHERE: Final = "[everywhere] [ENDPOINT]"
+_RATES: Final = ("0.1%", "1%", "10%", "all", "0")
 _NOISE: Final = ", ".join(kind.name for kind in NOISE)
 
 
@@ -75,6 +77,11 @@ class Commands:
         requests = app.requests
         self._all: list[Command] = [
             Command("requests", ("req", "traces"), "", "the list of requests", _bare(lambda: app.go("requests"))),
+            Command("clusters", ("cl", "nodes"), "", "how control planes trace", _bare(lambda: app.go("clusters"))),
+            Command("arm", (), _WHERE, "rate 0: only forced requests", app.arm, _places),
+            Command("sampling", ("rate",), f"RATE {_WHERE}", "1%, 1/1000, 0, all", app.sample, _rates),
+            Command("off", (), "[everywhere]", "turn tracing off", app.turn_off, _places),
+            Command("revert", (), "[everywhere]", "what was there before us", app.put_back, _places),
             Command("receiver", ("rx", "doctor"), "", "who sends, what is kept", _bare(lambda: app.go("receiver"))),
             Command(
                 "open", ("trace",), "TRACE", "a trace by its id, or the start of it", app.open_by_prefix, self._ids
@@ -94,7 +101,7 @@ class Commands:
             Command("help", ("h", "?", "keys"), "", "all keys and commands", _bare(app.action_help)),
             Command("back", (), "", "the view before", _bare(app.action_backward)),
             Command("forward", (), "", "forward again", _bare(app.action_forward)),
-            Command("quit", ("q", "q!", "exit"), "", "leave", _bare(lambda: app.exit(0))),
+            Command("quit", ("q", "q!", "exit"), "", "leave", _bare(app.leave)),
         ]
         self._by_name = {name: command for command in self._all for name in (command.name, *command.aliases)}
 
@@ -187,6 +194,14 @@ def _fields(before: Sequence[str], begun: str) -> Iterable[str]:
 
 def _orders(before: Sequence[str], begun: str) -> Iterable[str]:
     return SORTS if not before else ("reverse",) if before[-1] in SORTS else ()
+
+
+def _places(before: Sequence[str], begun: str) -> Iterable[str]:
+    return () if before else ("everywhere",)
+
+
+def _rates(before: Sequence[str], begun: str) -> Iterable[str]:
+    return _RATES if not before else ("everywhere",) if len(before) == 1 else ()
 
 
 def _one_of(words: Iterable[str]) -> Callable[[Sequence[str], str], Iterable[str]]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tui.cluster_feed import Change, Reading
+from tui.cluster_feed import Change, Named, Reading
 from tui.clusters import doctor, flavours, rollout
 from tui.clusters.arriving import verifier
 from tui.clusters.model import (
@@ -41,15 +41,6 @@ NOBODY: Final = (
     "No control plane was found on this machine: start k8s-trace-tui on a control-plane node as root, or with "
     "--host ssh://USER@HOST or --context CONTEXT."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """What the command line says of control planes."""
-
-    hosts: tuple[str, ...] = ()
-    context: str = ""
-    node_image: str = ""
 
 
 class RealControlPlanes:
@@ -130,9 +121,7 @@ class RealControlPlanes:
                 raise ReachError("The program ends.")
             if self._targets is None:
                 named = self._named
-                self._targets = targets(
-                    self._settings, named.hosts, named.context, node_image=named.node_image
-                )
+                self._targets = targets(self._settings, named.hosts, named.context, node_image=named.node_image)
             if not self._targets or not self._targets[0].hosts:
                 self._targets = None  # it may become one
                 raise ClusterError(NOBODY)
@@ -265,9 +254,7 @@ class RealControlPlanes:
             stopping=stopping,
         ).run()
 
-    def carry_on(
-        self, node: Node, left: RolloutFacts, undo: bool, tell: Tell, stopping: Callable[[], bool]
-    ) -> Outcome:
+    def carry_on(self, node: Node, left: RolloutFacts, undo: bool, tell: Tell, stopping: Callable[[], bool]) -> Outcome:
         """Finish an interrupted rollout, or put back what was before it.
 
         Raises:
@@ -313,4 +300,3 @@ class RealControlPlanes:
                 made.close()
         for target in opened:
             target.close()
-

@@ -106,6 +106,21 @@ KEYS: tuple[Key, ...] = (
     # Receiver
     Key("receiver.recipe", "t", "recipe", "show or hide how to turn tracing on", "turn on"),
     Key("receiver.copy", "c", "copy", "copy what to paste to turn tracing on", "copy"),
+    # Clusters
+    Key("clusters.node", "enter", "node", "everything that was found on the node", "node"),
+    Key("clusters.arm", "a", "arm", "arm tracing: rate 0, only forced requests; asks first", "arm"),
+    Key("clusters.set", "s", "set_rate", "set the sampling rate; asks first", "set rate"),
+    Key("clusters.off", "o", "off", "turn tracing off; asks first", "off"),
+    Key("clusters.revert", "v", "revert", "put back what was there before us; asks first", "revert"),
+    Key("clusters.diff", "D", "diff", "what we changed on the node", "diff"),
+    Key("clusters.finish", "f", "finish", "finish a change that was interrupted; asks first", "finish"),
+    Key("clusters.undo", "u", "undo", "put back what was before such a change; asks first", "put back"),
+    Key("clusters.read", "r", "read", "look at the nodes again", "read"),
+    # the question before a change
+    Key("change.take", "enter", "take", "take the marked button", "take"),
+    Key("change.next", "tab,right", "turn(1)", "the other button", "other button"),
+    Key("change.previous", "shift+tab,left", "turn(-1)", "the button before"),
+    Key("change.cancel", "escape,q", "cancel", "change nothing", "cancel"),
     # a choice of a few things
     Key("choice.pick", "enter", "pick", "take this one", "take"),
     Key("choice.cancel", "escape,q", "cancel", "none of them", "back"),
@@ -168,9 +183,11 @@ def check_keymap(keymap: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
 def taken_twice(keymap: Mapping[str, str]) -> list[str]:
     """A sentence for each key that a keymap gives to two actions of one screen: the nearer wins, the other is dead."""
     problems: list[str] = []
-    for area in ("requests", "trace", "receiver", "choice", "raw"):
+    for area in ("requests", "trace", "receiver", "clusters", "change", "choice", "raw"):
         seen: dict[str, str] = {}
-        nearest_first = ("list", area) if area == "choice" else ("list", area, "app")  # a choice is in front of all
+        nearest_first = (
+            ("list", area) if area in ("choice", "change") else ("list", area, "app")
+        )  # a choice is in front of all
         for key in (key for near in nearest_first for key in KEYS if _area(key) == near):
             for one in keymap.get(key.id, key.keys).split(","):
                 first = seen.setdefault(KEY_NAME_REPLACEMENTS.get(one, one), key.id)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from receiver.store.database import Database, StoreError
 from receiver.store.place import choose_database
+from tui.cluster_feed import ControlPlanes, Named
 from tui.config import Settings, theme_directory
 from tui.feed import Feed, Link
 from tui.terminal_text import count
@@ -24,6 +25,8 @@ from tui.terminal_text import count
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_DEMO_PLANES = "The demo's cluster is made up: there is no control plane to look at."
+_RECORDED_PLANES = "A recording: start k8s-trace-tui without files to look at control planes."
 _SQLITE = b"SQLite format 3\0"
 
 
@@ -43,7 +46,7 @@ def need_terminal() -> None:
 
 
 # --- live ------------------------------------------------------------------------------------------
-def watch(settings: Settings, problems: Sequence[str]) -> int:
+def watch(settings: Settings, problems: Sequence[str], named: Named | None = None) -> int:
     """The TUI on the database of this machine's receiver, which is started when there is none."""
     need_terminal()
     from tui.receiver_process import Plan, ensure_receiver
@@ -61,7 +64,8 @@ def watch(settings: Settings, problems: Sequence[str]) -> int:
         notes += [database.said] if database.said else []
         plan = Plan(path, settings.listeners)
         link = lambda: ensure_receiver(plan)  # noqa: E731
-    return _run(Feed(path, link=link), settings, socket.gethostname().partition(".")[0], notes)
+    title = socket.gethostname().partition(".")[0]
+    return _run(Feed(path, link=link), settings, title, notes, planes_of(settings, named, path))
 
 
 def demo(settings: Settings, problems: Sequence[str], seed: int) -> int:
@@ -72,7 +76,8 @@ def demo(settings: Settings, problems: Sequence[str], seed: int) -> int:
 
     with _demo_database(settings.db) as path:
         plan = Plan(path, settings.listeners or ("demo=127.0.0.1:0",))
-        return _run(Feed(path, link=lambda: DemoLink(plan, seed)), settings, f"demo (seed {seed})", problems)
+        feed = Feed(path, link=lambda: DemoLink(plan, seed))
+        return _run(feed, settings, f"demo (seed {seed})", problems, no_planes=_DEMO_PLANES)
 
 
 @contextmanager
@@ -103,8 +108,9 @@ def view_files(paths: Sequence[Path], settings: Settings, problems: Sequence[str
     database = Database.memory()
     reading = _Reading(paths, database)
     title = paths[0].name + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+    feed = Feed(database, live=False, link=lambda: reading)
     try:
-        return _run(Feed(database, live=False, link=lambda: reading), settings, title, problems)
+        return _run(feed, settings, title, problems, no_planes=_RECORDED_PLANES)
     finally:
         reading.close()
         database.close()
@@ -172,7 +178,25 @@ class _Reading:
 
 
 # --- the application -------------------------------------------------------------------------------
-def _run(feed: Feed, settings: Settings, title: str, problems: Sequence[str]) -> int:
+def planes_of(settings: Settings, named: Named | None, database: Path) -> Callable[[], ControlPlanes]:
+    """Makes the control planes of a command line, when they are looked at for the first time."""
+
+    def make() -> ControlPlanes:
+        from tui.control_planes import RealControlPlanes
+
+        return RealControlPlanes(settings, named or Named(), database)
+
+    return make
+
+
+def _run(
+    feed: Feed,
+    settings: Settings,
+    title: str,
+    problems: Sequence[str],
+    planes: Callable[[], ControlPlanes] | None = None,
+    no_planes: str = "",
+) -> int:
     from tui.app import TraceApp
 
     class Session(TraceApp):
@@ -191,6 +215,8 @@ def _run(feed: Feed, settings: Settings, title: str, problems: Sequence[str]) ->
         title=title,
         problems=problems,
         theme_directories=[theme_directory()],
+        control_planes=planes,
+        no_control_planes=no_planes,
     )
 
     def end(_signal: int, _frame: FrameType | None) -> None:
@@ -200,7 +226,10 @@ def _run(feed: Feed, settings: Settings, title: str, problems: Sequence[str]) ->
 
     with suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, end)
-    code = app.run(mouse=settings.mouse)
+    try:
+        code = app.run(mouse=settings.mouse)
+    finally:
+        app.clusters.close()  # pods, tunnels and connections, when the terminal is the operator's again
     if app.defect is not None:
         raise app.defect
     return code or 0

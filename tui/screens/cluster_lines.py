@@ -116,15 +116,18 @@ class ComponentLines:
             name = dict(columns)["NODE"]
             said = row.node.problem or "no control plane that we know runs there"
             style = p.warning if row.node.problem else p.dim
-            return [(f" {fit(row.node.name, name)}  ", p.base), (f"{self._glyphs.unseen} {printable(said, 300)}", style)]
+            return [
+                (f" {fit(row.node.name, name)}  ", p.base),
+                (f"{self._glyphs.unseen} {printable(said, 300)}", style),
+            ]
         parts: Line = [(" ", p.base)]
-        for at, (name, cells) in enumerate(columns):
+        for at, (column, cells) in enumerate(columns):
             style = p.dim if state.mode is Mode.OFF else p.base
-            if name == "STATE":
+            if column == "STATE":
                 style = _style(state, p)
-            elif name == "LAST CHANGE" and row.differs:
+            elif column == "LAST CHANGE" and row.differs:
                 style = p.warning
-            parts += [("  " if at else "", p.base), (fit(texts[name], cells, name in _RIGHT), style)]
+            parts += [("  " if at else "", p.base), (fit(texts[column], cells, column in _RIGHT), style)]
         return parts
 
     def _texts(self, row: ComponentRow) -> dict[str, str]:
@@ -196,7 +199,10 @@ def notes_of(row: ComponentRow | None, width: int, p: Palette, g: Glyphs) -> lis
     if state.read_only:
         lines += sentence(f"Read-only: {state.read_only}.".replace("..", "."), width, p.dim)
     facts = [state.flavour, state.version, f"file {state.file}" if state.file else ""]
-    facts += [f"sends to {state.endpoint}" if state.endpoint else "", f"instance {state.instance}" if state.instance else ""]
+    facts += [
+        f"sends to {state.endpoint}" if state.endpoint else "",
+        f"instance {state.instance}" if state.instance else "",
+    ]
     if state.last_change:
         facts.append(f"changed {state.last_change}")
     return lines + sentence(f"{state.node} {state.part.value}: {', '.join(filter(None, facts))}", width, p.dim)

@@ -22,6 +22,7 @@ _AREAS = {
     "requests": "Requests",
     "trace": "Trace",
     "receiver": "Receiver",
+    "clusters": "Clusters",
     "raw": "OTLP JSON",
     "list": "Moving",
     "app": "Everywhere",

@@ -27,7 +27,7 @@ class SheetScreen(FrameScreen):
             make: the lines for a width; printable.
         """
         super().__init__()
-        self._name, self._what = printable(title, 200), printable(what, 200)
+        self._heading, self._what = printable(title, 200), printable(what, 200)
         self._make = make
         self._made: object = None
         self._version = 0
@@ -48,7 +48,7 @@ class SheetScreen(FrameScreen):
         if made == self._made:
             return
         self._made = made
-        self.title_parts([(self._name, self.palette.title), (f"  {self._what}", self.palette.dim)])
+        self.title_parts([(self._heading, self.palette.title), (f"  {self._what}", self.palette.dim)])
         sheet = self.query_one(Sheet)
         sheet.source = Lines(list(self._make(self.size.width)), self._version)
         sheet.sync()

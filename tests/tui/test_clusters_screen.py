@@ -1,0 +1,548 @@
+"""The Clusters screen by its keys: nothing changes without the question, and all that happens is said."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from textual.widgets import Input
+
+from tests.tui.still_feed import RECEIVED, StillFeed
+from tests.tui.still_planes import StillPlanes, interrupted, node_of
+from tests.tui.test_requests import Driven
+from tui.app import TraceApp
+from tui.cluster_feed import Change, ClusterFeed, NodeRun, NotAgreed
+from tui.clusters.load import expected_load
+from tui.clusters.model import Mode, Part, Plan, State, Trigger, Wish
+from tui.clusters.rollout import Outcome
+from tui.clusters.survey import Node
+from tui.config import Settings
+from tui.glyphs import ASCII, UNICODE
+from tui.keys import KEYS
+from tui.screens.change import ConfirmScreen
+from tui.screens.cluster_lines import stages
+from tui.theming import FALLBACK, palette
+
+Clusters = Callable[..., AbstractAsyncContextManager[Driven]]
+
+
+@pytest.fixture
+def clusters() -> Clusters:
+    @asynccontextmanager
+    async def start(
+        planes: StillPlanes | None, size: tuple[int, int] = (150, 40), feed: StillFeed | None = None, **settings: Any
+    ) -> AsyncIterator[Driven]:
+        feed = feed or StillFeed()
+        glyphs = settings.pop("glyphs", UNICODE)
+        app = TraceApp(
+            feed,
+            Settings(utc=True, **settings),
+            title="demo",
+            glyphs=glyphs,
+            control_planes=(lambda: planes) if planes is not None else None,
+            no_control_planes="A recording has none.",
+        )
+        async with app.run_test(size=size, notifications=True) as pilot:
+            driven = Driven(app, pilot, feed)
+            while feed.snapshot.loading is not None:
+                await pilot.pause(0.01)
+            await driven.settle()
+            await driven.press("tab")
+            await driven.until(lambda: not app.clusters.snapshot.busy)
+            await driven.settle()
+            yield driven
+
+    return start
+
+
+async def asked(d: Driven) -> None:
+    await d.until(lambda: isinstance(d.app.screen, ConfirmScreen))
+    await d.settle()
+
+
+async def ended(d: Driven) -> None:
+    await d.until(lambda: d.app.clusters.rolling is None and not d.app.clusters.snapshot.busy)
+    await d.settle()
+
+
+async def agree(d: Driven, name: str = "") -> None:
+    """Through the dialog, as people do."""
+    await asked(d)
+    if name:
+        await d.press("tab")
+        await d.type(name)
+    await d.press("tab", "enter")
+
+
+def row(d: Driven, name: str = "cp-1") -> str:
+    return next(line for line in d.lines if line.startswith(f" {name}"))
+
+
+# --- the table ---------------------------------------------------------------------------------------
+async def test_nodes_with_their_state_and_what_differs(clusters: Clusters) -> None:
+    planes = StillPlanes([node_of("cp-1", Mode.ARMED, 0), node_of("cp-2", Mode.ARMED, 0), node_of("cp-3")])
+    planes.nodes.append(Node(planes.nodes[0].host, problem="cp-4 cannot be reached."))
+    async with clusters(planes) as d:
+        assert "Clusters  prod-eu  kubeadm v1.34.2  4 control-plane nodes" in d.title
+        assert re.search(r"cp-1 +apiserver +v1\.34\.2 +◐ armed +0 +localhost:4317", d.screen)
+        assert re.search(r"cp-3 +apiserver +v1\.34\.2 +○ off .*! differs from cp-1, cp-2", d.screen)
+        assert "? cp-4 cannot be reached." in d.screen
+        assert d.lines[-1].startswith(" ⏎ node  a arm")
+
+
+async def test_what_arrives_is_each_components_own(clusters: Clusters) -> None:
+    sampling = node_of("cp-1", Mode.SAMPLING, 10_000)
+    named = replace(sampling, states=(replace(sampling.states[0], instance="apiserver-x4"),))
+    planes = StillPlanes([named, node_of("cp-2", Mode.ARMED, 0)])
+    feed = StillFeed(live=True)
+    feed.status = {"started": RECEIVED}
+    async with clusters(planes, feed=feed) as d:
+        rates = {("127.0.0.1:1", "apiserver", "apiserver-x4", "local"): 41.2}
+        feed.snapshot = replace(feed.snapshot, sender_rates=rates)
+        await d.settle()
+        assert re.search(r"cp-1 .* 1 % .* 41 spans/s", row(d))
+        assert "spans/s" not in row(d, "cp-2")
+
+
+@pytest.mark.parametrize("size", [(150, 40), (80, 24), (60, 15)])
+@pytest.mark.parametrize("glyphs", [UNICODE, ASCII])
+async def test_any_size_and_terminal(clusters: Clusters, size: tuple[int, int], glyphs: Any) -> None:
+    planes = StillPlanes([node_of("cp-1", Mode.SAMPLING, 10_000), node_of("cp-2")])
+    async with clusters(planes, size, glyphs=glyphs) as d:
+        assert re.search(r"cp-1 +apiserver .*sampling +1 %", d.screen)
+        assert "prod-eu" in d.title
+        assert "help" in d.lines[-1]
+        await d.press("a")
+        await asked(d)
+        assert "Cancel" in d.screen
+        assert "Change cp-1" in d.screen
+        assert max(map(len, d.lines)) <= size[0]
+        assert glyphs is UNICODE or d.screen.isascii()
+
+
+async def test_tab_goes_round(clusters: Clusters) -> None:
+    async with clusters(StillPlanes()) as d:
+        seen = []
+        for _ in range(3):
+            seen.append(d.place)
+            await d.press("tab")
+        assert seen == ["clusters", "receiver", "requests"]
+
+
+async def test_no_control_plane_and_one_that_cannot_be_read(clusters: Clusters) -> None:
+    async with clusters(None) as d:
+        assert "A recording has none." in d.screen
+        await d.press("a")
+        assert d.toasts[-1] == "A recording has none."
+    async with clusters(StillPlanes(reads="No control plane was found on this machine.")) as d:
+        assert "✗ No control plane was found on this machine." in d.screen
+
+
+# --- from off to armed to all and back -----------------------------------------------------------------
+async def test_from_off_to_armed_to_all_and_back_by_keys(clusters: Clusters) -> None:
+    planes = StillPlanes(spans=True)
+    async with clusters(planes) as d:
+        await d.press("a")
+        await agree(d)
+        await ended(d)
+        assert "◐ armed" in row(d)
+        assert "✓ cp-1 apiserver: done" in d.screen
+        await d.press("s")
+        await d.type("all")
+        await d.press("enter")
+        await agree(d, "prod-eu")
+        await ended(d)
+        assert re.search(r"● sampling +all", row(d))
+        assert "its spans arrive" in d.screen
+        await d.press("o")
+        await agree(d)
+        await ended(d)
+        assert "○ off" in row(d)
+        await d.press("v")
+        await agree(d)
+        await ended(d)
+        assert planes.begun == ["set arm cp-1", "set all cp-1", "set off cp-1", "revert revert cp-1"]
+        assert "○ off" in row(d, "cp-2"), "the other node was not meant"
+
+
+async def test_the_question_shows_all_that_will_happen_and_cancel_is_first(clusters: Clusters) -> None:
+    planes = StillPlanes(warnings=("Nobody takes spans at localhost:4317.",))
+    async with clusters(planes) as d:
+        await d.press("a")
+        await asked(d)
+        assert "Arm apiserver of cp-1 (rate 0)?" in d.lines[0]
+        assert "away for 35 to 50 s" in d.screen
+        assert "! Nobody takes spans at localhost:4317." in d.screen
+        assert "+    - --tracing-config-file=/etc/kubernetes/k8s-trace-tui/apiserver.yaml" in d.screen
+        await d.press("enter")
+        assert d.place == "clusters"
+        assert d.toasts[-1] == "Nothing was changed."
+        assert planes.begun == []
+
+
+@pytest.mark.parametrize("way_out", ["escape", "q"])
+async def test_ways_out_of_the_question(clusters: Clusters, way_out: str) -> None:
+    planes = StillPlanes()
+    async with clusters(planes) as d:
+        await d.press("a")
+        await asked(d)
+        await d.press("tab", way_out)
+        assert (d.place, planes.begun) == ("clusters", [])
+
+
+async def test_no_key_changes_anything_without_the_question(clusters: Clusters) -> None:
+    """Every key of the screen and of lists, and then Enter as often as somebody may press it."""
+    planes = StillPlanes(before={"cp-1": node_of("cp-1").states[0]})
+    async with clusters(planes) as d:
+        for key in KEYS:
+            if key.id.partition(".")[0] in ("clusters", "list"):
+                await d.press(key.keys.split(",")[0])
+                await d.until(lambda: not d.app.clusters.snapshot.busy)
+                await d.settle()
+                await d.press("enter", "enter")
+                while d.place != "clusters":
+                    await d.press("escape")
+        assert planes.begun == []
+        assert planes.planned, "keys did ask"
+
+
+async def test_high_rates_and_protected_contexts_want_the_name(clusters: Clusters) -> None:
+    planes = StillPlanes()
+    async with clusters(planes) as d:
+        await d.command("sampling 10%")
+        await asked(d)
+        assert "Type prod-eu to go on:" in d.screen
+        await d.press("right", "right", "enter")  # on the button, with nothing typed
+        assert isinstance(d.app.screen, ConfirmScreen)
+        assert isinstance(d.app.screen.focused, Input)
+        await d.type("prod-us")
+        await d.press("enter", "enter")
+        assert planes.begun == []
+        await d.press("escape")
+        planes.protected = True
+        await d.press("r")
+        await d.until(lambda: not d.app.clusters.snapshot.busy)
+        assert "protected" in d.title
+        await d.press("a")
+        await agree(d, "prod-eu")
+        await ended(d)
+        assert planes.begun == ["set arm cp-1"]
+
+
+async def test_one_per_cent_wants_no_name(clusters: Clusters) -> None:
+    planes = StillPlanes()
+    async with clusters(planes) as d:
+        await d.command("sampling 1% everywhere")
+        await agree(d)
+        await ended(d)
+        assert planes.begun == ["set 1 % cp-1", "set 1 % cp-2"]
+
+
+async def test_a_command_from_another_screen_goes_there(clusters: Clusters) -> None:
+    planes = StillPlanes()
+    async with clusters(planes) as d:
+        await d.command("requests")
+        await d.command("arm")
+        await asked(d)
+        await d.press("escape")
+        for wrong, why in (("sampling 5", "no unit"), ("arm cp-9", "neither"), ("sampling", "Which rate")):
+            await d.command(wrong)
+            assert why in d.toasts[-1]
+        assert planes.begun == []
+
+
+# --- read-only -----------------------------------------------------------------------------------------
+async def test_read_only_offers_nothing_and_says_so(clusters: Clusters) -> None:
+    planes = StillPlanes([node_of("cp-1", rollouts=(interrupted(),))])
+    async with clusters(planes, read_only=True) as d:
+        assert "read-only: nothing can be changed" in d.title
+        assert "a arm" not in d.lines[-1]
+        for key in ("a", "s", "o", "v", "f", "u"):
+            await d.press(key)
+            assert d.place == "clusters"
+            assert "--read-only forbids it" in d.toasts[-1]
+        for command in ("arm", "sampling 1%", "off everywhere", "revert"):
+            await d.command(command)
+        assert (planes.planned, planes.begun, d.place) == ([], [], "clusters")
+
+
+def test_the_feed_refuses_whatever_leads_to_it() -> None:
+    """Gated where it is done, not where keys are bound."""
+    planes = StillPlanes()
+    change = Change("set", "arm", Part.APISERVER, planes.plan(Wish(Part.APISERVER, 0, name="arm"), planes.nodes))
+    with pytest.raises(NotAgreed, match="read-only"):
+        ClusterFeed(lambda: planes, read_only=True).begin(change)
+    with pytest.raises(NotAgreed, match="read-only"):
+        ClusterFeed(lambda: planes, read_only=True).let_pods_in()
+    with pytest.raises(NotAgreed, match="another name"):
+        ClusterFeed(lambda: planes).begin(replace(change, type_name="prod-eu"), "prod")
+    with pytest.raises(NotAgreed, match="nothing to change"):
+        ClusterFeed(lambda: planes).begin(replace(change, jobs=()))
+    assert planes.begun == []
+
+
+async def test_a_node_that_cannot_be_changed_says_why(clusters: Clusters) -> None:
+    off = node_of("cp-1")
+    fixed = replace(off, states=(replace(off.states[0], read_only="k3s keeps its own configuration"),))
+    planes = StillPlanes([fixed])
+    async with clusters(planes, (80, 24)) as d:
+        assert "○ off read-only" in row(d)
+        assert "Read-only: k3s keeps its own configuration." in d.screen
+        await d.press("a")
+        assert "k3s keeps its own configuration" in d.toasts[-1]
+        assert planes.planned == []
+
+
+# --- what goes wrong -----------------------------------------------------------------------------------
+async def test_a_refused_plan_is_a_sentence(clusters: Clusters) -> None:
+    planes = StillPlanes(refuses="kube-apiserver.yaml line 12: two files parse to the same pod.")
+    async with clusters(planes) as d:
+        await d.press("a")
+        await d.until(lambda: bool(d.toasts))
+        assert d.toasts[-1] == "kube-apiserver.yaml line 12: two files parse to the same pod."
+        assert d.place == "clusters"
+
+
+async def test_a_rollback_is_shown_and_stops_the_rest(clusters: Clusters) -> None:
+    why = "the new kube-apiserver does not stay up (exit 1: unknown field)"
+    planes = StillPlanes(ends="rolled back", failure=(("back", why), ("restore", "/etc/x.yaml")))
+    async with clusters(planes) as d:
+        await d.command("arm everywhere")
+        await agree(d)
+        await ended(d)
+        assert "4 old one gone ✗" in d.screen
+        assert f"✗ rolls back: {why}" in d.screen
+        assert "✗ cp-1 apiserver: rolled back, all files are as they were" in d.screen
+        assert "cp-2 apiserver: not begun: cp-1 did not come out well" in d.screen
+        assert planes.begun == ["set arm cp-1"]
+
+
+async def test_ready_without_spans_asks_before_the_next_node(clusters: Clusters) -> None:
+    planes = StillPlanes(spans=False)
+    async with clusters(planes) as d:
+        await d.command("sampling 1% everywhere")
+        await agree(d)
+        await d.until(lambda: bool(d.app.clusters.rolling and d.app.clusters.rolling.question))
+        await asked(d)
+        assert "no span of it has arrived" in d.screen
+        assert "nobody listens where cp-1 sends to" in d.screen
+        await d.press("enter")  # Cancel
+        await ended(d)
+        assert planes.begun == ["set 1 % cp-1"]
+
+
+async def test_a_way_that_is_gone_is_no_end(clusters: Clusters) -> None:
+    planes = StillPlanes()
+    planes.gate.clear()
+    async with clusters(planes) as d:
+        await d.press("a")
+        await agree(d)
+        await d.until(lambda: "4 old one gone …" in d.screen)
+        d.app.clusters._tell("cp-1", "lost", "ssh says: Connection reset.")
+        await d.settle()
+        assert "ssh says: Connection reset. The node goes on by itself." in d.screen
+        planes.gate.set()
+        await ended(d)
+        assert "Connection reset" not in d.screen
+
+
+# --- on its way ----------------------------------------------------------------------------------------
+async def test_it_is_followed_step_by_step_and_shown_again_after_coming_back(clusters: Clusters) -> None:
+    planes = StillPlanes()
+    planes.gate.clear()
+    async with clusters(planes) as d:
+        await d.press("a")
+        await agree(d)
+        await d.until(lambda: "4 old one gone … 0 of about 30 s" in d.screen)
+        assert "1 check ✓   2 back up ✓   3 write ✓" in d.screen
+        assert "rolls back by itself if not" in d.screen
+        await d.press("a")
+        assert "A change is on its way" in d.toasts[-1]
+        await d.press("D")
+        assert "+    - --tracing-config-file" in d.screen
+        await d.press("escape", "tab")
+        assert d.place == "receiver"
+        await d.press("escape", "tab")
+        await d.command("clusters")
+        assert "4 old one gone … " in d.screen
+        planes.gate.set()
+        await ended(d)
+        assert "✓ cp-1 apiserver: done" in d.screen
+
+
+@pytest.mark.parametrize("key", ["ctrl+q", "command"])
+async def test_leaving_the_program_meanwhile_is_asked(clusters: Clusters, key: str) -> None:
+    planes = StillPlanes()
+    planes.gate.clear()
+    async with clusters(planes) as d:
+        await d.press("a")
+        await agree(d)
+        await d.until(lambda: "4 old one gone …" in d.screen)
+
+        async def leave() -> None:
+            if key == "command":
+                await d.command("quit")
+            else:
+                await d.press(key)
+
+        await leave()
+        await asked(d)
+        assert "cp-1 is being changed" in d.screen
+        assert "It goes on by itself" in d.screen
+        await d.press("enter")
+        assert d.app.return_code is None
+        await leave()
+        await asked(d)
+        await d.press("tab", "enter")
+        assert d.app.return_code == 0
+        assert planes.begun == ["set arm cp-1"]
+
+
+async def test_somebody_elses_change_is_followed(clusters: Clusters) -> None:
+    planes = StillPlanes([node_of("cp-1", rollouts=(interrupted(alive=True),))])
+    planes.gate.clear()
+    async with clusters(planes) as d:
+        await d.until(lambda: "begun by bob@there" in d.screen)
+        await d.until(lambda: "3 write" in d.screen)
+        planes.gate.set()
+        await ended(d)
+        assert planes.begun == []
+
+
+@pytest.mark.parametrize(("key", "word"), [("f", "finish"), ("u", "undo")])
+async def test_what_was_interrupted_is_offered(clusters: Clusters, key: str, word: str) -> None:
+    planes = StillPlanes([node_of("cp-1", rollouts=(interrupted(),))])
+    async with clusters(planes) as d:
+        assert (
+            "a change (apiserver arm by bob@there) was interrupted at restart: f finishes it, u puts back" in d.screen
+        )
+        await d.press(key)
+        await asked(d)
+        await d.press("enter")
+        assert planes.begun == []
+        await d.press(key)
+        await agree(d)
+        await ended(d)
+        assert planes.begun == [f"{word} {interrupted().id} cp-1"]
+        assert "was interrupted" not in d.screen
+        assert f"✓ cp-1 apiserver: {'rolled back' if word == 'undo' else 'done'}" in d.screen
+
+
+async def test_pods_of_ours_are_asked_for_before_anything_else(clusters: Clusters) -> None:
+    planes = StillPlanes(pods_wanted="A privileged pod of ours reads the files of cp-1.")
+    async with clusters(planes) as d:
+        await d.press("a")
+        assert isinstance(d.app.screen, ConfirmScreen)
+        assert "A privileged pod of ours reads the files of cp-1." in d.screen
+        await d.press("enter")
+        assert (planes.pods, planes.planned) == (False, [])
+        await d.press("a", "tab", "enter")
+        await agree(d)
+        await ended(d)
+        assert (planes.pods, planes.begun) == (True, ["set arm cp-1"])
+
+
+# --- what a node says ----------------------------------------------------------------------------------
+async def test_nothing_that_a_node_says_reaches_the_terminal_raw(clusters: Clusters) -> None:
+    evil = "\x1b]0;evil\x07\x1b[31m\u202e\r\n\u200b"
+    off = node_of(f"cp-1{evil}", rollouts=(replace(interrupted(), who=evil, what=evil, step=evil, detail=evil),))
+    state = State(f"cp-1{evil}", Part.APISERVER, Mode.BROKEN, evil, None, evil, evil, evil, evil, "", evil, evil)
+    planes = StillPlanes([replace(off, states=(state,))], cluster=evil, warnings=(evil,))
+    async with clusters(planes) as d:
+
+        def clean() -> None:
+            assert not [one for one in "\x1b\x07\u202e\r\u200b" if one in d.screen]
+
+        clean()
+        for key in ("enter", "escape", "f", "escape", "D"):
+            await d.press(key)
+            await d.until(lambda: not d.app.clusters.snapshot.busy)
+            await d.settle()
+            clean()
+        planes.nodes = [replace(planes.nodes[0], facts=replace(planes.nodes[0].facts, rollouts=()))]  # type: ignore[type-var]
+        planes.ends, planes.failure = "failed", (("back", evil), ("note", evil), ("end", evil))
+        await d.press("escape", "r")
+        await d.until(lambda: not d.app.clusters.snapshot.busy)
+        await d.press("a")
+        await asked(d)
+        clean()
+        await d.press("tab", "enter")
+        await ended(d)
+        clean()
+        planes.refuses = evil
+        await d.press("a")
+        await d.until(lambda: len(d.toasts) > 0)
+        clean()
+
+
+async def test_enter_shows_the_node_whole(clusters: Clusters) -> None:
+    planes = StillPlanes([node_of("cp-1", Mode.ARMED, 0, listeners=("127.0.0.1:4317 otelcol",), lock="bob@there")])
+    async with clusters(planes) as d:
+        await d.press("enter")
+        assert "cp-1  everything that was found there" in d.title
+        for found in ("ssh://root@cp-1", "127.0.0.1:4317 otelcol", "bob@there", "v1.34.2", "/etc/kubernetes/manifests"):
+            assert found in d.screen
+        await d.press("escape")
+        assert d.place == "clusters"
+
+
+async def test_the_event_loop_never_waits_for_a_host(clusters: Clusters) -> None:
+    class Slow(StillPlanes):
+        hold = False
+
+        def plan(self, wish: Wish, nodes: Any) -> Any:
+            while self.hold:
+                time.sleep(0.01)
+            return super().plan(wish, nodes)
+
+    planes = Slow()
+    async with clusters(planes) as d:
+        planes.hold = True
+        await d.press("a")
+        await asyncio.wait_for(d.press("down", "up", "tab"), 5)
+        assert d.place == "receiver"
+        planes.hold = False
+        await d.until(lambda: not d.app.clusters.snapshot.busy)
+        await d.settle()
+        assert d.place == "receiver", "a question does not come over another screen"
+
+
+# --- pure ----------------------------------------------------------------------------------------------
+def shown(run: NodeRun, kind: str = "set", now: float = 112.0) -> list[str]:
+    return [text for text, _ in stages(run, kind, now, palette(FALLBACK), UNICODE)]
+
+
+def test_stages_say_how_long_it_takes() -> None:
+    plan = Plan("cp-1", Part.APISERVER, (), Trigger.MANIFEST, "", "", wish=Wish(Part.APISERVER, 10_000))
+    told = (("begin", ""), ("check", ""), ("backup", ""), ("write", "a"), ("restart", ""))
+    run = NodeRun("cp-1", Part.APISERVER, plan, told, 100.0)
+    assert shown(run) == [
+        "1 check ✓",
+        "2 back up ✓",
+        "3 write ✓",
+        "4 old one gone … 12 of about 30 s",
+        "5 new one ready",
+        "6 spans arriving",
+        "rolls back by itself if not",
+    ]
+    files = replace(plan, trigger=Trigger.NOTHING)
+    ended_ = NodeRun("cp-1", Part.APISERVER, files, told[:4], 100.0, Outcome("cp-1", "done"))
+    assert shown(ended_) == ["1 check ✓", "2 back up ✓", "3 write ✓"]
+    back = replace(run, steps=(*told, ("back", "it does not end")))
+    assert shown(back)[3:] == [
+        "4 old one gone ✗", "5 new one ready", "6 spans arriving", "putting back what was before … 12 s",
+    ]  # fmt: skip
+
+
+def test_the_load_to_expect_is_in_proportion() -> None:
+    state = State("cp-1", Part.APISERVER, Mode.SAMPLING, per_million=10_000)
+    assert "about 410 spans/s, from 41.0 spans/s at now 1 %" in expected_load(state, 41.0, 100_000)
+    assert "above 512 spans" in expected_load(state, 41.0, 1_000_000)
+    assert "not known" in expected_load(replace(state, mode=Mode.ARMED, per_million=0), None, 10_000)
+    assert expected_load(state, 41.0, 0) == expected_load(state, 41.0, None) == ""
