@@ -420,12 +420,9 @@ class ClusterFeed:
                 problem = str(error)
             except Exception as error:  # noqa: BLE001 - the screen goes on and says it
                 problem = f"A fault ended it here ({type(error).__name__}: {error}); the node goes on by itself."
-            with self._lock:
-                current = self._snapshot.run
-                assert current is not None
-                self._snapshot = replace(self._snapshot, run=replace(current, ended=True, question="", problem=problem))
             if not self._ended.is_set():
-                self.read()
+                self.read()  # before it counts as ended: nobody sees the end with the states of before
+            self._change_run(ended=True, question="", problem=problem)
 
         self._rolling = threading.Thread(target=work, name="rollout", daemon=True)
         self._rolling.start()

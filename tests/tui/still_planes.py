@@ -146,9 +146,9 @@ class StillPlanes:
                 outcomes.append(Outcome(node.name, "not begun", f"{outcomes[-1].node} did not come out well"))
                 continue
             outcomes.append(self._one(node, change, tell, stopping))
-            if outcomes[-1].spans is False and node is not change.nodes[-1]:
-                if not ask(node.name, f"{node.name} is ready, but no span of it has arrived."):
-                    outcomes[-1] = replace(outcomes[-1], word="failed", detail="stopped by the operator")
+            ask_ = outcomes[-1].spans is False and node is not change.nodes[-1]
+            if ask_ and not ask(node.name, f"{node.name} is ready, but no span of it has arrived."):
+                outcomes[-1] = replace(outcomes[-1], word="failed", detail="stopped by the operator")
         return tuple(outcomes)
 
     def _one(self, node: Node, change: Change, tell: Tell, stopping: Callable[[], bool]) -> Outcome:

@@ -406,7 +406,7 @@ def change_lines(change: Change, loads: Mapping[str, str], width: int, p: Palett
 def diff_lines(diff: str, width: int, p: Palette) -> list[Line]:
     """A unified diff; long lines go on below, nothing of it is hidden at the right."""
     lines: list[Line] = []
-    for line in diff.split("\n")[:_MOST_DIFF_LINES]:
+    for line in diff.rstrip("\n").split("\n")[:_MOST_DIFF_LINES]:
         style = p.base
         if line.startswith(("+++", "---", "@@")):
             style = p.dim
@@ -415,8 +415,6 @@ def diff_lines(diff: str, width: int, p: Palette) -> list[Line]:
         elif line.startswith("-"):
             style = p.error
         lines += _code(line, width, style)
-    while lines and not lines[-1][0][0].strip():
-        lines.pop()
     return lines
 
 

@@ -48,7 +48,7 @@ class ClustersScreen(FrameScreen):
 
     PLACE = "clusters"
     DEFAULT_CSS = """
-    ClustersScreen #about { height: 5; }
+    ClustersScreen #about { height: 1fr; }
     """
     BINDINGS = bindings("clusters")
 
@@ -209,10 +209,10 @@ class ClustersScreen(FrameScreen):
             lines += sentence(f"{found.reading.pods_wanted} Any change asks for that first.", width, p.dim)
         self.query_one("#below", Rule).show([(printable(title, 300), p.title)])
         sheet = self.query_one("#about", Sheet)
-        most = max(2, self.size.height - 6 - min(len(self._rows) + 1, max(3, self.size.height // 3)))
-        height = max(1, min(len(lines), most))
-        if sheet.styles.height is None or sheet.styles.height.value != height:
-            sheet.styles.height = height
+        room = self.size.height - 5  # without status, both titles, hint and keys
+        table = max(3, min(len(self._rows) + 1, max(room - len(lines), room // 3)))
+        if self.table.styles.height is None or self.table.styles.height.value != table:
+            self.table.styles.height = table
         sheet.source = Lines(lines, self._version)
         sheet.sync()
 
@@ -441,7 +441,8 @@ class ClustersScreen(FrameScreen):
         """Do this when the nodes are known."""
         if not self._may_change():
             return
-        if self.clusters.snapshot.reading is None or self.clusters.snapshot.busy == "reading":
+        found = self.clusters.snapshot
+        if not self.is_mounted or found.reading is None or found.busy == "reading":
             self._waiting = intent
         else:
             self._attempt(intent)
