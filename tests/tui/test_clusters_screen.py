@@ -83,7 +83,7 @@ async def agree(d: Driven, name: str = "") -> None:
 
 
 def row(d: Driven, name: str = "cp-1") -> str:
-    return next(line for line in d.lines if line.startswith(f" {name}"))
+    return next(line for line in d.lines if line[1:].startswith(name))
 
 
 # --- the table ---------------------------------------------------------------------------------------

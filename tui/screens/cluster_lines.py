@@ -120,7 +120,7 @@ class ComponentLines:
                 (f" {fit(row.node.name, name)}  ", p.base),
                 (f"{self._glyphs.unseen} {printable(said, 300)}", style),
             ]
-        parts: Line = [(" ", p.base)]
+        parts: Line = [(self._glyphs.suspicious if row.differs else " ", p.warning)]
         for at, (column, cells) in enumerate(columns):
             style = p.dim if state.mode is Mode.OFF else p.base
             if column == "STATE":
