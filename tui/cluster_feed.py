@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from tui.clusters.model import ClusterError, Part, Plan, RolloutFacts, Tell, Wish
@@ -185,8 +185,8 @@ class ClusterSnapshot:
     refusal: str = ""
     offer: Change | None = None
     run: Run | None = None
-    read_at: float = field(default=0.0)
-    """`time.monotonic()`."""
+    generation: int = 0
+    """Another one whenever anything else is."""
 
 
 class ClusterFeed:
@@ -344,7 +344,12 @@ class ClusterFeed:
     # -- in threads -------------------------------------------------------------------------------------
     def _put(self, **what: object) -> None:
         with self._lock:
-            self._snapshot = replace(self._snapshot, **what)  # type: ignore[arg-type]
+            self._publish(**what)
+
+    def _publish(self, **what: object) -> None:
+        """With the lock held."""
+        old = self._snapshot
+        self._snapshot = replace(old, generation=old.generation + 1, **what)  # type: ignore[arg-type]
 
     def _ask(self, doing: str, job: Callable[[ControlPlanes], None]) -> None:
         """Do this as soon as what is being asked for is done; of several that wait only the last is done."""
@@ -356,7 +361,7 @@ class ClusterFeed:
             if self._asking is not None:
                 return
             self._asking = threading.Thread(target=self._work, name="clusters", daemon=True)
-            self._snapshot = replace(self._snapshot, busy=doing)
+            self._publish(busy=doing)
         self._asking.start()
 
     def _work(self) -> None:
@@ -366,10 +371,10 @@ class ClusterFeed:
                 wanted, self._next = self._next, None
                 if wanted is None or self._ended.is_set():
                     self._asking = None
-                    self._snapshot = replace(self._snapshot, busy="")
+                    self._publish(busy="")
                     return
                 doing, job = wanted
-                self._snapshot = replace(self._snapshot, busy=doing, refusal="")
+                self._publish(busy=doing, refusal="")
             try:
                 if self._planes is None:
                     self._planes = self._make()
@@ -387,7 +392,7 @@ class ClusterFeed:
 
     def _read(self, planes: ControlPlanes) -> None:
         reading = planes.read()
-        self._put(reading=reading, problem="", read_at=time.monotonic())
+        self._put(reading=reading, problem="")
         if self.rolling is not None or self._ended.is_set():
             return
         for node in reading.nodes:
@@ -445,7 +450,7 @@ class ClusterFeed:
         with self._lock:
             run = self._snapshot.run
             assert run is not None
-            self._snapshot = replace(self._snapshot, run=replace(run, **what))  # type: ignore[arg-type]
+            self._publish(run=replace(run, **what))  # type: ignore[arg-type]
 
     def _tell(self, node: str, step: str, detail: str) -> None:
         now = time.monotonic()
@@ -458,14 +463,14 @@ class ClusterFeed:
                 else one
                 for one in run.nodes
             )
-            self._snapshot = replace(self._snapshot, run=replace(run, nodes=nodes))
+            self._publish(run=replace(run, nodes=nodes))
 
     def _outcomes(self, outcomes: Sequence[Outcome]) -> None:
         with self._lock:
             run = self._snapshot.run
             assert run is not None
             nodes = tuple(replace(one, outcome=out) for one, out in zip(run.nodes, outcomes, strict=True))
-            self._snapshot = replace(self._snapshot, run=replace(run, nodes=nodes))
+            self._publish(run=replace(run, nodes=nodes))
 
     def _question(self, node: str, sentence: str) -> bool:
         """Ask, and wait for the answer; no when the program ends meanwhile."""

@@ -350,15 +350,13 @@ async def test_open_a_trace_go_back_and_forward(drive: Open) -> None:
         assert d.place == "trace"
         await d.press("left_square_bracket")
         assert d.place == "requests"
-        await d.press("tab")
-        assert d.place == "receiver"
-        await d.press("tab")
-        assert d.place == "requests"
-        await d.press("left_square_bracket")
-        assert d.place == "receiver"
-        await d.press("left_square_bracket")
-        assert d.place == "requests"
-        await d.press("right_square_bracket", "right_square_bracket")
+        for view in ("clusters", "receiver", "requests"):
+            await d.press("tab")
+            assert d.place == view
+        for view in ("receiver", "clusters", "requests"):
+            await d.press("left_square_bracket")
+            assert d.place == view
+        await d.press("right_square_bracket", "right_square_bracket", "right_square_bracket")
         assert d.place == "requests"
         await d.command(f"open {trace_id[:12]}")
         assert d.place == "trace"
@@ -369,9 +367,9 @@ async def test_the_receiver_over_a_trace_leaves_the_trace_as_it_was(drive: Open)
     async with drive() as d:
         await d.press("enter")
         trace = d.app.screen
-        await d.press("tab")
+        await d.press("tab", "tab")
         assert d.place == "receiver"
-        await d.press("left_square_bracket")
+        await d.press("left_square_bracket", "left_square_bracket")
         assert d.app.screen is trace
 
 
@@ -522,7 +520,7 @@ async def test_help_lists_what_works_here(drive: Open) -> None:
         await d.press("question_mark")
         for text in ("open the trace", "to the bottom", "command line", "requests.sort-code", "theme NAME"):
             assert text in d.screen
-        await d.press("q", "tab", "question_mark")
+        await d.press("q", "tab", "tab", "question_mark")
         assert "copy what to paste" in d.screen
         assert "requests.sort-code" not in d.screen
 

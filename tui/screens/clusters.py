@@ -115,7 +115,7 @@ class ClustersScreen(FrameScreen):
     def update(self, snapshot: Snapshot) -> None:
         """Take up what threads found; a row is painted again only when it differs."""
         found = self.clusters.snapshot
-        made = (id(found), id(snapshot.sender_rates), snapshot.status is None, self.size, self._version)
+        made = (found.generation, snapshot.sender_rates, snapshot.status is None, self.size, self._version)
         if made != self._made:
             self._made = made
             self._show(snapshot)
@@ -185,7 +185,7 @@ class ClustersScreen(FrameScreen):
         found, now = self.clusters.snapshot, time.monotonic()
         run, row = found.run, self.chosen
         second = int(now - max(one.since for one in run.nodes)) if run is not None and not run.ended else 0
-        made = (id(found), second, row, self.size, self._version)
+        made = (found.generation, second, row, self.size, self._version)
         if made == self._below:
             return
         self._below = made

@@ -1,0 +1,200 @@
+"""The Clusters screen over real rollouts: nodes that are directories, and a control plane that runs and exports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartReceiver
+from tests.tui.clusters.control_plane import ControlPlane, wait_for
+from tests.tui.still_feed import StillFeed
+from tests.tui.test_requests import Driven
+from tests.tui.test_sampling import files, make_node
+from tui import control_planes
+from tui.app import TraceApp
+from tui.cluster_feed import ClusterFeed, Named
+from tui.clusters import rollout
+from tui.clusters.arriving import of_database
+from tui.clusters.model import Mode, Part, Wish
+from tui.clusters.targets import Target
+from tui.config import Settings
+from tui.control_planes import RealControlPlanes
+from tui.glyphs import UNICODE
+from tui.screens.change import ConfirmScreen
+
+ARM = Wish(Part.APISERVER, 0, name="arm")
+
+
+def until(holds: Callable[[], object], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+
+
+def test_directories_are_changed_and_put_back_byte_for_byte(tmp_path: Path) -> None:
+    roots = [make_node(tmp_path, "cp-1"), make_node(tmp_path, "cp-2")]
+    before = [files(root) for root in roots]
+    named = Named(tuple(f"file://{root}" for root in roots))
+    feed = ClusterFeed(lambda: RealControlPlanes(Settings(), named, tmp_path / "spans.db"))
+
+    def offered() -> None:
+        until(lambda: feed.snapshot.offer or feed.snapshot.refusal)
+        change = feed.take_offer()
+        assert change is not None, feed.snapshot.refusal
+        feed.begin(change)
+        until(lambda: feed.rolling is None and not feed.snapshot.busy)
+        assert feed.snapshot.run is not None
+        assert [one.outcome and one.outcome.word for one in feed.snapshot.run.nodes] == ["done", "done"]
+
+    def modes() -> list[Mode]:
+        assert feed.snapshot.reading is not None
+        return [state.mode for node in feed.snapshot.reading.nodes for state in node.states]
+
+    try:
+        feed.read()
+        until(lambda: feed.snapshot.reading)
+        assert modes() == [Mode.OFF, Mode.OFF]
+        assert feed.snapshot.reading is not None
+        feed.plan(ARM, feed.snapshot.reading.nodes)
+        assert [files(root) for root in roots] == before
+        offered()
+        assert modes() == [Mode.ARMED, Mode.ARMED]
+        feed.plan_revert(Part.APISERVER, feed.snapshot.reading.nodes)
+        offered()
+        assert [files(root) for root in roots] == before
+        feed.plan_revert(Part.APISERVER, feed.snapshot.reading.nodes)
+        until(lambda: feed.snapshot.refusal)
+        assert "reverted already" in feed.take_refusal()
+    finally:
+        feed.close()
+
+
+def test_without_a_control_plane_it_says_how_to_name_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_planes, "targets", lambda *_, **__: ())
+    feed = ClusterFeed(lambda: RealControlPlanes(Settings(), Named(), tmp_path / "spans.db"))
+    feed.read()
+    until(lambda: feed.snapshot.problem)
+    assert "--host ssh://USER@HOST" in feed.snapshot.problem
+    feed.close()
+
+
+@pytest.fixture
+def planes(
+    control_plane: ControlPlane, receiver: StartReceiver, monkeypatch: pytest.MonkeyPatch
+) -> tuple[ControlPlane, RealControlPlanes, str, Path]:
+    live = receiver()
+    monkeypatch.setattr(control_planes, "targets", lambda *_, **__: (Target("lab", (control_plane.host,)),))
+    return control_plane, RealControlPlanes(Settings(), Named(), live.db), live.address, live.db
+
+
+async def test_from_off_to_armed_to_all_and_back_by_keys(
+    planes: tuple[ControlPlane, RealControlPlanes, str, Path],
+) -> None:
+    plane, real, address, database = planes
+    before = plane.files()
+    app = TraceApp(StillFeed(), Settings(utc=True), title="lab", glyphs=UNICODE, control_planes=lambda: real)
+    async with app.run_test(size=(120, 30), notifications=True) as pilot:
+        d = Driven(app, pilot, app.feed)  # type: ignore[arg-type]
+
+        async def until_(holds: Callable[[], bool]) -> None:
+            for _ in range(6):  # of ten seconds
+                try:
+                    return await d.until(holds)
+                except AssertionError:
+                    continue
+            raise AssertionError(d.screen)
+
+        async def done(name: str = "") -> None:
+            await until_(lambda: isinstance(app.screen, ConfirmScreen))
+            await d.settle()
+            assert "+" in d.screen or "-" in d.screen
+            if name:
+                await d.press("tab")
+                await d.type(name)
+            await d.press("tab", "enter")
+            await until_(lambda: app.clusters.rolling is None and not app.clusters.snapshot.busy)
+            await d.settle()
+
+        await d.press("tab")
+        await until_(lambda: "cp-1" in d.screen)
+        assert "○ off" in d.screen
+        await d.command(f"arm {address}")
+        await done()
+        assert "◐ armed" in d.screen
+        assert "✓ cp-1 apiserver: done" in d.screen
+        await d.press("s")
+        await d.type("all")
+        await d.press("enter")
+        await done("lab")
+        assert "● sampling" in d.screen
+        assert "6 spans arriving ✓" in d.screen
+        assert "its spans arrive" in d.screen
+        assert any(stream.service == "apiserver" for stream in of_database(database) or ())
+        await d.press("o")
+        await done()
+        assert "○ off" in d.screen
+        await d.press("v")
+        await done()
+        assert plane.files() == before
+    real.close()
+    plane.until_ready()
+
+
+def test_what_was_interrupted_is_undone(planes: tuple[ControlPlane, RealControlPlanes, str, Path]) -> None:
+    plane, real, _, _ = planes
+    before = plane.files()
+    plane.host.environment["K8S_TRACE_TUI_STOP_AT"] = "restart"
+    name = rollout.begin(plane.host, plane.arm(), who="alice")
+    del plane.host.environment["K8S_TRACE_TUI_STOP_AT"]
+    assert plane.follow(name).word == "interrupted"
+    feed = ClusterFeed(lambda: real)
+    feed.read()
+    until(lambda: feed.snapshot.reading)
+    assert feed.snapshot.reading is not None
+    (node,) = feed.snapshot.reading.nodes
+    feed.plan(ARM, [node])
+    until(lambda: feed.snapshot.refusal)
+    assert "was interrupted" in feed.take_refusal()
+    feed.plan_carrying_on(node, undo=True)
+    until(lambda: feed.snapshot.offer)
+    change = feed.take_offer()
+    assert change is not None
+    feed.begin(change)
+    until(lambda: feed.rolling is None and not feed.snapshot.busy)
+    assert plane.files() == before
+    assert feed.snapshot.run is not None
+    outcome = feed.snapshot.run.nodes[0].outcome
+    assert outcome is not None
+    assert outcome.word == "rolled back"
+    feed.close()
+
+
+def test_a_program_that_ends_leaves_the_node_to_itself_and_the_next_follows(
+    planes: tuple[ControlPlane, RealControlPlanes, str, Path],
+) -> None:
+    plane, real, _, _ = planes
+    feed = ClusterFeed(lambda: real)
+    feed.read()
+    until(lambda: feed.snapshot.reading)
+    assert feed.snapshot.reading is not None
+    feed.plan(ARM, feed.snapshot.reading.nodes)
+    until(lambda: feed.snapshot.offer)
+    change = feed.take_offer()
+    assert change is not None
+    feed.begin(change)
+    until(lambda: feed.snapshot.run and feed.snapshot.run.nodes[0].steps)
+    feed.stop()
+    until(lambda: feed.rolling is None)
+    wait_for(lambda: bool(plane.facts().rollouts[-1].ended), "the node does not go on")
+    assert plane.facts().rollouts[-1].ended == "done"
+    feed.close()
