@@ -143,8 +143,6 @@ async def test_from_off_to_armed_to_all_and_back_by_keys(
         await d.press("o")
         await done()
         assert "○ off" in d.screen
-        await d.press("v")
-        await done()
         assert plane.files() == before
     real.close()
     plane.until_ready()
