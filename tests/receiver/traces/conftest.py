@@ -51,6 +51,11 @@ class Recorded:
         assert trace is not None
         return trace
 
+    def some(self) -> Iterator[tuple[int, Trace]]:
+        """Slot and trace: all of a small recording, every fifth of the largest."""
+        for slot in range(0, self.index.traces, 5 if self.index.traces > 5_000 else 1):
+            yield slot, self.trace(slot)
+
     def judged(self) -> list[tuple[Trace, Verdict]]:
         """Each trace in the order of arrival, with its verdict."""
         if not self._judged:
