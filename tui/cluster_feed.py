@@ -478,7 +478,7 @@ class ClusterFeed:
         self._answer = False
         if self._ended.is_set():
             return False
-        self._change_run(question=f"{sentence} Go on with the next node?")
+        self._change_run(question=sentence)
         self._answered.wait()
         self._change_run(question="")
         return self._answer and not self._ended.is_set()

@@ -19,7 +19,9 @@ from tui.clusters.arriving import verifier
 from tui.clusters.model import (
     ClusterError,
     Mode,
+    NodeAsks,
     NodeFacts,
+    NothingToPutBack,
     Part,
     PlanRefused,
     ReachError,
@@ -31,7 +33,7 @@ from tui.clusters.rollout import Outcome
 from tui.clusters.survey import Node, mirrored, survey, with_instances
 from tui.clusters.targets import Target, targets
 from tui.config import Settings
-from tui.sampling import ASKS_NAME_ABOVE, NOTHING_OF_OURS, operator
+from tui.sampling import ASKS_NAME_ABOVE, operator
 from tui.sampling_text import Job, going_on, left_over, three_way
 
 if TYPE_CHECKING:
@@ -189,9 +191,7 @@ class RealControlPlanes:
         for node, _ in self._fresh(nodes):
             try:
                 found = rollout.reversion(node.host, part)
-            except PlanRefused as refused:
-                if NOTHING_OF_OURS not in str(refused):
-                    raise
+            except NothingToPutBack as refused:
                 nothing = str(refused)
                 continue
             questions: tuple[str, ...] = ()
@@ -203,7 +203,7 @@ class RealControlPlanes:
             plan = replace(found.plan, node=node.name)
             jobs.append(Job(node, plan, plan.warnings, questions))
         if not jobs:
-            raise PlanRefused(nothing or "There is no node to put back.")
+            raise NothingToPutBack(nothing or "There is no node to put back.")
         return tuple(jobs), tuple(lines)
 
     def name_to_type(self, wish: Wish | None, nodes: Sequence[Node]) -> str:
@@ -260,7 +260,11 @@ class RealControlPlanes:
         Raises:
             ClusterError: it cannot be done.
         """
-        begun = (rollout.undo if undo else rollout.finish)(node.host, left.id, who=operator())
+        try:
+            begun = (rollout.undo if undo else rollout.finish)(node.host, left.id, who=operator())
+        except NodeAsks as asks:
+            verb = "undo" if undo else "resume"
+            raise PlanRefused(f"{asks} `k8s-trace-tui sampling {verb}` asks whether to go on all the same.") from None
         return self._listen(node, begun, tell, stopping)
 
     def follow(self, node: Node, left: RolloutFacts, tell: Tell, stopping: Callable[[], bool]) -> Outcome:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from receiver.store.place import default_place
 from tui.clusters import doctor, flavours, rollout
 from tui.clusters.arriving import of_database, per_state, verifier
-from tui.clusters.model import ClusterError, Host, Mode, NodeFacts, Part, PlanRefused, RolloutFacts, Wish
+from tui.clusters.model import ClusterError, Host, Mode, NodeAsks, NodeFacts, NothingToPutBack, Part, RolloutFacts, Wish
 from tui.clusters.rollout import Outcome
 from tui.clusters.survey import Node, mirrored, survey, with_instances
 from tui.clusters.targets import Target, targets
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
 ASKS_NAME_ABOVE: Final = 10_000
 """Per million: a higher rate asks for the cluster's name."""
-NOTHING_OF_OURS: Final = "was changed here, or it was reverted already"
-"""How the script on the node says that there is nothing to put back."""
 _STEP_WIDTH: Final = 12
 
 
@@ -241,9 +239,7 @@ def revert(reach: Reach, asked: Asked) -> int:
     for node, _ in _readable(reach, asked):
         try:
             found = rollout.reversion(node.host, asked.part)
-        except PlanRefused as nothing:
-            if NOTHING_OF_OURS not in str(nothing):
-                raise
+        except NothingToPutBack as nothing:
             warn(str(nothing))  # as it was before us: so it shall be
             continue
         plan = replace(found.plan, node=node.name)
@@ -289,7 +285,7 @@ def carry_on(reach: Reach, asked: Asked, undo: bool) -> int:
         if code:
             outcome = Outcome(node.name, "not begun", "a node before it did not come out well")
         else:
-            outcome = _carry_on(node, left, undo)
+            outcome = _carry_on(node, left, asked, undo)
         # an undo that came out well ends as rolled back: that is what was asked for
         code = code or (0 if outcome.well or (undo and outcome.word == "rolled back") else 1)
         if asked.as_json:
@@ -300,12 +296,17 @@ def carry_on(reach: Reach, asked: Asked, undo: bool) -> int:
     return code
 
 
-def _carry_on(node: Node, left: RolloutFacts, undo: bool) -> Outcome:
+def _carry_on(node: Node, left: RolloutFacts, asked: Asked, undo: bool) -> Outcome:
     def tell(step: str, detail: str) -> None:
         _tell(node.name, step, detail)
 
     try:
-        begun = rollout.undo(node.host, left.id) if undo else rollout.finish(node.host, left.id)
+        again = rollout.undo if undo else rollout.finish
+        try:
+            begun = again(node.host, left.id, who=operator())
+        except NodeAsks as asks:
+            _agree(asked, f"{asks} Go on all the same?")
+            begun = again(node.host, left.id, who=operator(), agreed=[asks.topic])
         return rollout.follow(node.host, begun, tell, node=node.name)
     except KeyboardInterrupt:
         _say_it_goes_on(node)
@@ -380,9 +381,11 @@ def _roll_out(jobs: Sequence[Job], asked: Asked, name: str) -> None:
                     for line in step_lines(one, ascii_only=False):
                         _say(f"  {line}")
 
-    def ask(node: str, sentence: str) -> bool:
+    def ask(node: str, question: str) -> bool:
+        if asked.yes:
+            _say(f"{question} Yes, by --yes.")
         try:
-            _agree(asked, f"{sentence} Go on with the next node?")
+            _agree(asked, question)
         except Refused:
             return False
         return True

@@ -7,8 +7,14 @@ same uid. Two files with one pod name fight: the later event wins, and at each r
 container that ends is restarted at once the first time, then after 10, 20, 40 ... 300 s. A hostPath of type File or
 Directory that is missing keeps the pod from starting. Ended containers are kept for a while, logs go with the pod.
 
+What the API shows of a pod, its mirror, is late and lies: while the API is away it cannot be written, so that it is
+Ready from before; after that it has the new hash up to 7.5 s after the container started, and is Ready 17 to 38 s
+after; the same bytes again change nothing of it. And an etcd that is to start anew waits for its old mirror to be
+deleted, by a call to the API that needs etcd, until that call gives up after some 31 s.
+
 Times are multiplied by `--pace`. State for the double of crictl lies in ROOT/run/pocket: `cri/ID` (one record each),
-`stop/ID` (somebody wants it stopped; holds the time-out), `faults/NAME` (read by the stub of the API server).
+`stop/ID` (somebody wants it stopped; holds the time-out), `faults/NAME` (read by the stub of the API server). Beside
+it `mirror/POD` (JSON, for the double of the API) and `kubelet.log` (what a kubelet says at verbosity 0).
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -66,6 +73,17 @@ class Running:
 
 
 @dataclass
+class Mirror:
+    """What the API shows of a pod."""
+
+    hash: str
+    command: list[str]
+    ready: bool = True
+    hash_at: float | None = None
+    ready_at: float | None = None
+
+
+@dataclass
 class Worker:
     """What is going on about one pod name."""
 
@@ -74,6 +92,9 @@ class Worker:
     next_try: float = 0.0
     crashes: dict[str, int] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
+    mirror: Mirror | None = None
+    stalled: str = ""
+    """The uid whose start waited for the old mirror already."""
 
 
 def stamp() -> str:
@@ -86,13 +107,16 @@ class Kubelet:
         self.pace = pace
         self.manifests = root / "etc/kubernetes/manifests"
         self.home = root / "run/pocket"
-        for name in ("cri", "stop", "faults"):
+        for name in ("cri", "stop", "faults", "mirror"):
             (self.home / name).mkdir(parents=True, exist_ok=True)
         self.seen: dict[str, tuple[int, int, int]] = {}
         self.workers: dict[str, Worker] = {}
         self.containers: dict[str, Running] = {}
         self.rescan_at = 0.0
         self.random = random.Random(1)
+        self.ending = False
+        self.asked_at = 0.0
+        self.reads = False
 
     # --- files -----------------------------------------------------------------------------------------
     def scan(self, now: float) -> None:
@@ -161,7 +185,77 @@ class Kubelet:
                     worker.next_try = now + 10 * self.random.uniform(1, 1.5) * self.pace
             return
         if worker.desired is not None and now >= worker.next_try:
+            if self.stalls(worker, now):
+                return
             self.start(worker, now)
+
+    def stalls(self, worker: Worker, now: float) -> bool:
+        """Whether the outdated mirror has to go first, by an API that needs what is to be started."""
+        desired, mirror = worker.desired, worker.mirror
+        assert desired is not None
+        if mirror is None or mirror.hash == desired.uid or worker.stalled == desired.uid or self.api_reads():
+            return False
+        worker.stalled = desired.uid
+        # refused at once where nobody listens; it hangs where an API server waits for its etcd
+        if not self.api_answers():
+            return False
+        self.say(
+            '"Failed deleting a mirror pod" err="context deadline exceeded" pod=' + desired.pod["metadata"]["name"]
+        )
+        worker.next_try = now + 31 * self.pace
+        return True
+
+    def say(self, line: str) -> None:
+        with (self.home / "kubelet.log").open("a") as log:
+            log.write(line + "\n")
+
+    # --- what the API shows ----------------------------------------------------------------------------
+    def reflect(self, worker: Worker, now: float) -> None:
+        running, mirror = worker.current, worker.mirror
+        if running is None or running.exit_code is not None:
+            return
+        command = [*running.pod["spec"]["containers"][0].get("command", ())]
+        if mirror is None:
+            if self.api_reads():
+                worker.mirror = Mirror(running.uid, command)
+                self.show(running.pod["metadata"]["name"], worker.mirror)
+            return
+        if mirror.hash != running.uid and mirror.hash_at is None and self.api_reads():
+            mirror.hash_at = now + self.random.uniform(0, 7.5) * self.pace
+            mirror.ready_at = now + self.random.uniform(17, 38) * self.pace
+        if mirror.hash_at is not None and now >= mirror.hash_at:
+            mirror.hash, mirror.command, mirror.ready, mirror.hash_at = running.uid, command, False, None
+            self.say('"Deleted mirror pod as it didn\'t match the static Pod"')
+            self.show(running.pod["metadata"]["name"], mirror)
+        if mirror.hash_at is None and mirror.ready_at is not None and now >= mirror.ready_at:
+            mirror.ready, mirror.ready_at = True, None
+            self.show(running.pod["metadata"]["name"], mirror)
+
+    def show(self, name: str, mirror: Mirror) -> None:
+        draft = self.home / f"draft-{name}"
+        draft.write_text(json.dumps({"hash": mirror.hash, "ready": mirror.ready, "command": mirror.command}))
+        draft.rename(self.home / "mirror" / name)
+
+    def api_reads(self) -> bool:
+        """Whether the API answers what it has to ask etcd for; asked once a second."""
+        now = time.monotonic()
+        if now - self.asked_at < self.pace:
+            return self.reads
+        self.asked_at, self.reads = now, False
+        pki = self.root / "etc/kubernetes/pki"
+        path = b"GET /api/v1/namespaces/kube-system/pods/x HTTP/1.1\r\nHost: api\r\n\r\n"
+        try:
+            port = int((self.home / "port").read_text())
+            with socket.create_connection(("127.0.0.1", port), 0.2) as plain:
+                context = ssl.create_default_context(cafile=pki / "ca.crt")
+                context.load_cert_chain(pki / "apiserver-kubelet-client.crt", pki / "apiserver-kubelet-client.key")
+                with context.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
+                    connection.settimeout(0.2)
+                    connection.sendall(path)
+                    self.reads = b" 200 " in connection.recv(64)
+        except (OSError, ValueError):
+            pass
+        return self.reads
 
     def collect(self, running: Running, now: float) -> None:
         """See whether it has ended, and kill it when its grace is over."""
@@ -269,6 +363,7 @@ class Kubelet:
             "finishedAt": running.finished or "1970-01-01T00:00:00Z",
             "uid": running.uid,
             "logPath": str(running.log),
+            "program": running.pod["spec"]["containers"][0].get("command", [""])[0],
         }
         path = self.home / "cri" / running.id
         draft = self.home / f"draft-{running.id}"
@@ -302,14 +397,15 @@ class Kubelet:
 
     def run(self) -> None:
         try:
-            while True:
+            while not self.ending:
                 now = time.monotonic()
                 self.scan(now)
                 self.obey(now)
                 for worker in self.workers.values():
                     self.tend(worker, now)
+                    self.reflect(worker, now)
                 self.forget(now)
-                time.sleep(0.005)
+                time.sleep(0.01)
         finally:
             for running in self.containers.values():
                 if running.process is not None and running.process.poll() is None:
@@ -322,8 +418,14 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--pace", type=float, default=0.02)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    Kubelet(options.root, options.pace).run()
+    kubelet = Kubelet(options.root, options.pace)
+
+    # not by SystemExit: in a finalizer that would be ignored
+    def end(*_: object) -> None:
+        kubelet.ending = True
+
+    signal.signal(signal.SIGTERM, end)
+    kubelet.run()
 
 
 if __name__ == "__main__":

@@ -5,10 +5,15 @@ that the port was open for a moment. On the way up it answers 403, then 500, the
 and then hangs on its watches until it is killed (137), unless `faults/graceful` is there. It exports real OTLP to its
 endpoint, at its rate, from its own requests.
 
+It serves HTTPS with the certificate of its flags. Whoever comes without a certificate of its client authority is
+anonymous: let in to its health and version, or, with --anonymous-auth=false, turned away everywhere with 401.
+
 Runs without the site module, because it is started often. Environment: POCKET_MOUNTS (mount path to directory here),
 POCKET_HOME, POCKET_PACE, HOSTNAME_OF_NODE. A file `faults/NAME` with the text of a rate, or `any`, spoils a server
 of that rate: `crash` (ends, for no reason that names tracing), `unready` (readyz never 200), `flap` (every other
-readyz is 500), `frozen` (etcd: reads hang), `busy` (the port is taken, the first two times).
+readyz is 500), `frozen` (etcd: reads hang), `deaf` (lives, but never listens),
+`slow` (it takes ten times as long to be ready). With a number of times as its text:
+`busy` (the port is taken), `hiccup` (it ends at once).
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -103,9 +109,15 @@ def spoiled(name: str) -> bool:
 
 def etcd_answers() -> bool:
     """Asked for a linearizable read, as its health is."""
-    host, _, port = FLAGS["etcd-servers"].removeprefix("http://").partition(":")
+    scheme, _, address = FLAGS["etcd-servers"].partition("://")
+    host, _, port = address.partition(":")
     try:
-        with socket.create_connection((host, int(port)), 2) as connection:
+        with socket.create_connection((host, int(port)), 2) as plain:
+            connection = plain
+            if scheme == "https":
+                context = ssl.create_default_context(cafile=FLAGS["etcd-cafile"])
+                context.load_cert_chain(FLAGS["etcd-certfile"], FLAGS["etcd-keyfile"])
+                connection = context.wrap_socket(plain, server_hostname=host)
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\n\r\n")
             connection.settimeout(2)
             return b" 200 " in connection.recv(64)
@@ -113,9 +125,13 @@ def etcd_answers() -> bool:
         return False
 
 
-def status(path: str) -> int:
+def status(path: str, known: bool) -> int:
     global FLAPS
-    age = (time.monotonic() - BOOT) / PACE
+    age = (time.monotonic() - BOOT) / PACE / (10 if spoiled("slow") else 1)
+    if not known and FLAGS.get("anonymous-auth") == "false":
+        return 401
+    if not known and path.startswith("/api"):
+        return 403
     if path.startswith("/api/") and spoiled("frozen"):
         time.sleep(10)
     if path.startswith(("/api/", "/livez")) and "etcd-servers" in FLAGS and not etcd_answers():
@@ -133,14 +149,18 @@ def status(path: str) -> int:
     return 200
 
 
-def serve(connection: socket.socket) -> None:
+def serve(connection: socket.socket, context: ssl.SSLContext | None) -> None:
     with connection:
         connection.settimeout(5)
         try:
+            known = True
+            if context is not None:
+                connection = wrapped = context.wrap_socket(connection, server_side=True)
+                known = bool(wrapped.getpeercert())
             request = connection.recv(16384).decode("latin-1")
             path = request.split(" ", 2)[1] if request.count(" ") > 1 else "/"
             begin = time.time_ns()
-            code = status(path)
+            code = status(path, known)
             body = b'{"major":"1","minor":"36","gitVersion":"v1.36.2"}' if path == "/version" else b"{}"
             if CONFIGURED is not None and random.random() * 1_000_000 < CONFIGURED[0]:
                 SPANS.append((f"GET {path.partition('?')[0]}", begin, time.time_ns()))
@@ -148,6 +168,8 @@ def serve(connection: socket.socket) -> None:
             connection.sendall(head.encode() + body)
         except OSError:
             pass
+        finally:
+            connection.close()
 
 
 def export(endpoint: str) -> None:
@@ -181,28 +203,54 @@ def export(endpoint: str) -> None:
             continue
 
 
-def main() -> None:
-    global CONFIGURED
+def left(name: str) -> bool:
+    """Whether a fault that comes so many times comes now."""
     try:
-        count = int((HOME / "faults/busy").read_text())
+        count = int((HOME / "faults" / name).read_text())
     except (OSError, ValueError):
-        count = 0
+        return False
+    if count > 0:
+        (HOME / "faults" / name).write_text(str(count - 1))
+    return count > 0
+
+
+def tls() -> ssl.SSLContext | None:
+    if "tls-cert-file" not in FLAGS:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate, key = in_container(FLAGS["tls-cert-file"]), in_container(FLAGS["tls-private-key-file"])
+    authority = in_container(FLAGS["client-ca-file"])
+    if certificate is None or authority is None:
+        command_failed(f"open {FLAGS['tls-cert-file']}: no such file or directory")
+    assert certificate is not None
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(authority)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def main() -> None:
+    global CONFIGURED, BOOT
     port = int(FLAGS["secure-port"])
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        if count > 0:
-            (HOME / "faults/busy").write_text(str(count - 1))
+        if left("busy"):
             raise OSError("bind: address already in use")
         listener.bind(("127.0.0.1", port))
     except OSError:
         command_failed(f"failed to create listener: failed to listen on 127.0.0.1:{port}: bind: address already in use")
+    context = tls()
     listener.listen(64)
     (HOME / "port").write_text(str(port))
     time.sleep(0.2 * PACE)
     CONFIGURED = tracing()
     if spoiled("crash"):
         command_failed("failed to initialize admission: no such plugin")
+    if CONFIGURED is not None and left("hiccup"):
+        command_failed("etcd client: context deadline exceeded")
+    if spoiled("deaf"):
+        listener.close()
 
     def end(*_: object) -> None:
         listener.close()
@@ -212,6 +260,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, end)
     if CONFIGURED is not None and CONFIGURED[0] > 0:
         threading.Thread(target=export, args=(CONFIGURED[1],), daemon=True).start()
+    BOOT = time.monotonic()
     while True:
         try:
             connection, _ = listener.accept()
@@ -219,7 +268,7 @@ def main() -> None:
             if listener.fileno() < 0:
                 break
             continue
-        threading.Thread(target=serve, args=(connection,), daemon=True).start()
+        threading.Thread(target=serve, args=(connection, context), daemon=True).start()
     while True:  # watches that nobody closes
         time.sleep(1)
 

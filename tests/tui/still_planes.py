@@ -12,6 +12,7 @@ from tui.clusters.model import (
     Done,
     Mode,
     NodeFacts,
+    NothingToPutBack,
     Part,
     Plan,
     PlanRefused,
@@ -126,7 +127,7 @@ class StillPlanes:
             Job(node, self._plan(node, Wish(part, None, name="revert"))) for node in nodes if node.name in self.before
         ]
         if not jobs:
-            raise PlanRefused("Nothing was changed here, or it was reverted already.")
+            raise NothingToPutBack("Nothing was changed here, or it was reverted already.")
         return tuple(jobs), ()
 
     def name_to_type(self, wish: Wish | None, nodes: Sequence[Node]) -> str:
@@ -147,7 +148,9 @@ class StillPlanes:
                 continue
             outcomes.append(self._one(node, change, tell, stopping))
             ask_ = outcomes[-1].spans is False and node is not change.nodes[-1]
-            if ask_ and not ask(node.name, f"{node.name} is ready, but no span of it has arrived."):
+            if ask_ and not ask(
+                node.name, f"{node.name} is ready, but no span of it has arrived. Go on with the next node?"
+            ):
                 outcomes[-1] = replace(outcomes[-1], word="failed", detail="stopped by the operator")
         return tuple(outcomes)
 

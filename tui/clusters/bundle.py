@@ -9,16 +9,28 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from typing import Final
 from urllib.parse import urlsplit
 
-from tui.clusters.model import MOST_BYTES, ClusterError, Host, Plan, PlanRefused, Trigger
+from tui.clusters.model import (
+    MOST_BYTES,
+    ClusterError,
+    Host,
+    NodeAsks,
+    NothingToPutBack,
+    NotYet,
+    Plan,
+    PlanRefused,
+    Trigger,
+)
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
 _URL: Final = re.compile(r"https?://[A-Za-z0-9._:\[\]-]+(?:/[A-Za-z0-9._~/?=&%-]*)?")
+_TOPIC: Final = re.compile(r"[a-z]{1,20}")
+_SECONDS: Final = re.compile(r"[0-9]{1,5}")
 _READ: Final = "/api/v1/namespaces/kube-system/configmaps?limit=1"
 """A read that etcd has to answer: health alone is 200 while etcd is frozen."""
 
@@ -51,7 +63,15 @@ def as_files_only(plan: Plan) -> Plan:
     return replace(plan, trigger=Trigger.NOTHING)
 
 
-def bundle(plan: Plan, *, who: str, patience: int = 1, revert: bool = False, unwell: bool = False) -> bytes:
+def bundle(
+    plan: Plan,
+    *,
+    who: str,
+    patience: int = 1,
+    revert: bool = False,
+    unwell: bool = False,
+    agreed: Collection[str] = (),
+) -> bytes:
     """What `begin` reads from its standard input.
 
     Raises:
@@ -75,6 +95,7 @@ def bundle(plan: Plan, *, who: str, patience: int = 1, revert: bool = False, unw
         "read": read_url(plan),
         "revert": "yes" if revert else "no",
         "unwell": "allowed" if unwell else "no",
+        "agreed": " ".join(sorted(agreed)),
     }
     lines += [f"{key}\t{plain(value)}" for key, value in values.items()]
     for url in plan.health:
@@ -124,7 +145,7 @@ def ask(host: Host, arguments: Sequence[str], *, stdin: bytes = b"", timeout: fl
     """Run a verb of the script and give its answer, line by line, split into fields. The answer is whole.
 
     Raises:
-        PlanRefused: the script refused; nothing was touched.
+        PlanRefused: the script refused; nothing was touched. NodeAsks, NotYet and NothingToPutBack say more.
         ClusterError: the answer was cut off, or the script could not run.
         ReachError: there is no way to the host.
     """
@@ -138,10 +159,24 @@ def ask(host: Host, arguments: Sequence[str], *, stdin: bytes = b"", timeout: fl
         raise ClusterError(f"{host.name}: the answer was cut off: {reason}.")
     fields = [line.split("\t") for line in lines[:-1]]
     for line in fields:
-        if line[0] == "refused" and len(line) == 2:
-            try:
-                sentence = plain(text(line[1]))
-            except ValueError:
-                sentence = "the node refuses, and its reason was damaged on the way"
-            raise PlanRefused(f"{host.name}: {sentence}.")
+        if (refusal := _refusal(host.name, line)) is not None:
+            raise refusal
     return iter(fields)
+
+
+def _refusal(name: str, line: Sequence[str]) -> PlanRefused | None:
+    """What a line of the script says against doing what it was asked for."""
+    if line[0] not in ("refused", "nothing", "asks", "later") or len(line) < 2:
+        return None
+    try:
+        sentence = f"{name}: {plain(text(line[-1]))}."
+    except ValueError:
+        return PlanRefused(f"{name}: the node refuses, and its reason was damaged on the way.")
+    match line:
+        case ["nothing", _]:
+            return NothingToPutBack(sentence)
+        case ["asks", topic, _] if _TOPIC.fullmatch(topic):
+            return NodeAsks(sentence, topic)
+        case ["later", seconds, _] if _SECONDS.fullmatch(seconds):
+            return NotYet(sentence, int(seconds))
+    return PlanRefused(sentence)

@@ -31,6 +31,27 @@ class PlanRefused(ClusterError):
     """A change is not made, because it could break what runs; nothing was touched. Names file and line if it can."""
 
 
+class NothingToPutBack(PlanRefused):
+    """A revert finds nothing of ours: as it was before us, so it is."""
+
+
+class NotYet(PlanRefused):
+    """Something is in back-off, and a restart now would make it worse; in about `seconds` it should be over."""
+
+    def __init__(self, sentence: str, seconds: int) -> None:
+        super().__init__(sentence)
+        self.seconds = seconds
+
+
+class NodeAsks(PlanRefused):
+    """It cannot be found out on the node whether it is safe; str() says what. Begun again with `topic` among what is
+    agreed to, it goes on without knowing."""
+
+    def __init__(self, sentence: str, topic: str) -> None:
+        super().__init__(sentence)
+        self.topic = topic
+
+
 class Part(Enum):
     """A component of the control plane whose tracing can be read or changed; the value is its name for people."""
 

@@ -6,12 +6,18 @@
 #   begin ID WHO             stdin is a bundle (see bundle.py): check, back up, stage, start the watcher
 #   watch ID TURN            the watcher: write, restart, wait, roll back; runs detached from its own copy of this file
 #   follow ID N              journal lines after the first N, and whether the watcher lives
-#   finish|undo ID WHO       an interrupted rollout: go on, or put back
+#   finish|undo ID WHO [AGREED]   an interrupted rollout: go on, or put back
 #   original PART            what was there before the first change, for a revert
 #   unlock                   remove a lock whose owner is dead
 #
 # Everything is below $ROOT ("" on a node). Answers are lines of tab-separated fields, free text in base64, closed by
 # END, so that a cut-off answer shows. Times that decide are differences of /proc/uptime: the clock may jump.
+#
+# What is not done is answered with one line, and nothing was touched:
+#   refused WHY              it is not as it must be
+#   nothing WHY              there is nothing to put back
+#   asks TOPIC QUESTION      it cannot be found out here: begun again with that topic in `agreed`, it goes on
+#   later SECONDS WHY        not now; in so many seconds, as far as can be told
 set -u
 umask 077
 LC_ALL=C
@@ -76,8 +82,9 @@ stop_at() {
 	return 0
 }
 
+# refuse WHY [WORD [VALUE]]: the only line of the answer, by the table above
 refuse() {
-	printf 'refused\t%s\nEND\n' "$(text "$1")"
+	printf '%s\t%s%s\nEND\n' "${2:-refused}" "${3:+$3$TAB}" "$(text "$1")"
 	exit 3
 }
 
@@ -326,8 +333,13 @@ get() {
 		get_path=${get_url#*://}
 		get_host=${get_url%%://*}://${get_path%%/*}
 		case $get_path in */*) get_path=/${get_path#*/} ;; *) get_path=/ ;; esac
-		if limit 6 kubectl --kubeconfig "$KUBERNETES/$MEANS.conf" --server "$get_host" --request-timeout=3s get --raw "$get_path" >/dev/null 2>&1; then
+		if get_said=$(limit 6 kubectl --kubeconfig "$KUBERNETES/$MEANS.conf" --server "$get_host" --request-timeout=3s get --raw "$get_path" 2>&1 >/dev/null); then
 			CODE=200
+		else
+			case $get_said in
+			*Unauthorized* | *'must be logged in'*) CODE=401 ;;
+			*orbidden*) CODE=403 ;;
+			esac
 		fi
 		;;
 	wget | wget-anonymous)
@@ -338,7 +350,11 @@ get() {
 			CODE=200 # without a certificate nothing can be read; the journal says so
 			return 0
 		fi
-		if limit 6 wget "$@" "$get_url" >/dev/null 2>&1; then CODE=200; fi
+		if get_said=$(limit 6 wget -S "$@" "$get_url" 2>&1 >/dev/null); then
+			CODE=200
+		else
+			CODE=$(printf '%s\n' "$get_said" | sed -n 's|.*HTTP/[0-9.]* \([1-5][0-9][0-9]\).*|\1|p' | tail -n 1)
+		fi
 		;;
 	esac
 	CODE=${CODE:-000}
@@ -360,23 +376,222 @@ well() {
 
 # means: MEANS is the first way of asking that finds everything well
 means() {
-	means_first=
+	means_first= means_turned=yes means_why=
 	for MEANS in curl admin super-admin wget wget-anonymous; do
 		case $MEANS in
 		curl) have curl || continue ;;
 		admin | super-admin) { have kubectl && [ -r "$KUBERNETES/$MEANS.conf" ]; } || continue ;;
 		wget) { [ -r "$KUBERNETES/pki/apiserver-kubelet-client.crt" ] && wget --version >/dev/null 2>&1; } || continue ;;
-		wget-anonymous) have wget || continue ;;
+		# it tries no read, so it must not stand in for one that hangs
+		wget-anonymous) { [ "$means_turned" = yes ] && have wget; } || continue ;;
 		esac
 		if [ -z "$means_first" ]; then means_first=$MEANS; fi
 		if well; then return 0; fi
 		means_why=${means_why:-$LAST}
 		# another way of asking helps only where this one was turned away
-		case $LAST in *' answers 401' | *' answers 403' | *'does not answer') ;; *) break ;; esac
+		case $LAST in
+		*' answers 401' | *' answers 403') ;;
+		*'does not answer') means_turned=no ;;
+		*)
+			means_turned=no
+			break
+			;;
+		esac
 	done
 	MEANS=${means_first:-none}
 	LAST=${means_why:-neither curl nor kubectl nor wget is here}
+	LAST="the control plane is not well: $LAST"
+	# one without anonymous requests lives and turns us away
+	if [ -n "$means_why" ] && [ "$means_turned" = yes ]; then
+		LAST="the API server turns away all that this node can ask with ($means_why): it needs /etc/kubernetes/pki/apiserver-kubelet-client.crt or /etc/kubernetes/admin.conf"
+	fi
 	return 1
+}
+
+# --- etcd's members -----------------------------------------------------------------------------------------------
+
+# etcd_flag NAME: VALUE is the first value of one of etcd's flags, "" where the manifest does not say
+etcd_flag() {
+	VALUE=$(awk -v name="--$1=" '/^[ \t]*#/ { next }
+		at = index($0, name) {
+			value = substr($0, at + length(name))
+			sub(/[], \t\r"\047].*/, "", value)
+			print value
+			exit
+		}' "$ROOT$MANIFEST" 2>/dev/null)
+}
+
+# etcdctl_says CERT KEY WORDS...: run etcdctl where it is: in the container, with the certificates that lie there.
+# Not by --sync: that keeps the output to itself when etcdctl ends with an error.
+etcdctl_says() {
+	etcdctl_cert=$1 etcdctl_key=$2
+	shift 2
+	if [ -n "$etcdctl_cert" ]; then set -- --cert="$etcdctl_cert" --key="$etcdctl_key" "$@"; fi
+	if [ -n "$members_ca" ]; then set -- --cacert="$members_ca" "$@"; fi
+	limit 20 crictl exec "$members_id" etcdctl --endpoints="$members_url" --command-timeout=5s "$@" 2>&1
+}
+
+# members: MEMBERS is `healthy` (all of them, COUNT), `unwell`, or `unknown`; WHO says which member and why, or why
+# nobody knows. OTHERS is no where only this node's own member is unwell.
+members() {
+	MEMBERS=unknown COUNT=0 OTHERS=yes
+	if ! containers etcd; then
+		WHO='CRI does not answer'
+		return 0
+	fi
+	members_id=$(printf '%s' "$FOUND" | awk '$3 == "RUNNING" { id = $1 } END { print id }')
+	if [ -z "$members_id" ]; then
+		WHO='etcd does not run here'
+		return 0
+	fi
+	etcd_flag name
+	members_own=${VALUE:-default}
+	etcd_flag listen-client-urls
+	members_url=$(printf '%s' "${VALUE:-http://127.0.0.1:2379}" | sed 's|//0\.0\.0\.0:|//127.0.0.1:|; s|//\[::\]:|//[::1]:|')
+	etcd_flag trusted-ca-file
+	members_ca=$VALUE
+	etcd_flag key-file
+	members_key=$VALUE
+	etcd_flag cert-file
+	members_cert=$VALUE
+	# kubeadm's serving certificate is one for clients too; a certificate of its own for such questions lies beside it
+	members_said=$(etcdctl_says "$members_cert" "$members_key" member list)
+	case $members_said in
+	*', started, '* | '') ;;
+	*)
+		if [ -n "$members_cert" ]; then
+			members_cert=${members_cert%/*}/healthcheck-client.crt
+			members_key=${members_cert%.crt}.key
+			members_other=$(etcdctl_says "$members_cert" "$members_key" member list)
+			case $members_other in *', started, '*) members_said=$members_other ;; esac
+		fi
+		;;
+	esac
+	members_list=$(printf '%s\n' "$members_said" | grep -E '^[0-9a-f]+, [a-z]+, ')
+	if [ -z "$members_list" ]; then
+		WHO=$(printf '%s\n' "$members_said" | tail -n 1 | cut -c1-200)
+		WHO="etcdctl in its container says: ${WHO:-nothing}"
+		return 0
+	fi
+	members_health=$(etcdctl_says "$members_cert" "$members_key" endpoint health --cluster | grep -E '^[^ ]+ is (un)?healthy')
+	if [ -z "$members_health" ]; then
+		WHO='etcdctl in its container says nothing about their health'
+		return 0
+	fi
+	COUNT=$(printf '%s\n' "$members_list" | wc -l)
+	COUNT=$((COUNT))
+	members_unwell=$(printf '%s\n%s\n' "$members_list" "$members_health" | awk '
+		$2 == "is" && $3 == "healthy:" { good[$1] = 1; next }
+		$2 == "is" && $3 == "unhealthy:" { reason = $0; sub(/^[^ ]+ is unhealthy: /, "", reason); bad[$1] = reason; next }
+		{ split($0, f, ", "); n++; state[n] = f[2]; name[n] = f[3]; peer[n] = f[4]; urls[n] = f[5]; learner[n] = f[6] }
+		END {
+			for (i = 1; i <= n; i++) {
+				why = "it does not answer"; ok = 0
+				count = split(urls[i], url, ",")
+				for (j = 1; j <= count; j++) { if (url[j] in good) ok = 1; else if (url[j] in bad) why = bad[url[j]] }
+				if (state[i] != "started") { ok = 0; why = "it has not started" }
+				if (learner[i] == "true") { ok = 0; why = "it still learns" }
+				if (!ok) print (name[i] != "" ? name[i] : "-") "\t" (urls[i] != "" ? urls[i] : peer[i]) "\t" substr(why, 1, 120)
+			}
+		}')
+	if [ -z "$members_unwell" ]; then
+		MEMBERS=healthy WHO=
+		return 0
+	fi
+	MEMBERS=unwell
+	WHO=$(printf '%s\n' "$members_unwell" | awk -F "$TAB" '{ printf "%s%s at %s (%s)", (NR > 1 ? ", " : ""), $1, $2, $3 }')
+	if [ "$(printf '%s\n' "$members_unwell" | cut -f1)" = "$members_own" ]; then OTHERS=no; fi
+}
+
+# spare WORD: whether, by what `members` found, etcd can be without this member for a while. WORD is `decline` or
+# `release`: what is done where it cannot.
+spare() {
+	case $MEMBERS in
+	healthy) return 0 ;;
+	unwell)
+		# its own being unwell is what a way back is for, and restarting that one takes nothing from the others
+		if [ "$OTHERS" = no ] && [ "$UNWELL" = allowed ]; then return 0; fi
+		$1 "etcd's member $WHO is not well: etcd is changed only while all its members are, one at a time"
+		;;
+	esac
+	if [ "$UNWELL" = allowed ] && [ "$WHO" = 'etcd does not run here' ]; then return 0; fi
+	case " $AGREED " in
+	*' members '*) journal note "nobody knows whether the other members of etcd are healthy ($WHO); the operator went on" ;;
+	*) $1 "it cannot be found out whether the other members of etcd are healthy ($WHO), and without this one it may lose its quorum" asks members ;;
+	esac
+}
+
+# members_back: etcd is whole again before anybody goes on to its next member; if not, that is told, no more
+members_back() {
+	[ "$CONTAINER" = etcd ] || return 0
+	case " $(meta agreed) " in *' members '*) return 0 ;; esac
+	now
+	span $((60 * PATIENCE))
+	members_limit=$((NOW + SPAN))
+	while :; do
+		members
+		if [ "$MEMBERS" = healthy ]; then
+			journal members "all of them are healthy ($COUNT)"
+			return 0
+		fi
+		now
+		if [ "$NOW" -ge "$members_limit" ]; then
+			journal note "not every member of etcd is known to be healthy: $WHO"
+			return 0
+		fi
+		sleep "$TICK"
+	done
+}
+
+# --- back-off -----------------------------------------------------------------------------------------------------
+
+# ago TIME: AGO is how many seconds ago an RFC 3339 time was, by the clock, at this pace; 0 for one that is to come
+ago() {
+	AGO=$(printf '%s\n' "$1" | awk -v now="$(date +%s)" -v pace="$PACE" '
+		/^[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9]/ {
+			year = substr($0, 1, 4) + 0; month = substr($0, 6, 2) + 0; day = substr($0, 9, 2) + 0
+			if (month <= 2) { year--; month += 12 }
+			days = 365 * year + int(year / 4) - int(year / 100) + int(year / 400) + int((153 * (month - 3) + 2) / 5) + day - 719469
+			then = days * 86400 + substr($0, 12, 2) * 3600 + substr($0, 15, 2) * 60 + substr($0, 18, 2)
+			if (match($0, /[+-][0-9][0-9]:[0-9][0-9]$/)) {
+				offset = substr($0, RSTART + 1, 2) * 3600 + substr($0, RSTART + 4, 2) * 60
+				then += substr($0, RSTART, 1) == "+" ? -offset : offset
+			}
+			ago = (now - then) * 1000 / pace
+			if (ago < 0) ago = 0
+			if (ago > 2000000000) ago = 2000000000
+			printf "%.0f\n", ago
+		}')
+	AGO=${AGO:-0}
+}
+
+# toggles: TOGGLES is how often the API server or etcd was restarted from here in the last 10 minutes: so often the
+# controllers may have lost their lease
+toggles() {
+	TOGGLES=$(cat "$STATE"/rollouts/*/journal 2>/dev/null | grep -E '^[0-9]+ restart( |$)' |
+		awk -v now="$(date +%s)" -v window=$((600 * PACE / 1000)) '$1 + 0 <= now && $1 + 0 >= now - window { n++ } END { print n + 0 }')
+}
+
+# backing_off: LEFT is in how many seconds a controller of FOUND, none of which runs, is probably started again: kubelet
+# waits 10, 20, 40, 80, 160, 300 s, and forgets after 10 minutes that it ran
+backing_off() {
+	backing_line=$(printf '%s' "$FOUND" | sort -t' ' -k4,4n | tail -n 1)
+	backing_attempt=$(printf '%s' "$backing_line" | cut -d' ' -f4)
+	case $backing_attempt in '' | *[!0-9]*) backing_attempt=0 ;; esac
+	ago "$(printf '%s' "$backing_line" | cut -d' ' -f7)"
+	toggles
+	# old restarts count in the attempt, but no longer for kubelet
+	backing_times=$backing_attempt
+	if [ "$TOGGLES" -gt 0 ] && [ "$TOGGLES" -lt "$backing_times" ]; then backing_times=$TOGGLES; fi
+	LEFT=10
+	while [ "$backing_times" -gt 1 ] && [ "$LEFT" -lt 300 ]; do
+		LEFT=$((LEFT * 2))
+		backing_times=$((backing_times - 1))
+	done
+	while [ "$LEFT" -le "$AGO" ] && [ "$LEFT" -lt 300 ]; do LEFT=$((LEFT * 2)); done
+	[ "$LEFT" -le 300 ] || LEFT=300
+	LEFT=$((LEFT - AGO))
+	[ "$LEFT" -ge 5 ] || LEFT=5
 }
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -668,6 +883,7 @@ forward() {
 	done
 	journal ready "$RUN_STARTED"
 	remove_files after
+	members_back
 	controllers_back
 	return 0
 }
@@ -678,16 +894,23 @@ controllers_back() {
 	span 60
 	controllers_limit=$((NOW + SPAN))
 	while :; do
-		controllers_missing=
+		controllers_missing= controllers_left=0
 		for controller in kube-controller-manager kube-scheduler; do
 			[ "$controller" != "$CONTAINER" ] || continue
 			containers "$controller" || continue
-			case $FOUND in '' | *" RUNNING "*) ;; *) controllers_missing="$controllers_missing $controller" ;; esac
+			case $FOUND in
+			'' | *" RUNNING "*) ;;
+			*)
+				controllers_missing="$controllers_missing $controller"
+				backing_off
+				if [ "$LEFT" -gt "$controllers_left" ]; then controllers_left=$LEFT; fi
+				;;
+			esac
 		done
 		[ -n "$controllers_missing" ] || break
 		now
 		if [ "$NOW" -ge "$controllers_limit" ]; then
-			journal note "in back-off, they come back within 5 minutes:$controllers_missing"
+			journal note "in back-off, back in about $controllers_left s, 5 minutes at most:$controllers_missing"
 			return 0
 		fi
 		sleep "$TICK"
@@ -821,7 +1044,7 @@ detach() {
 
 # --- begin -------------------------------------------------------------------------------------------------------
 
-# decline SENTENCE: before anything was touched: leave no trace but the sentence
+# decline SENTENCE [WORD [VALUE]]: before anything was touched: leave no trace but the sentence
 decline() {
 	# a rollout that never began is none
 	while IFS="$TAB" read -r decline_n decline_path decline_rest <&3; do
@@ -832,7 +1055,7 @@ decline() {
 	rmdir "$STATE/original/$PART" 2>/dev/null
 	drop
 	rm -rf "$D"
-	refuse "$1"
+	refuse "$@"
 }
 
 unpack() {
@@ -964,22 +1187,49 @@ begin_alive() {
 	containers "$CONTAINER" || decline 'CRI does not answer (crictl ps)'
 	printf '%s' "$FOUND" | cut -d' ' -f1 >"$D/known"
 	printf '%s' "$FOUND" | awk '$3 == "RUNNING" { print $1, $8 }' >"$D/old"
-	begin_unwell=$(meta unwell)
-	if [ "$(wc -l <"$D/old")" -ne 1 ] && [ "$begin_unwell" != allowed ]; then
+	UNWELL=$(meta unwell)
+	AGREED=$(meta agreed)
+	if [ "$(wc -l <"$D/old")" -ne 1 ] && [ "$UNWELL" != allowed ]; then
 		decline "there is not exactly one running $CONTAINER here: it is restarting or broken"
 	fi
+	if [ "$TRIGGER" = stop ] && [ "$UNWELL" != allowed ]; then begin_stop; fi
 	for controller in kube-controller-manager kube-scheduler; do
 		containers "$controller" || continue
 		case $FOUND in
 		'' | *" RUNNING "*) ;;
-		*) [ "$begin_unwell" = allowed ] || decline "$controller is in back-off: wait until it runs (up to 5 minutes)" ;;
+		*)
+			if [ "$UNWELL" != allowed ]; then
+				backing_off
+				decline "$controller is in back-off after its restarts: it should run again in about $LEFT s (5 minutes at most)" later "$LEFT"
+			fi
+			;;
 		esac
 	done
-	if ! means && [ "$begin_unwell" != allowed ]; then decline "the control plane is not well: $LAST"; fi
+	# before health, which names no member, and fails for a moment while they elect
+	if [ "$CONTAINER" = etcd ]; then
+		members
+		[ "$MEMBERS" != unwell ] || spare decline
+	fi
+	if ! means && [ "$UNWELL" != allowed ]; then decline "$LAST"; fi
 	printf '%s\n' "$MEANS" >"$D/means"
-	if [ "$MEANS" = wget-anonymous ]; then journal note 'without curl and kubectl no read through etcd can be tried here'; fi
+	if [ "$MEANS" = wget-anonymous ]; then journal note 'nothing that is here may read from the API, so no read through etcd can be tried'; fi
 	OLD_ID=- OLD_UID=-
 	if [ -s "$D/old" ]; then read -r OLD_ID OLD_UID <"$D/old"; fi
+	if [ "$CONTAINER" = etcd ]; then spare decline; fi
+	toggles
+	if [ "$TOGGLES" -ge 2 ]; then
+		journal note "restart $((TOGGLES + 1)) from here within 10 minutes: controller-manager and scheduler may stay in back-off for minutes"
+	fi
+}
+
+# begin_stop: a container that ran less than 10 minutes since its last restart is started again only after a back-off
+begin_stop() {
+	begin_run=$(printf '%s' "$FOUND" | awk '$3 == "RUNNING" && $4 > 0 { started = $6 } END { print started }')
+	[ -n "$begin_run" ] || return 0
+	ago "$begin_run"
+	if [ "$AGO" -lt 600 ]; then
+		decline "$CONTAINER was restarted $AGO s ago: stopped now, kubelet would leave it so for 10 s to 5 minutes; wait for $((600 - AGO)) s, or plan anew, to go by the manifest" later $((600 - AGO))
+	fi
 }
 
 # prune: the last 20 rollouts are kept
@@ -1008,12 +1258,32 @@ resume() {
 		printf 'started\t%s\nEND\n' "$ID"
 		return 0
 	fi
+	if [ "$CONTAINER" = etcd ] && [ "$TRIGGER" != nothing ] && ! as_wanted "$1"; then
+		UNWELL=allowed
+		members
+		spare release
+	fi
 	if [ "$1" = before ]; then
 		printf 'before\n' >"$D/direction"
 	fi
 	if [ "$1" = before ]; then journal resume "$BY puts it back"; else journal resume "$BY goes on with it"; fi
-	detach || refuse 'the watcher did not start'
+	detach || release 'the watcher did not start'
 	printf 'started\t%s\nEND\n' "$ID"
+}
+
+# as_wanted after|before: whether every file is so already, and nothing will restart
+as_wanted() {
+	while IFS="$TAB" read -r n path before after rest <&3; do
+		digest "$ROOT$path"
+		if [ "$1" = before ]; then [ "$SHA" = "$before" ] || return 1; else [ "$SHA" = "$after" ] || return 1; fi
+	done 3<"$D/files"
+	return 0
+}
+
+# release SENTENCE [WORD [VALUE]]: what was interrupted stays so
+release() {
+	drop
+	refuse "$@"
 }
 
 follow() {
@@ -1170,7 +1440,7 @@ original() {
 	case $1 in '' | *[!a-z]*) refuse 'that is no component' ;; esac
 	SELINUX=no
 	original_home=$STATE/original/$1
-	[ -r "$original_home/meta" ] || refuse "nothing of the $1 was changed here, or it was reverted already"
+	[ -r "$original_home/meta" ] || refuse "nothing of the $1 was changed here, or it was reverted already" nothing
 	sed 's/^/meta\t/' "$original_home/meta" | tr -d '\r' | while IFS="$TAB" read -r o_word o_key o_value; do
 		printf 'meta\t%s\t%s\n' "$o_key" "$(text "$o_value")"
 	done
@@ -1207,6 +1477,7 @@ main() {
 		follow) follow "${2:-0}" ;;
 		finish | undo)
 			BY=$(printf '%s' "${2:-somebody}" | tr -d '\n\t')
+			AGREED=${3:-}
 			if [ "$verb" = finish ]; then resume after; else resume before; fi
 			;;
 		esac

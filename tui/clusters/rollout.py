@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,6 +19,8 @@ from tui.clusters.model import (
     FileChange,
     Host,
     HostFile,
+    NodeAsks,
+    NotYet,
     Part,
     Plan,
     PlanRefused,
@@ -32,6 +34,8 @@ Verify = Callable[[Plan, str], "bool | None"]
 """Given the plan and when the new container started (RFC 3339, by the node's clock): whether a span that began after
 it has arrived. It waits as long as it thinks right; None when that cannot be known (rate 0 and nothing was forced)."""
 
+WAIT_AT_MOST: Final = 330.0
+"""Seconds until what is in back-off on a node is no longer waited for; kubelet's own limit is 300 s."""
 LOST_AFTER: Final = 300.0
 """Seconds without any way to a host until following it is given up; the watcher there is long done then."""
 
@@ -84,41 +88,52 @@ def new_id() -> str:
 
 
 def begin(
-    host: Host, plan: Plan, *, who: str, patience: int = 1, revert: bool = False, unwell: bool = False, name: str = ""
+    host: Host,
+    plan: Plan,
+    *,
+    who: str,
+    patience: int = 1,
+    revert: bool = False,
+    unwell: bool = False,
+    name: str = "",
+    agreed: Collection[str] = (),
 ) -> str:
     """Start a plan on its host and give the rollout's name. Where `host.alive` is False it has ended when this returns.
 
     `who` stands in the lock and the journal. `patience` multiplies how long a slow machine may take. `unwell` lets it
-    begin on a control plane that does not work, as a way out of that.
+    begin on a control plane that does not work, as a way out of that. `agreed` are the topics of `NodeAsks` that were
+    answered with yes.
 
     Raises:
-        PlanRefused: something is not as it must be; nothing was touched.
+        PlanRefused: something is not as it must be; nothing was touched. NotYet: it should be, some seconds later.
+            NodeAsks: nobody knows, and somebody has to agree.
         ReachError: there is no way to the host. It may have begun all the same: look at its rollouts.
         ClusterError: the answer was cut off.
     """
     if not host.alive:
         plan = bundle.as_files_only(plan)
     identity = name or new_id()
-    stdin = bundle.bundle(plan, who=who, patience=patience, revert=revert, unwell=unwell)
+    stdin = bundle.bundle(plan, who=who, patience=patience, revert=revert, unwell=unwell, agreed=agreed)
     return _started(host, ["begin", identity, bundle.plain(who)], stdin)
 
 
-def finish(host: Host, identity: str, *, who: str = "") -> str:
+def finish(host: Host, identity: str, *, who: str = "", agreed: Collection[str] = ()) -> str:
     """Go on with an interrupted rollout, from where its journal ends; give its name. `follow` it as a new one.
 
     Raises:
-        PlanRefused: it runs, has ended, or somebody else is at work.
+        PlanRefused: it runs, has ended, or somebody else is at work; or etcd would restart while another of its
+            members is not well. NodeAsks: nobody knows whether one is.
     """
-    return _started(host, ["finish", identity, bundle.plain(who)])
+    return _started(host, ["finish", identity, bundle.plain(who), " ".join(sorted(agreed))])
 
 
-def undo(host: Host, identity: str, *, who: str = "") -> str:
+def undo(host: Host, identity: str, *, who: str = "", agreed: Collection[str] = ()) -> str:
     """Put an interrupted rollout's files back and wait until it is well; give its name.
 
     Raises:
-        PlanRefused: it runs, has ended, or somebody else is at work.
+        PlanRefused: as for `finish`.
     """
-    return _started(host, ["undo", identity, bundle.plain(who)])
+    return _started(host, ["undo", identity, bundle.plain(who), " ".join(sorted(agreed))])
 
 
 def unlock(host: Host) -> str:
@@ -167,6 +182,8 @@ def follow(
     entries: list[journal.Entry] = []
     seen = 0
     lost: float | None = None
+    end: journal.End | None = None
+    lingering = 20
     while True:
         try:
             found, alive = entries_after(host, identity, seen)
@@ -174,7 +191,9 @@ def follow(
             raise
         except ClusterError as error:  # no way there, or an answer that was cut off with it
             now = time.monotonic()
-            if lost is None:
+            if end is not None:
+                lingering = 0
+            elif lost is None:
                 lost = now
                 tell("lost", str(error))
             elif now - lost > LOST_AFTER:
@@ -190,6 +209,11 @@ def follow(
                 entries.append(entry)
                 tell(entry.step, entry.detail)
         end = journal.end_of(entries)
+        # its lock goes with it: who begins another one right after this is not refused
+        if end is not None and alive and lingering:
+            lingering -= 1
+            time.sleep(min(poll, 0.2))
+            continue
         if end is not None:
             return Outcome(node, end.word, end.detail, identity, tuple(entries), _started_at(entries))
         if not alive and not found:
@@ -206,7 +230,8 @@ def reversion(host: Host, part: Part) -> Reversion:
     """What would restore a component's files byte for byte as they were before the first change.
 
     Raises:
-        PlanRefused: nothing was changed, or it was put back already.
+        NothingToPutBack: nothing was changed, or it was put back already.
+        PlanRefused: a file cannot be put back.
     """
     values: dict[str, list[str]] = {}
     originals: dict[str, tuple[FileChange, str]] = {}
@@ -294,7 +319,9 @@ class Rollout:
 
     `tell(node, step, detail)` hears every step: those of `journal.STEPS`, and `refused`, `lost`, `found`, `warning`.
     `verify` is asked after a node is ready; a node without spans is a warning, never another restart, and then `ask`
-    (node, sentence) decides whether the next one is begun.
+    (node, question) decides whether the next one is begun. It is asked, too, where a node cannot find out whether it is
+    safe to begin; nobody to ask is a no there. While something on a node is in back-off, it is waited for, at most
+    `WAIT_AT_MOST` in all, and nothing is touched; `stopping` ends that.
     """
 
     def __init__(
@@ -338,8 +365,8 @@ class Rollout:
             if not outcome.well:
                 stop = f"{plan.node} did not come out well"
             elif outcome.spans is False and plan is not self._steps[-1][1]:
-                sentence = f"{plan.node} is ready, but no span of it has arrived."
-                if self._ask is not None and not self._ask(plan.node, sentence):
+                question = f"{plan.node} is ready, but no span of it has arrived. Go on with the next node?"
+                if self._ask is not None and not self._ask(plan.node, question):
                     stop = f"no span of {plan.node} has arrived"
         return tuple(outcomes)
 
@@ -348,7 +375,7 @@ class Rollout:
             self._tell(plan.node, step, detail)
 
         try:
-            name = begin(host, plan, who=self._who, patience=self._patience, revert=self._revert, unwell=self._revert)
+            name = self._begin(host, plan, tell)
             outcome = follow(host, name, tell, node=plan.node, poll=self._poll, stopping=self._stopping)
         except PlanRefused as error:
             tell("refused", str(error))
@@ -367,6 +394,38 @@ class Rollout:
         elif spans is False:
             tell("warning", "ready, but no span that began after the restart has arrived")
         return replace(outcome, spans=spans)
+
+    def _begin(self, host: Host, plan: Plan, tell: Callable[[str, str], None]) -> str:
+        """Begin as soon as the node lets us, and as agreed.
+
+        Raises:
+            PlanRefused: it does not; nothing was touched.
+        """
+        agreed: set[str] = set()
+        until = time.monotonic() + WAIT_AT_MOST
+        told = False
+        while True:
+            try:
+                return begin(
+                    host, plan, who=self._who, patience=self._patience, revert=self._revert, unwell=self._revert,
+                    agreed=agreed,
+                )  # fmt: skip
+            except NodeAsks as asks:
+                if asks.topic in agreed or self._ask is None or not self._ask(plan.node, f"{asks} Go on all the same?"):
+                    raise
+                agreed.add(asks.topic)
+            except NotYet as not_yet:
+                if time.monotonic() + not_yet.seconds > until or self._stopping():
+                    raise
+                if not told:
+                    tell("wait", str(not_yet))
+                    told = True
+                self._pause(min(float(not_yet.seconds), 5 * self._poll))
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._stopping() and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.2))
 
 
 def _started(host: Host, arguments: Sequence[str], stdin: bytes = b"") -> str:
