@@ -5,22 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.doubles.etcd import find_etcd, tracing_flags
 from tests.doubles.shell_host import ShellHost
-from tests.tui.clusters.control_plane import (
-    PATIENCE,
-    ControlPlane,
-    free_port,
-    tracing_file,
-    wait_for,
-)
+from tests.tui.clusters.control_plane import PATIENCE, ControlPlane, tracing_file
 from tui.clusters import journal, rollout
 from tui.clusters.bundle import script
 from tui.clusters.inspect import read_facts
@@ -68,60 +60,6 @@ def test_nothing_is_begun_without_crictl(control_plane: ControlPlane) -> None:
     with pytest.raises(ClusterError, match="crictl is not on this node"):
         rollout.begin(control_plane.host, plan, who="alice")
     assert control_plane.files() == before
-
-
-def test_a_real_etcd_is_restarted_with_tracing(control_plane: ControlPlane) -> None:
-    binary = find_etcd()
-    if binary is None:
-        pytest.skip("etcd is not here")
-    client, peer = free_port(), free_port()
-    manifest = control_plane.manifest.with_name("etcd.yaml")
-    flags = [
-        f"--data-dir={control_plane.root / 'etcd'}",
-        f"--listen-client-urls=http://127.0.0.1:{client}",
-        f"--advertise-client-urls=http://127.0.0.1:{client}",
-        f"--listen-peer-urls=http://127.0.0.1:{peer}",
-        f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
-        f"--initial-cluster=default=http://127.0.0.1:{peer}",
-    ]
-    head = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: etcd\n  namespace: kube-system\nspec:\n  containers:\n"
-    old = f"{head}  - name: etcd\n    command:\n    - {binary}\n" + "".join(f"    - {flag}\n" for flag in flags)
-    manifest.write_text(old)
-    server = control_plane.manifest.read_text()
-    draft = control_plane.root / "draft"
-    draft.write_text(
-        server.replace("    name: kube", f"    - --etcd-servers=http://127.0.0.1:{client}\n    name: kube", 1)
-    )
-    draft.rename(control_plane.manifest)
-    wait_for(lambda: control_plane.status("/livez") == 0, "the old server is still there")
-    wait_for(lambda: control_plane.status("/livez") == 200, "no server with etcd")
-    wait_for(
-        lambda: len([one for one in control_plane.facts().containers or () if one.running]) == 4, "it has not settled"
-    )
-    new = old + "".join(f"    - {flag}\n" for flag in tracing_flags(binary, "127.0.0.1:4317", "cp-1"))
-    plan = control_plane.plan(
-        Trigger.MANIFEST,
-        FileChange("/etc/kubernetes/manifests/etcd.yaml", old.encode(), new.encode(), 0o600, os.getuid(), os.getgid()),
-    )
-    plan = replace(
-        plan,
-        part=Part.ETCD,
-        manifest="/etc/kubernetes/manifests/etcd.yaml",
-        container="etcd",
-        health=(f"http://127.0.0.1:{client}/health", *plan.health),
-    )
-    outcome = control_plane.roll(plan)
-    assert outcome.word == "done", outcome
-    assert manifest.read_text() == new
-    bad = replace(
-        plan,
-        changes=(replace(plan.changes[0], before=new.encode(), after=(new + "    - --no-such-flag\n").encode()),),
-    )
-    outcome = control_plane.roll(bad)
-    assert outcome.word == "rolled back"
-    assert "does not stay up" in outcome.detail
-    assert manifest.read_text() == new
-    assert control_plane.status("/livez") == 200
 
 
 class Canned:
@@ -181,7 +119,7 @@ def test_a_journal_is_read_up_to_its_last_whole_line(noise: bytes, cut: int) -> 
 
 
 def test_paths_that_are_no_lines_are_refused(tmp_path: Path) -> None:
-    plane = ControlPlane(tmp_path, 1, ShellHost(tmp_path, alive=False), None)  # type: ignore[arg-type]
+    plane = ControlPlane(tmp_path, 1, ShellHost(tmp_path, alive=False), None, None)  # type: ignore[arg-type]
     for path in ("/etc/a\tb", "/etc/a\nEND", "etc/a", "/etc/../a"):
         plan = plane.plan(Trigger.NOTHING, FileChange(path, None, b"x"))
         with pytest.raises(ClusterError):

@@ -23,6 +23,8 @@ from tui.clusters.reach.folder import FolderHost
 from tui.clusters.reach.ssh import SshHost
 from tui.sampling import Asked, Reach
 
+pytestmark = pytest.mark.usefixtures("unhurried")
+
 
 @pytest.fixture
 def live(receiver: StartReceiver) -> LiveReceiver:

@@ -90,7 +90,7 @@ def test_without_a_control_plane_it_says_how_to_name_one(tmp_path: Path, monkeyp
 
 @pytest.fixture
 def planes(
-    control_plane: ControlPlane, receiver: StartReceiver, monkeypatch: pytest.MonkeyPatch
+    control_plane: ControlPlane, unhurried: None, receiver: StartReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[ControlPlane, RealControlPlanes, str, Path]:
     live = receiver()
     monkeypatch.setattr(control_planes, "targets", lambda *_, **__: (Target("lab", (control_plane.host,)),))
