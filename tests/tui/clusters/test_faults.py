@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,18 +16,29 @@ import pytest
 
 from tests.tui.clusters.control_plane import (
     MANIFEST,
+    PACE,
     PATIENCE,
     TRACING,
     ControlPlane,
     start_kubelet,
     traced,
     tracing_file,
+    untraced,
     wait_for,
 )
 from tui.clusters import rollout
 from tui.clusters.model import ClusterError, FileChange, Part, Plan, PlanRefused, Trigger
 
 Files = dict[str, bytes]
+PROGRAM = """
+import sys
+from pathlib import Path
+from tests.doubles.shell_host import ShellHost
+from tui import sampling
+root, database = map(Path, sys.argv[1:])
+asked = sampling.Asked(per_million=0, yes=True, database=database)
+sys.exit(sampling.change(sampling.Reach((ShellHost(root),)), asked, "arm"))
+"""
 
 
 def with_changes(files: Files, plan: Plan) -> Files:
@@ -39,7 +53,7 @@ def with_changes(files: Files, plan: Plan) -> Files:
 
 def wrap(plane: ControlPlane, tool: str, text: str) -> Path:
     """A tool of the node that misbehaves: `text` is sh, `$REAL` the real one."""
-    real = shutil.which(tool)
+    real = shutil.which(tool, path=plane.host.environment["PATH"])
     assert real is not None
     folder = plane.root.parent / "wrapped"
     folder.mkdir(exist_ok=True)
@@ -56,9 +70,10 @@ def killed_at(plane: ControlPlane, plan: Plan, step: str) -> str:
     plane.host.environment["K8S_TRACE_TUI_STOP_AT"] = step
     name = rollout.new_id()
     try:
-        rollout.begin(plane.host, plan, who="alice", name=name, patience=PATIENCE)
+        plane.begin(plan, name=name)
     except ClusterError:
-        assert step in ("begin", "check", "backup", "staged"), "only what begin does itself can break begin"
+        if step not in ("begin", "check", "backup", "staged"):  # only what begin does itself can break begin
+            raise
     del plane.host.environment["K8S_TRACE_TUI_STOP_AT"]
     outcome = plane.follow(name)
     assert outcome.word == "interrupted", (step, outcome)
@@ -72,10 +87,21 @@ def assert_all_well(plane: ControlPlane, expected: Files, name: str, ended: str)
     assert facts.lock == ""
     (told,) = [one for one in facts.rollouts if one.id == name]
     assert (told.ended, told.alive) == (ended, False), told
+    # no directory of ours where none was, and nobody else may read what only root could
+    kept = {path.rpartition("/")[0] for path in expected if "k8s-trace-tui" in path}
+    assert plane.tracing.parent.exists() is bool(kept)
+    assert {path.stat().st_mode & 0o777 for path in (plane.manifest, plane.tracing) if path.exists()} == {0o600}
+    journal = plane.root / f"var/lib/k8s-trace-tui/rollouts/{name}/journal"
+    lines = journal.read_text().splitlines()
+    assert [line.split(" ")[1] for line in lines].count("end") == 1, lines
+    assert lines[-1].split(" ")[1:3] == ["end", ended.replace(" ", "-")], lines
 
 
 # --- killed at each step --------------------------------------------------
-ARMING = ["begin", "backup", "staged", "watch", "before-1", "write-1", "write-2", "restart", "gone", "started", "ready"]
+ARMING = [
+    *("begin", "check", "backup", "staged", "watch", "before-1", "write-1", "before-2", "write-2", "written"),
+    *("restart", "gone", "started", "ready", "controllers"),
+]
 
 
 @pytest.mark.parametrize("way", ["finish", "undo"])
@@ -90,7 +116,7 @@ def test_killed_while_arming(control_plane: ControlPlane, step: str, way: str) -
     going_on = rollout.finish if way == "finish" else rollout.undo
     assert going_on(control_plane.host, name) == name
     outcome = control_plane.follow(name)
-    if way == "finish" and step not in ("begin", "backup"):
+    if way == "finish" and step not in ("begin", "check", "backup"):
         assert_all_well(control_plane, with_changes(old, plan), name, "done")
     else:
         assert outcome.word == "rolled back", outcome
@@ -106,6 +132,72 @@ def test_killed_while_the_rate_changes(armed: ControlPlane, step: str, way: str)
     outcome = armed.follow(name)
     assert outcome.word == ("done" if way == "finish" else "rolled back"), outcome
     assert_all_well(armed, with_changes(old, plan) if way == "finish" else old, name, outcome.word)
+
+
+@pytest.mark.parametrize("way", ["finish", "undo"])
+@pytest.mark.parametrize("step", ["write-2", "gone", "remove"])
+def test_killed_while_turning_off(armed: ControlPlane, step: str, way: str) -> None:
+    """The file goes only after nothing reads it any more, and comes back before something does."""
+    old, manifest, tracing = armed.files(), armed.manifest.read_bytes(), armed.tracing.read_bytes()
+    plan = armed.plan(
+        Trigger.MANIFEST,
+        FileChange(TRACING, tracing, None, 0o600, os.getuid(), os.getgid()),
+        FileChange(MANIFEST, manifest, untraced(manifest), 0o600, os.getuid(), os.getgid()),
+    )
+    name = killed_at(armed, plan, step)
+    (rollout.finish if way == "finish" else rollout.undo)(armed.host, name)
+    outcome = armed.follow(name)
+    assert outcome.word == ("done" if way == "finish" else "rolled back"), outcome
+    assert_all_well(armed, with_changes(old, plan) if way == "finish" else old, name, outcome.word)
+
+
+@pytest.mark.parametrize(("first", "second"), [("write-1", "gone"), ("started", "restart"), ("gone", "controllers")])
+def test_killed_and_finished_and_killed_and_put_back(control_plane: ControlPlane, first: str, second: str) -> None:
+    old, plan = control_plane.files(), control_plane.arm()
+    name = killed_at(control_plane, plan, first)
+    control_plane.host.environment["K8S_TRACE_TUI_STOP_AT"] = second
+    rollout.finish(control_plane.host, name)
+    assert control_plane.follow(name).word == "interrupted"
+    control_plane.host.environment["K8S_TRACE_TUI_STOP_AT"] = "back"
+    rollout.undo(control_plane.host, name)
+    assert control_plane.follow(name).word == "interrupted"
+    del control_plane.host.environment["K8S_TRACE_TUI_STOP_AT"]
+    rollout.undo(control_plane.host, name)
+    control_plane.follow(name)
+    assert_all_well(control_plane, old, name, "rolled back")
+
+
+@pytest.mark.parametrize("step", ["begin", "restart", "started"])
+def test_the_program_is_killed_with_all_its_terminal(control_plane: ControlPlane, tmp_path: Path, step: str) -> None:
+    """kill -9 of the whole process group of `sampling arm`, as a closed terminal and a dead laptop do worse than."""
+    old = control_plane.files()
+    control_plane.host.environment["K8S_TRACE_TUI_PACE"] = str(10 * PACE)
+    program = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(control_plane.root), str(tmp_path / "none.db")],
+        env={**os.environ, **control_plane.host.environment},
+        cwd=Path(__file__).parents[3],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert program.stderr is not None
+    try:
+        assert any(line.split()[1:2] == [step] for line in program.stderr), "it never came so far"
+    finally:
+        os.killpg(program.pid, signal.SIGKILL)
+        program.wait(10)
+        program.stderr.close()
+    (begun,) = control_plane.facts().rollouts
+    outcome = control_plane.follow(begun.id)
+    assert outcome.word == "done", outcome
+    after = control_plane.files()
+    assert after.keys() - old.keys() == {TRACING[1:]}
+    assert after[MANIFEST[1:]] != old[MANIFEST[1:]]
+    assert_all_well(control_plane, after, begun.id, "done")
+    control_plane.follow(rollout.revert(control_plane.host, Part.APISERVER, who="bob"))
+    assert control_plane.files() == old
 
 
 @pytest.mark.parametrize(("step", "way"), [("back", "finish"), ("restore-2", "undo")])
@@ -173,20 +265,63 @@ def test_a_bad_rate_on_the_cheap_way(armed: ControlPlane) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [("crash", "does not stay up"), ("unready", "not ready"), ("flap", "not ready"), ("frozen", "not ready")],
+    [
+        ("crash", 'does not stay up (exit 1: "failed to initialize admission'),
+        ("unready", "/readyz answers 500"),
+        ("flap", "not ready"),
+        ("frozen", "configmaps?limit=1 does not answer"),
+        ("deaf", "/livez does not answer"),
+    ],
 )
 def test_a_new_server_that_does_not_work(control_plane: ControlPlane, fault: str, reason: str) -> None:
     old = control_plane.files()
     control_plane.spoil(fault)
-    outcome = control_plane.roll(control_plane.arm(), patience=2)
+    outcome = control_plane.roll(control_plane.arm(), patience=4)
     assert reason in outcome.detail
     assert_all_well(control_plane, old, outcome.id, "rolled back")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_one_bad_end_is_an_accident_and_two_are_not(control_plane: ControlPlane, times: int) -> None:
+    """The second time its log is saved and it is put back at once: not one second is waited for readiness."""
+    old, plan = control_plane.files(), control_plane.arm()
+    control_plane.spoil("hiccup", str(times))
+    outcome = control_plane.roll(plan)
+    log = control_plane.root / f"var/lib/k8s-trace-tui/rollouts/{outcome.id}/last.log"
+    assert '"command failed" err="etcd client: context deadline exceeded"' in log.read_text()
+    if times == 1:
+        assert_all_well(control_plane, with_changes(old, plan), outcome.id, "done")
+    else:
+        assert 'does not stay up (exit 1: "etcd client: context deadline exceeded"' in outcome.detail
+        assert_all_well(control_plane, old, outcome.id, "rolled back")
+
+
+def test_what_is_normal_on_the_way_is_taken_for_normal(control_plane: ControlPlane) -> None:
+    """The old one ends by SIGKILL (137), the new one answers 403 and 500 before it is ready."""
+    control_plane.spoil("slow")
+    old, plan = control_plane.files(), control_plane.arm()
+    before = {one["id"] for one in control_plane.cri() if one["name"] == "kube-apiserver"}
+    asked = wrap(
+        control_plane, "curl", 'answer=$($REAL "$@"); code=$?\necho "$answer" >>$0.log; echo "$answer"; exit $code'
+    )
+    name = control_plane.begin(plan)
+    ended = [{"id": one, "exitCode": "137"} for one in before]
+    wait_for(
+        lambda: (
+            [{k: one[k] for k in ("id", "exitCode")} for one in control_plane.cri() if one["id"] in before] == ended
+        ),
+        "the old one was not killed",
+    )
+    outcome = control_plane.follow(name)
+    codes = asked.with_name("curl.log").read_text().split()
+    assert {"403", "500", "200"} <= set(codes), codes
+    assert_all_well(control_plane, with_changes(old, plan), outcome.id, "done")
 
 
 def test_unready_on_the_cheap_way_restarts_with_the_old_rate(armed: ControlPlane) -> None:
     old = armed.files()
     armed.spoil("unready", "1000")
-    outcome = armed.roll(armed.rate(1000), patience=2)
+    outcome = armed.roll(armed.rate(1000), patience=4)
     assert "not ready" in outcome.detail
     assert [entry.step for entry in outcome.entries].count("restart") == 2
     assert_all_well(armed, old, outcome.id, "rolled back")
@@ -203,7 +338,7 @@ def test_a_pod_that_never_comes_back(control_plane: ControlPlane) -> None:
     old, before = control_plane.files(), control_plane.manifest.read_bytes()
     missing = before + b"  - hostPath:\n      path: /etc/kubernetes/nowhere\n      type: File\n    name: nowhere\n"
     change = FileChange(MANIFEST, before, missing, 0o600, os.getuid(), os.getgid())
-    outcome = control_plane.roll(control_plane.plan(Trigger.MANIFEST, change), patience=2)
+    outcome = control_plane.roll(control_plane.plan(Trigger.MANIFEST, change), patience=4)
     assert "no new kube-apiserver was started" in outcome.detail
     assert_all_well(control_plane, old, outcome.id, "rolled back")
 
@@ -212,7 +347,7 @@ def test_a_kubelet_that_is_dead(control_plane: ControlPlane) -> None:
     old, plan = control_plane.files(), control_plane.arm()
     os.kill(control_plane.kubelet.pid, 19)
     try:
-        outcome = control_plane.roll(plan, patience=2)
+        outcome = control_plane.roll(plan, patience=4)
         assert "kubelet did not act" in outcome.detail
     finally:
         os.kill(control_plane.kubelet.pid, 18)
@@ -300,6 +435,48 @@ def test_two_operators_at_once(control_plane: ControlPlane) -> None:
     assert_all_well(control_plane, with_changes(old, plan), outcome.id, "done")
 
 
+def test_a_lock_that_somebody_holds(control_plane: ControlPlane) -> None:
+    old, plan = control_plane.files(), control_plane.arm()
+    home = control_plane.root / "var/lib/k8s-trace-tui"
+    home.mkdir(parents=True)
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    born = Path(f"/proc/{os.getpid()}/stat").read_text().rpartition(")")[2].split()[19]
+    held = f"pid={os.getpid()} born={born} boot={boot} since=1 id=x who=bob"
+    (home / "lock").symlink_to(held)
+    with pytest.raises(PlanRefused, match=r"another rollout holds the lock on this node .*who=bob"):
+        rollout.begin(control_plane.host, plan, who="alice")
+    assert (control_plane.files(), os.readlink(home / "lock")) == (old, held)
+    assert control_plane.facts().rollouts == ()
+    assert control_plane.ready()
+
+
+@pytest.mark.parametrize("ways", [("finish", "undo"), ("finish", "finish")])
+def test_two_operators_about_what_was_interrupted(control_plane: ControlPlane, ways: tuple[str, str]) -> None:
+    old, plan = control_plane.files(), control_plane.arm()
+    name = killed_at(control_plane, plan, "write-1")
+    gate = threading.Barrier(2)
+    refused: list[tuple[str, str]] = []
+
+    def operator(way: str) -> None:
+        gate.wait()
+        try:
+            (rollout.finish if way == "finish" else rollout.undo)(control_plane.host, name, who=way)
+        except PlanRefused as error:
+            refused.append((way, str(error)))
+
+    operators = [threading.Thread(target=operator, args=(way,)) for way in ways]
+    for one in operators:
+        one.start()
+    for one in operators:
+        one.join()
+    ((loser, why),) = refused
+    assert any(reason in why for reason in ("still runs", "holds the lock", "has ended"))
+    outcome = control_plane.follow(name)
+    done = ways[0] == ways[1] or loser == "undo"
+    assert outcome.word == ("done" if done else "rolled back")
+    assert_all_well(control_plane, with_changes(old, plan) if done else old, name, outcome.word)
+
+
 def test_a_lock_of_a_dead_process(control_plane: ControlPlane) -> None:
     home = control_plane.root / "var/lib/k8s-trace-tui"
     home.mkdir(parents=True)
@@ -317,6 +494,30 @@ def test_a_lock_of_a_dead_process(control_plane: ControlPlane) -> None:
     outcome = control_plane.roll(control_plane.plan(Trigger.NOTHING, change))
     assert outcome.word == "done"
     assert control_plane.facts().lock == ""
+
+
+def test_a_journal_without_room(control_plane: ControlPlane) -> None:
+    """The watcher goes on without its journal; what is not told did not happen, and is finished when there is room."""
+    old, plan = control_plane.files(), control_plane.arm()
+    name = rollout.new_id()
+    journal = control_plane.root / f"var/lib/k8s-trace-tui/rollouts/{name}/journal"
+    aside = journal.with_name("aside")
+    wrap(
+        control_plane,
+        "crictl",
+        f'if [ ! -e {aside} ] && grep -q " restart " {journal} 2>/dev/null; then\n'
+        f'mv {journal} {aside}; ln -s /dev/full {journal}; fi\nexec $REAL "$@"',
+    )
+    rollout.begin(control_plane.host, plan, who="alice", patience=PATIENCE, name=name)
+    lock = control_plane.root / "var/lib/k8s-trace-tui/lock"
+    wait_for(lambda: not lock.is_symlink(), "the watcher does not come to its end")
+    assert control_plane.files() == with_changes(old, plan)
+    aside.rename(journal)
+    aside.touch()
+    assert control_plane.follow(name).word == "interrupted"
+    rollout.finish(control_plane.host, name)
+    outcome = control_plane.follow(name)
+    assert_all_well(control_plane, with_changes(old, plan), outcome.id, "done")
 
 
 def test_a_journal_with_half_a_line(control_plane: ControlPlane) -> None:
@@ -388,6 +589,7 @@ def controllers_back_off(plane: ControlPlane) -> None:
         (second_manifest, "describes the pod kube-apiserver too"),
         (controllers_back_off, "kube-scheduler is in back-off"),
         (lambda plane: plane.spoil("unready", "any"), "is not well"),
+        (lambda plane: plane.spoil("frozen", "any"), "is not well: .*configmaps.*does not answer"),
         (lambda plane: plane.spoil("cri"), "CRI does not answer"),
     ],
 )
