@@ -35,6 +35,8 @@ Live trace trees of a Kubernetes control plane, in a terminal on the control pla
   k8s-trace-tui receive           receive only; prints `listening NAME ADDRESS` once ready
   k8s-trace-tui traces [FILTER]   a line per trace, newest first
   k8s-trace-tui show TRACE...     whole traces as trees
+  k8s-trace-tui hot [FILTER]      what is hot: shapes of requests, webhooks, clients, retry storms, etcd
+  k8s-trace-tui compare A B       which requests became slower or faster from one recording to another
   k8s-trace-tui export [FILTER]   traces into a file of OTLP JSON Lines
   k8s-trace-tui import FILE...    such files into the database
   k8s-trace-tui sampling status   how control planes trace; also set RATE, arm, off, revert, resume, undo
@@ -210,6 +212,21 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="one JSON object a line")
     how.add_argument("--raw", action="store_true", help="OTLP JSON, as `import` takes it")
+    _add_common(parser)
+
+
+def _add_hot(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("filter", nargs="*", metavar="FILTER", help="words and field=value (default: everything)")
+    parser.add_argument("--json", action="store_true", help="one JSON object: all tables, all rows")
+    _add_common(parser)
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("before", metavar="A", type=_file, help="a recording, *.jsonl or *.jsonl.gz")
+    parser.add_argument("after", metavar="B", type=_file, help="another one, as of after an upgrade")
+    parser.add_argument("filter", nargs="*", metavar="FILTER", help="words and field=value (default: everything)")
+    parser.add_argument("--all", action="store_true", help="a line for every shape, not only for those that changed")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line, a line for every shape")
     _add_common(parser)
 
 
@@ -422,6 +439,20 @@ def _show(args: argparse.Namespace) -> int:
         return headless.show(database, wanted, as_json=args.json, raw=args.raw)
 
 
+def _hot(args: argparse.Namespace) -> int:
+    from tui import headless
+
+    query = _query(args.filter)
+    with headless.open_database(_quiet_settings(args).db) as database:
+        return headless.hot(database, query, as_json=args.json)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from tui import headless
+
+    return headless.compare(args.before, args.after, _query(args.filter), as_json=args.json, everything=args.all)
+
+
 def _export(args: argparse.Namespace) -> int:
     from tui import headless
 
@@ -537,6 +568,13 @@ _COMMANDS: Final[dict[str, _Command]] = {
         ("receive", _receive, _add_receive, "Receive only. Prints `listening NAME ADDRESS` per listener once ready."),
         ("traces", _traces, _add_traces, "A line per trace, newest first."),
         ("show", _show, _add_show, "Whole traces as trees."),
+        ("hot", _hot, _add_hot, "What is hot: shapes of requests, webhooks, clients, objects, retry storms, etcd."),
+        (
+            "compare",
+            _compare,
+            _add_compare,
+            "Which requests became slower or faster from recording A to recording B, and whether that is more than noise.",
+        ),
         ("export", _export, _add_export, "Traces into a file of OTLP JSON Lines, in order of arrival."),
         (
             "import",

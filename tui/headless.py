@@ -19,7 +19,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from receiver.control import ControlClient, ControlError, control_path, lock_path, log_path
-from receiver.ingest.recordings import Seen, take
+from receiver.ingest.recordings import Seen, check, take
 from receiver.store import files
 from receiver.store.chunk import Chunk
 from receiver.store.database import Database, DatabaseDamaged, DatabaseMissing, StoreError
@@ -28,12 +28,14 @@ from receiver.store.place import choose_database, default_place
 from receiver.store.retention import Policy, Retention
 from receiver.traces import pairing
 from receiver.traces.bodies import Bodies
+from receiver.traces.changes import changes
+from receiver.traces.hotspots import hot_spots
 from receiver.traces.listing import rows
 from receiver.traces.model import Span, Trace
 from receiver.traces.query import Query, View, select, starting_with
 from receiver.traces.reader import load, summaries
 from receiver.traces.verdict import judge
-from tui import __version__
+from tui import __version__, comparison_text, hot_text
 from tui.config import Settings, default_file, theme_directory
 from tui.documents import dumps, trace_document, trace_lines, walk
 from tui.printing import TraceList, paper, tree_lines, warn
@@ -188,6 +190,51 @@ class _Follower:
             self._printed = self.index.traces
         else:
             extend(self.index, self._database)
+
+
+def hot(database: Database, query: Query, *, as_json: bool) -> int:
+    """Print what is hot among the traces that a query selects."""
+    with database.moment():
+        index = load_index(database)
+    found = hot_spots(index, View(query, None, False, False, "start", False), time.time_ns())
+    if as_json:
+        print(dumps(hot_text.document(found)))
+    else:
+        for line in hot_text.lines(found, paper(sys.stdout)):
+            print(line)
+    return 0
+
+
+def compare(before: Path, after: Path, query: Query, *, as_json: bool, everything: bool) -> int:
+    """Print which shapes of requests became slower or faster from one recording to another.
+
+    Raises:
+        StoreError: one of them cannot be read.
+    """
+    code = 0
+
+    def bad(sentence: str) -> None:
+        nonlocal code
+        code = 1
+        warn(sentence)
+
+    indexes = []
+    for path in (before, after):
+        check(path)
+        database = Database.memory()
+        try:
+            take(path, database, bad, arrived_now=False)
+            indexes.append(load_index(database))
+        finally:
+            database.close()
+    found = changes(indexes[0], indexes[1], query)
+    if as_json:
+        for change in found:
+            print(dumps(comparison_text.document(change)))
+    else:
+        for line in comparison_text.lines(found, paper(sys.stdout), everything):
+            print(line)
+    return code
 
 
 def show(database: Database, wanted: Iterable[str], *, as_json: bool, raw: bool) -> int:

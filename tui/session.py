@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _DEMO_PLANES = "The demo's cluster is made up: there is no control plane to look at."
 _RECORDED_PLANES = "A recording: start k8s-trace-tui without files to look at control planes."
-_SQLITE = b"SQLite format 3\0"
 
 
 class NoTerminal(Exception):
@@ -102,8 +101,10 @@ def view_files(paths: Sequence[Path], settings: Settings, problems: Sequence[str
     Raises:
         StoreError: a file cannot be read or is none that can be viewed.
     """
+    from receiver.ingest.recordings import check
+
     for path in paths:
-        _check_recording(path)
+        check(path)
     need_terminal()
     database = Database.memory()
     reading = _Reading(paths, database)
@@ -114,16 +115,6 @@ def view_files(paths: Sequence[Path], settings: Settings, problems: Sequence[str
     finally:
         reading.close()
         database.close()
-
-
-def _check_recording(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(_SQLITE))
-    except OSError as problem:
-        raise StoreError(f"{path} cannot be read ({problem.strerror}): name another file.") from problem
-    if head == _SQLITE:
-        raise StoreError(f"{path} is a database, not a recording: open it with --db {path}.")
 
 
 class _Reading:

@@ -15,12 +15,13 @@ import numpy.typing as npt
 from receiver.ingest.decode import Malformed, decode
 from receiver.store import files
 from receiver.store.chunk import Chunk
-from receiver.store.database import Database, decompress
+from receiver.store.database import Database, StoreError, decompress
 from receiver.store.repack import Part, repack
 
 Array = npt.NDArray[Any]
 
 _MIX: Final = np.uint64(0x9E3779B97F4A7C15)
+_SQLITE: Final = b"SQLite format 3\0"
 _GROUP_BYTES = 4 << 20
 _GROUP_CHUNKS = 64
 
@@ -34,6 +35,21 @@ class Taken:
     rejected: int = 0  # spans that no trace can be made of
     bad: int = 0  # lines that are no request
     known: int = 0  # spans, among `spans`, that were there already
+
+
+def check(path: Path) -> None:
+    """Refuse what cannot be read as a recording.
+
+    Raises:
+        StoreError: it cannot be opened, or is a database.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_SQLITE))
+    except OSError as problem:
+        raise StoreError(f"{path} cannot be read ({problem.strerror}): name another file.") from problem
+    if head == _SQLITE:
+        raise StoreError(f"{path} is a database, not a recording: open it with --db {path}.")
 
 
 class Seen:

@@ -560,7 +560,7 @@ def catch_up(index: Index) -> None:
 
 @contextmanager
 def reading(index: Index) -> Iterator[Facets]:
-    """What is known, up to date, and kept as it is while it is read. Not under the index's lock: that is taken second."""
+    """What is known, up to date, as it is while it is read. Not under the index's lock, which is taken second."""
     facets = _facets_of(index)
     while facets.take(index):
         pass

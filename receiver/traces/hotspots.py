@@ -176,8 +176,9 @@ class EtcdOperation:
 class HotSpots:
     """All of it. Shapes come by total time, what is asked to last behind all others; webhooks by the time that they
     took from requests; clients, objects and storms by count; etcd by total time. `left_out` counts, by the
-    name of the table, rows above `MOST`. Rates are per second of `start` to `end` (ns since the epoch); the last bucket
-    of the sparklines ends with `spark_end`, each lasts `bucket_ns`.
+    name of the table, rows above `MOST`. Rates are per second of `start` to `end` (ns since the epoch), which is the window
+    or else from when to when the traces began; the last bucket of the sparklines ends with `spark_end`, each lasts
+    `bucket_ns`.
     """
 
     requests: int
@@ -213,8 +214,7 @@ def hot_spots(index: Index, view: View, now: int, *, slots: Array | None = None,
     at = np.asarray(slots, np.int64)
     with reading(index) as facets:
         standing = _standing_of(index)
-        low = now - view.window_ns if view.window_ns is not None else _least(index.first_received[at], now)
-        high = now if view.window_ns is not None else _most(index.last_received[at], now)
+        low, high = (now - view.window_ns, now) if view.window_ns is not None else _extent(facets, at, now)
         standing.follow(facets, at, low, high, min(max(1, buckets), 1 << _BUCKET_BITS))
         return _Tables(index.names, facets, standing, low, high).all()
 
@@ -545,7 +545,7 @@ class _Tables:
         if not siblings:
             return words, True
         scope = _SCOPE_WORDS[SCOPES[kind.scope]]
-        return (f"{words} {scope}", True) if _understood(scope) else (words, False)
+        return (f"{words} {scope}", True) if understood(scope) else (words, False)
 
     def _quoted(self, name: int) -> str:
         return quoted(self.names[name]) if name else ""
@@ -685,7 +685,7 @@ class _Tables:
             name, purpose = facets.operations[number]
             words = f"span={quoted(self.names[name])}"
             method = self.names[name].partition(".")[2]
-            found.append(EtcdOperation(method, PURPOSES[purpose], spread, gap, words if _understood(words) else ""))
+            found.append(EtcdOperation(method, PURPOSES[purpose], spread, gap, words if understood(words) else ""))
         return tuple(found)
 
 
@@ -693,7 +693,7 @@ _SCOPE_WORDS: Final = {"resource": 'name!=""', "namespace": 'ns!="" name=', "clu
 
 
 @lru_cache(maxsize=256)
-def _understood(words: str) -> bool:
+def understood(words: str) -> bool:
     """Whether the filter language has what these words say."""
     try:
         Query.parse(words)
@@ -702,9 +702,12 @@ def _understood(words: str) -> bool:
     return True
 
 
-def _least(times: Array, otherwise: int) -> int:
-    return int(times.min()) if len(times) else otherwise
-
-
-def _most(times: Array, otherwise: int) -> int:
-    return int(times.max()) if len(times) else otherwise
+def _extent(facets: Facets, slots: Array, now: int) -> tuple[int, int]:
+    """From when to when these traces began, without the thousandth at each end: some clock is always off, and one
+    that stood at 1970 must not make all rates zero."""
+    when = facets.column("when")[facets.rows(slots)]
+    if not len(when):
+        return now, now
+    beyond = len(when) // 1000
+    ends = np.partition(when, (beyond, len(when) - 1 - beyond))
+    return int(ends[beyond]), int(ends[len(when) - 1 - beyond])
