@@ -573,7 +573,7 @@ _COMMANDS: Final[dict[str, _Command]] = {
             "compare",
             _compare,
             _add_compare,
-            "Which requests became slower or faster from recording A to recording B, and whether that is more than noise.",
+            "Which requests became slower or faster from recording A to B, and whether that is more than noise.",
         ),
         ("export", _export, _add_export, "Traces into a file of OTLP JSON Lines, in order of arrival."),
         (

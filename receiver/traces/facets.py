@@ -408,6 +408,9 @@ class Facets:
             at = np.minimum(np.searchsorted(cost_row[order], row), len(order) - 1)
             costs = np.where(cost_row[order][at] == row, cost[order][at], 0)
 
+        shape = self.column("shape")[self._row[slot]]
+        costs[shape < 0] = 0  # nobody is known to have waited
+
         # what only a webhook with an SDK tells: its own span failed, though the call did not
         own = rows[((index.kind_status[rows] & 0x0F) == _SERVER) & ((index.kind_status[rows] >> 4) == _FAILED)]
         within = _places(keyed(index.span[call_row], call_slot), keyed(index.parent[own], index.slot[own]))
@@ -436,7 +439,7 @@ class Facets:
             cost=costs,
             state=state,
             denial=denial,
-            shape=self.column("shape")[self._row[slot]],
+            shape=shape,
         )
 
     def _hook(self, key: tuple[int, int, int]) -> int:

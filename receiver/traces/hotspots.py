@@ -175,9 +175,9 @@ class EtcdOperation:
 @dataclass(frozen=True, slots=True)
 class HotSpots:
     """All of it. Shapes come by total time, what is asked to last behind all others; webhooks by the time that they
-    took from requests; clients, objects and storms by count; etcd by total time. `left_out` counts, by the
-    name of the table, rows above `MOST`. Rates are per second of `start` to `end` (ns since the epoch), which is the window
-    or else from when to when the traces began; the last bucket of the sparklines ends with `spark_end`, each lasts
+    took from requests; clients, objects and storms by count; etcd by total time. `left_out` counts, by the name of the
+    table, rows above `MOST`. Rates are per second of `start` to `end` (ns since the epoch), which is the window, or
+    else from when to when the traces began; the last bucket of the sparklines ends with `spark_end`, each lasts
     `bucket_ns`.
     """
 
