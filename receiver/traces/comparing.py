@@ -171,20 +171,22 @@ def _parts(one: Mapping[str, int], other: Mapping[str, int], delta: int) -> tupl
 def _sentence(
     one: int, other: int, parts: Iterable[Part], requests: tuple[Request | None, Request | None], usual: Usual | None
 ) -> str:
-    against = "the other" if usual is None else f"usual (the median of {usual.count:,})"
+    against = f"the other ({time_text(other)})"
+    if usual is not None:
+        against = f"usual ({time_text(other)}, the median of {usual.count:,})"
     codes = [request.code if request is not None else None for request in requests]
     ended = ""
     if usual is None and codes[0] != codes[1]:
         ended = f"; it was answered with {codes[0] or 'no code'}, the other with {codes[1] or 'no code'}"
     delta = one - other
     if abs(delta) < max(ALIKE_NS, ALIKE_SHARE * max(one, other)):
-        return f"It took {time_text(one)}, about as long as {against} ({time_text(other)}){ended}."
+        return f"It took {time_text(one)}, about as long as {against}{ended}."
     way = 1 if delta > 0 else -1
     telling = [part for part in parts if way * part.delta >= _TOLD_SHARE * abs(delta)][:_TOLD]
-    why = listed([f"{time_text(abs(part.delta))} in {part.name}" for part in telling])
-    why = f", {'' if len(telling) > 1 else 'of which '}{why}" if why else ""
     more = "more" if delta > 0 else "less"
-    return f"It took {time_text(one)}, {time_text(abs(delta))} {more} than {against} ({time_text(other)}){why}{ended}."
+    why = listed([f"{time_text(abs(part.delta))} {more} in {part.name}" for part in telling])
+    why = f": {why}" if why else ""
+    return f"It took {time_text(one)}, {time_text(abs(delta))} {more} than {against}{why}{ended}."
 
 
 # --- spans ----------------------------------------------------------------------------------------

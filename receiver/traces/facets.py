@@ -554,11 +554,22 @@ def _facets_of(index: Index) -> Facets:
         return _facets.setdefault(index, Facets())
 
 
-def catch_up(index: Index) -> None:
-    """Look at what came since, in slices of some 40 ms between which the index is free for others. For any thread."""
+def catch_up(index: Index, slices: int | None = None) -> bool:
+    """Look at what came since, in slices of some 40 ms between which the index is free for others. For any thread, not
+    under the index's lock.
+
+    Args:
+        slices: at most so many, for who has something else to do in between; None is all.
+
+    Returns:
+        Whether something is left.
+    """
     facets = _facets_of(index)
-    while facets.take(index):
-        pass
+    while slices is None or slices > 0:
+        if not facets.take(index):
+            return False
+        slices = None if slices is None else slices - 1
+    return True
 
 
 @contextmanager

@@ -5,6 +5,7 @@
     million    1,000,000 spans: memory, file, time to reopen, key-to-paint
     trace      time to the first screen of a trace of 40,000 spans and of one of 11
     phases     CPU of the phases of 100,000 traces; time to open the largest traces: tree, lines, verdict
+    hotspots   Hot spots over 1,000,000 spans: the first look, everything, and to follow; what is usual; dots
     startup    --help, first paint, CPU when idle
 
 Figures hold for the machine that they were taken on; what is compared is compared within one run. Every load is
@@ -32,6 +33,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from receiver.ingest.decode import decode
 from receiver.store.database import Database
+from tests.bench.hot import hotspots
 from tests.bench.otlp_load import Load, Template, lasts, make_templates, run
 from tests.bench.reading import phases
 from tests.bench.terminal import Terminal, cpu_seconds, percentile, resident_bytes
@@ -312,6 +314,7 @@ BENCHMARKS: dict[str, Callable[[Path, float], dict[str, Any]]] = {
     "million": million,
     "trace": trace,
     "phases": phases,
+    "hotspots": hotspots,
     "startup": startup,
 }
 

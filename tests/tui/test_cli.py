@@ -864,3 +864,72 @@ def test_following_prints_what_is_there_then_what_comes_and_ends_by_ctrl_c(
     assert process.stderr.read() == ""
     process.stdout.close()
     process.stderr.close()
+
+
+# --- what is hot, and what changed -----------------------------------------------------------------
+def test_hot_prints_tables_and_their_filters_work(command: Command, db: Path) -> None:
+    code, out, err = command("hot", "--db", db)
+    assert (code, err) == (0, "")
+    for title in ("REQUESTS", "WEBHOOKS", "CLIENTS", "OBJECTS", "ETCD"):
+        assert f"\n{title}\n" in out
+    code, out, err = command("hot", "--json", "--db", db)
+    assert (code, err) == (0, "")
+    hot = json.loads(out)
+    shape = hot["shapes"][0]
+    assert sum(shape["phases"].values()) == shape["durations"]["total"]
+    assert shape["exact"]
+    code, out, _ = command("traces", *shape["filter"].split(), "--db", db)
+    assert (code, len(out.splitlines())) == (0, shape["durations"]["count"])
+    _, out, _ = command("hot", "--json", "verb=create", "--db", db)
+    assert {row["verb"] for row in json.loads(out)["shapes"]} == {"create"}
+    assert command("hot", "colour=red", "--db", db)[0] == 2
+
+
+def slower(path: Path, to: Path, verb: str, by: int) -> None:
+    """A recording in which all spans of a method take that much longer."""
+    requests = []
+    for body in files.read(path, pytest.fail):
+        request = ExportTraceServiceRequest.FromString(body)
+        for group in request.resource_spans:
+            for scope in group.scope_spans:
+                for span in scope.spans:
+                    if span.name.startswith(verb):
+                        span.end_time_unix_nano += by
+        requests.append(request.SerializeToString())
+    files.write(to, iter(requests))
+
+
+def test_compare_says_what_became_slower(command: Command, recording: Path, tmp_path: Path) -> None:
+    after = tmp_path / "after.jsonl"
+    slower(recording, after, "PATCH ", 80_000_000)
+    code, out, err = command("compare", recording, after)
+    assert (code, err) == (0, "")
+    changed = [line for line in out.splitlines() if line.startswith(("slower", "faster"))]
+    assert changed
+    assert all(line.split()[:2] == ["slower", "patch"] for line in changed)
+    assert f"{len(changed)} shape" in out
+    assert "Mann-Whitney" in out
+    code, out, err = command("compare", recording, after, "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert sum(line["outcome"] == "slower" for line in lines) == len(changed)
+    first = lines[0]
+    assert first["p"] < 0.01
+    assert first["p50_delta_ns"] == pytest.approx(80_000_000, rel=0.05)
+    assert first["tendency"] > 0.9
+    _, out, _ = command("compare", recording, after, "verb=get")
+    assert out.startswith("0 shapes became slower, 0 faster.")
+    _, everything, _ = command("compare", recording, after, "--all")
+    assert len(everything.splitlines()) > len(lines)
+
+
+def test_compare_refuses_in_one_sentence(command: Command, recording: Path, db: Path, tmp_path: Path) -> None:
+    for wrong, says in ((tmp_path / "none.jsonl", "cannot be read"), (db, "is a database, not a recording")):
+        code, out, err = command("compare", recording, wrong)
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert says in err
+    damaged = tmp_path / "damaged.jsonl"
+    damaged.write_text("{\n")
+    code, out, err = command("compare", damaged, damaged)
+    assert code == 1
+    assert "is not JSON" in err
+    assert command("compare", recording)[0] == 2
