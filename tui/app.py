@@ -46,9 +46,9 @@ SLOW_SECONDS: Final = 5.0
 REMEMBERED: Final = 50
 """Views that `[` and `]` go through."""
 
-_VIEWS: Final = ("requests", "clusters", "receiver", "trace")
-_NEXT: Final = {"requests": "clusters", "clusters": "receiver", "receiver": "requests"}
-"""What Tab goes to; from anywhere else to Clusters."""
+_VIEWS: Final = ("requests", "hotspots", "clusters", "receiver", "trace")
+_NEXT: Final = {"requests": "hotspots", "hotspots": "clusters", "clusters": "receiver", "receiver": "requests"}
+"""What Tab goes to; from anywhere else to Hot spots."""
 
 Place = tuple[str, str]
 """A view: its name, and a trace id where it is a trace."""
@@ -94,6 +94,7 @@ def few_colours(env: Mapping[str, str]) -> bool:
 def _load_ahead() -> None:
     """Import what the first opened trace needs."""
     import tui.screens.clusters
+    import tui.screens.hotspots
     import tui.screens.raw
     import tui.screens.trace  # noqa: F401
 
@@ -321,7 +322,7 @@ class TraceApp(App[int]):
 
     # -- the way from view to view ------------------------------------------------------------------------
     def go(self, name: str, trace_id: str = "", *, remember: bool = True, **more: Any) -> None:
-        """Show a view: "requests", "clusters", "receiver", or "trace" with its id."""
+        """Show a view: "requests", "hotspots", "clusters", "receiver", or "trace" with its id."""
         place = (name, trace_id)
         if remember and self._history[self._at] != place:
             del self._history[self._at + 1 :]
@@ -341,6 +342,10 @@ class TraceApp(App[int]):
             from tui.screens.receiver import ReceiverScreen
 
             self.push_screen(ReceiverScreen())
+        elif name == "hotspots":
+            from tui.screens.hotspots import HotSpotsScreen
+
+            self.push_screen(HotSpotsScreen())
         elif name == "clusters":
             from tui.screens.clusters import ClustersScreen
 
@@ -388,6 +393,18 @@ class TraceApp(App[int]):
                 else f"No trace here starts with {text!r}."
             )
         self.open_trace(found[0])
+
+    def hot_spots(self, argument: str) -> None:
+        """`:hotspots TABLE`.
+
+        Raises:
+            CommandError: there is no such table.
+        """
+        from tui.screens.hotspots import HotSpotsScreen
+
+        self.go("hotspots")
+        if argument and isinstance(self.screen, HotSpotsScreen):
+            self.screen.show_table(argument.lower())
 
     # -- control planes ---------------------------------------------------------------------------------
     def arm(self, argument: str) -> None:
@@ -444,7 +461,7 @@ class TraceApp(App[int]):
     def action_next_view(self) -> None:
         """Tab."""
         here = self._place_of(self.screen)[0]
-        self.go(_NEXT.get(here, "clusters"))
+        self.go(_NEXT.get(here, "hotspots"))
 
     def action_backward(self) -> None:
         """`[`: the view before."""

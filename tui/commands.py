@@ -47,6 +47,7 @@ COPIES: Final = ("id", "line", "name", "audit", "client")
 HEX: Final = re.compile("[0-9a-f]{1,32}")
 """A trace id, or the start of one."""
 _WHERE: Final = "[everywhere] [ENDPOINT]"
+_TABLES: Final = ("requests", "webhooks", "clients", "objects", "retries", "etcd", "lists")
 _RATES: Final = ("0.1%", "1%", "10%", "all", "0")
 _NOISE: Final = ", ".join(kind.name for kind in NOISE)
 
@@ -77,6 +78,14 @@ class Commands:
         requests = app.requests
         self._all: list[Command] = [
             Command("requests", ("req", "traces"), "", "the list of requests", _bare(lambda: app.go("requests"))),
+            Command(
+                "hotspots",
+                ("hot", "top"),
+                f"[{'|'.join(_TABLES)}]",
+                "what takes the time",
+                app.hot_spots,
+                _one_of(_TABLES),
+            ),
             Command("clusters", ("cl", "nodes"), "", "how control planes trace", _bare(lambda: app.go("clusters"))),
             Command("arm", (), _WHERE, "rate 0: only forced requests", app.arm, _places),
             Command("sampling", ("rate",), f"RATE {_WHERE}", "1%, 1/1000, 0, all", app.sample, _rates),

@@ -26,6 +26,7 @@ from receiver.traces.reader import load, summaries
 
 if TYPE_CHECKING:
     from receiver.traces.bodies import Bodies
+    from receiver.traces.hotspots import HotSpots
     from receiver.traces.links import Relation
     from receiver.traces.model import Span, Trace, TraceSummary
     from receiver.traces.pivots import Counted
@@ -230,6 +231,12 @@ class Feed:
             StoreError: the file cannot be read.
         """
         return links.relations(self._index, self.bodies, trace_id, self.now(), span=span, live=self.live)
+
+    def hot_spots(self, snapshot: Snapshot) -> HotSpots:
+        """What takes the time among the traces of a snapshot. For a worker thread."""
+        from receiver.traces.hotspots import hot_spots  # what the first frame does not wait for
+
+        return hot_spots(snapshot.index, snapshot.view, self.now(), slots=snapshot.selection.slots)
 
     def pivots(self, trace_id: str, webhook_call: str = "") -> list[Counted]:
         """What a trace shares with others, counted; [] where it is not held. For a worker thread.

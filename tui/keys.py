@@ -103,6 +103,29 @@ KEYS: tuple[Key, ...] = (
     Key("trace.copy", "c", "copy", "copy something of this span", "copy"),
     Key("trace.copy-trace", "C", "copy_trace", "copy the trace id"),
     Key("trace.freeze", "space", "freeze", "freeze the open trace, or let it grow again", "freeze"),
+    # Hot spots
+    Key("hotspots.open", "enter", "open", "the traces behind this row", "traces"),
+    Key("hotspots.next", "right,l", "turn(1)", "the next table", "next table"),
+    Key("hotspots.previous", "left,H", "turn(-1)", "the table before"),
+    Key("hotspots.freeze", "space", "freeze", "freeze the numbers, or let them run again", "freeze"),
+    Key("hotspots.errors", "ctrl+z", "errors", "only what failed, or all again", "errors"),
+    Key("hotspots.noise", "h", "noise", "hide or show leases, probes and the like", "noise"),
+    Key("hotspots.copy", "c", "copy", "copy the filter of this row", "copy"),
+    Key("hotspots.window-1", "1", "window(1)", "the last minute"),
+    Key("hotspots.window-2", "2", "window(2)", "the last 5 minutes"),
+    Key("hotspots.window-3", "3", "window(3)", "the last 15 minutes"),
+    Key("hotspots.window-4", "4", "window(4)", "the last 30 minutes"),
+    Key("hotspots.window-5", "5", "window(5)", "the last hour"),
+    Key("hotspots.window-6", "6", "window(6)", "everything"),
+    Key("hotspots.sort-count", "C", "sort('count')", "sort by how many"),
+    Key("hotspots.sort-errors", "E", "sort('errors')", "sort by what failed"),
+    Key("hotspots.sort-median", "D", "sort('median')", "sort by the median"),
+    Key("hotspots.sort-p95", "P", "sort('p95')", "sort by p95"),
+    Key("hotspots.sort-p99", "Q", "sort('p99')", "sort by p99"),
+    Key("hotspots.sort-max", "M", "sort('max')", "sort by the slowest"),
+    Key("hotspots.sort-total", "T", "sort('total')", "sort by time in total"),
+    Key("hotspots.sort-taken", "K", "sort('taken')", "webhooks: sort by time taken from requests"),
+    Key("hotspots.sort-name", "N", "sort('name')", "sort by name"),
     # Receiver
     Key("receiver.recipe", "t", "recipe", "show or hide how to turn tracing on", "turn on"),
     Key("receiver.copy", "c", "copy", "copy what to paste to turn tracing on", "copy"),
@@ -183,7 +206,7 @@ def check_keymap(keymap: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
 def taken_twice(keymap: Mapping[str, str]) -> list[str]:
     """A sentence for each key that a keymap gives to two actions of one screen: the nearer wins, the other is dead."""
     problems: list[str] = []
-    for area in ("requests", "trace", "receiver", "clusters", "change", "choice", "raw"):
+    for area in ("requests", "trace", "hotspots", "receiver", "clusters", "change", "choice", "raw"):
         seen: dict[str, str] = {}
         nearest_first = (
             ("list", area) if area in ("choice", "change") else ("list", area, "app")

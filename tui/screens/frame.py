@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import ActiveBinding
@@ -37,6 +37,8 @@ class FrameScreen(Screen[None]):
     AUTO_FOCUS = ""
     PLACE = ""
     """Name of the view, as the command line calls it."""
+    SHARES_VIEW: ClassVar[bool] = False
+    """It is about what the list of requests shows: another filter or window is for both."""
     _focus_before: Widget | None = None
     _live_before: Sequence[ActiveBinding] = ()
     _has_hint = True

@@ -227,8 +227,9 @@ class RequestsScreen(FrameScreen):
         self.feed.set_view(view)
 
     def _home(self) -> None:
-        """Commands may come from other screens."""
-        if self.app.screen is not self:
+        """Commands may come from other screens; those that show the same are not left."""
+        screen = self.app.screen
+        if screen is not self and not (isinstance(screen, FrameScreen) and screen.SHARES_VIEW):
             self.trace_app.go("requests")
 
     def set_filter(self, text: str) -> None:
@@ -245,6 +246,21 @@ class RequestsScreen(FrameScreen):
         self._filter = text.strip()
         self._look(replace(self._view, query=query))
         self.update_keys()
+
+    @property
+    def filter_text(self) -> str:
+        """What is filtered by now."""
+        return self._filter
+
+    @property
+    def window_words(self) -> str:
+        """`last 15 min`, or `all`."""
+        return "all" if self._window == "all" else f"last {_window_words(self._window)}"
+
+    def narrow(self, text: str) -> None:
+        """Show, here, what matches this beside the filter that stands."""
+        self.trace_app.go("requests")
+        self._try(lambda: self.set_filter(f"{self._filter} {text}".strip()))
 
     def set_errors(self, on: bool | None) -> None:
         """Only what failed; None: the other way round."""
@@ -280,13 +296,13 @@ class RequestsScreen(FrameScreen):
         name = words[0] if words else "start"
         if name not in SORTS or words[1:] not in ([], ["reverse"]):
             raise CommandError(f"An order is one of {', '.join(SORTS)}, with or without reverse after it.")
-        self._home()
+        self.trace_app.go("requests")
         self._look(replace(self._view, sort=name, reverse=bool(words[1:])))
         self.table.move_to(0)
 
     def follow(self) -> None:
         """To the newest, and stay there."""
-        self._home()
+        self.trace_app.go("requests")
         if self._view.sort != "start" or self._view.reverse:
             self._look(replace(self._view, sort="start", reverse=False))
         if self.feed.snapshot.frozen:
