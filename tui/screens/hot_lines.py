@@ -145,6 +145,10 @@ def _webhook_resources(row: HotWebhook) -> str:
     return ", ".join(f"{resource}.{group}" if group else resource for group, resource, _ in row.resources)
 
 
+def _object_of(row: Storm) -> str:
+    return row.object or "(URLs that are no resource)"
+
+
 _AGENT: Final = Column("name", "CLIENT", 0, _text(lambda row: client_of(row.name)), lambda row: row.name, False, True)
 _OBJECT: Final = Column("name", "OBJECT", 0, _text(lambda row: row.name), lambda row: row.name, False, True)
 _TALKS: Final = (
@@ -219,7 +223,7 @@ TABLES: Final[tuple[HotTable, ...]] = (
         "retries",
         "Retries",
         (
-            Column("name", "OBJECT", 0, _text(lambda row: row.object or "(URLs that are no resource)"), lambda row: row.object, False, True),
+            Column("name", "OBJECT", 0, _text(_object_of), lambda row: row.object, False, True),
             Column("client", "CLIENT", 24, _text(lambda row: client_of(row.agent) or "?", True),
                    lambda row: row.agent, False, True, keep=8),
             Column("code", "CODE", 4, _number(lambda row: row.code, True), lambda row: row.code),
