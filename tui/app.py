@@ -150,6 +150,8 @@ class TraceApp(App[int]):
         self.requests = RequestsScreen()
         self.commands = Commands(self)
         self.toasts = Toasts()
+        self.marked = ""
+        """Id of the trace that others are compared with, "" for none."""
         self._told_on: FrameScreen | None = None
         self._dismissed = ""
         self._problems = list(problems)
@@ -373,6 +375,29 @@ class TraceApp(App[int]):
         from tui.screens.raw import RawScreen
 
         self.push_screen(RawScreen(trace_id))
+
+    def mark(self, trace_id: str) -> None:
+        """Mark a trace, to compare others with it; the same again takes the mark off."""
+        self.marked = "" if self.marked == trace_id else trace_id
+        self.hold()
+        key = self.key_of("requests.compare")
+        self.say(f"Marked; {key} on another one compares the two." if self.marked else "The mark is off.")
+        self._redraw()
+
+    def hold(self, but: str = "") -> None:
+        """What is open on a screen and what is marked is not evicted.
+
+        Args:
+            but: id of a trace whose screen is about to go.
+        """
+        open_here = {self._place_of(screen)[1] for screen in self.screen_stack} - {"", but}
+        self.feed.hold(sorted(open_here | ({self.marked} if self.marked else set())))
+
+    def compare(self, trace_id: str) -> None:
+        """A trace beside the marked one, or beside what is usual where none is marked or it is that one."""
+        from tui.screens.compare import CompareScreen
+
+        self.push_screen(CompareScreen(trace_id, self.marked if self.marked != trace_id else ""))
 
     def open_by_prefix(self, text: str) -> None:
         """`:open`: a trace by its id or the start of it, whether or not it is on the screen.

@@ -26,10 +26,12 @@ from receiver.traces.reader import load, summaries
 
 if TYPE_CHECKING:
     from receiver.traces.bodies import Bodies
+    from receiver.traces.comparing import Comparison
     from receiver.traces.hotspots import HotSpots
     from receiver.traces.links import Relation
     from receiver.traces.model import Span, Trace, TraceSummary
     from receiver.traces.pivots import Counted
+    from receiver.traces.usual import Usual
 
 SLICE: Final = 48
 """Chunks taken in at once: some 25,000 spans, so that nothing waits long for the index."""
@@ -90,6 +92,16 @@ class Snapshot:
     """When the newest chunk was received, ns since the epoch; 0 for none."""
     sender_rates: Mapping[tuple[str, ...], float] = field(default_factory=dict)
     """Spans per second by `sender_key`."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two requests beside one another; where `usual` is known, `other` is only an example of it."""
+
+    one: TraceSummary
+    other: TraceSummary
+    comparison: Comparison
+    usual: Usual | None = None
 
 
 @dataclass
@@ -237,6 +249,31 @@ class Feed:
         from receiver.traces.hotspots import hot_spots  # what the first frame does not wait for
 
         return hot_spots(snapshot.index, snapshot.view, self.now(), slots=snapshot.selection.slots)
+
+    def compare(self, one: str, other: str = "") -> Compared | None:
+        """A trace beside another, or beside what is usual for its like in the window of the list. For a worker thread.
+
+        Args:
+            one, other: trace ids; "" for what is usual.
+
+        Returns:
+            None where one of them is not held, holds no request, or where nothing is usual.
+        """
+        from receiver.traces.comparing import compare, webhook_names
+        from receiver.traces.usual import usual
+
+        index, now = self._index, self.now()
+        known = None
+        if not other:
+            slot = index.slot_of(one)
+            known = usual(index, self.snapshot.view, slot, now) if slot is not None else None
+            other = known.typical if known is not None else ""
+        rows = self.summary(one), self.summary(other) if other else None
+        traces = self.trace(one), self.trace(other) if other else None
+        if traces[0] is None or traces[1] is None or rows[0] is None or rows[1] is None:
+            return None
+        found = compare(traces[0], traces[1], (webhook_names(index, one), webhook_names(index, other)), known)
+        return Compared(rows[0], rows[1], found, known) if found is not None else None
 
     def pivots(self, trace_id: str, webhook_call: str = "") -> list[Counted]:
         """What a trace shares with others, counted; [] where it is not held. For a worker thread.

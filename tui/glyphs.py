@@ -27,6 +27,7 @@ class Glyphs:
     unseen: str  # parent not seen (yet)
     odd: str  # any other oddity
     path: str  # on the critical path
+    marked: str  # to be compared with
     moved: str  # shown at another time than was sent: clocks differ
     open: str  # a node with its children shown
     folded: str  # a node with its children hidden
@@ -63,6 +64,7 @@ UNICODE: Final = Glyphs(
     unseen="?",
     odd="≠",
     path="┃",
+    marked="◆",
     moved="≈",
     open="▾",
     folded="▸",
@@ -119,6 +121,7 @@ ASCII: Final = Glyphs(
     unseen="?",
     odd="*",
     path="#",
+    marked="*",
     moved="@",
     open="-",
     folded="+",

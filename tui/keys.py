@@ -58,6 +58,8 @@ KEYS: tuple[Key, ...] = (
     Key("requests.raw", "y", "raw", "the trace as OTLP JSON", "raw"),
     Key("requests.copy", "c", "copy", "copy the trace id", "copy"),
     Key("requests.pivot", "p", "pivot", "others with the same object, namespace, client, ...", "pivot"),
+    Key("requests.mark", "m", "mark", "mark this request to compare others with it, or take the mark off"),
+    Key("requests.compare", "equals_sign", "compare", "compare with the marked one, or with what is usual", "compare"),
     Key("requests.window-1", "1", "window(1)", "the last minute"),
     Key("requests.window-2", "2", "window(2)", "the last 5 minutes"),
     Key("requests.window-3", "3", "window(3)", "the last 15 minutes"),
@@ -99,6 +101,8 @@ KEYS: tuple[Key, ...] = (
     Key("trace.previous-error", "E", "failure(-1)", "the failed span before"),
     Key("trace.link", "l", "link", "to a linked trace, whichever of the two links", "link"),
     Key("trace.pivot", "p", "pivot", "other traces with the same object, namespace, client, ...", "pivot"),
+    Key("trace.mark", "m", "mark", "mark this trace to compare others with it, or take the mark off"),
+    Key("trace.compare", "equals_sign", "compare", "compare with the marked one, or with what is usual", "compare"),
     Key("trace.explain", "x", "explain", "explain this span in two lines, on or off", "explain"),
     Key("trace.copy", "c", "copy", "copy something of this span", "copy"),
     Key("trace.copy-trace", "C", "copy_trace", "copy the trace id"),
@@ -126,6 +130,9 @@ KEYS: tuple[Key, ...] = (
     Key("hotspots.sort-total", "T", "sort('total')", "sort by time in total"),
     Key("hotspots.sort-taken", "K", "sort('taken')", "webhooks: sort by time taken from requests"),
     Key("hotspots.sort-name", "N", "sort('name')", "sort by name"),
+    # Compare
+    Key("compare.open", "enter", "open", "open the trace in question", "open"),
+    Key("compare.other", "o", "other", "open the one it is compared with", "open the other"),
     # Receiver
     Key("receiver.recipe", "t", "recipe", "show or hide how to turn tracing on", "turn on"),
     Key("receiver.copy", "c", "copy", "copy what to paste to turn tracing on", "copy"),
@@ -206,7 +213,7 @@ def check_keymap(keymap: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
 def taken_twice(keymap: Mapping[str, str]) -> list[str]:
     """A sentence for each key that a keymap gives to two actions of one screen: the nearer wins, the other is dead."""
     problems: list[str] = []
-    for area in ("requests", "trace", "hotspots", "receiver", "clusters", "change", "choice", "raw"):
+    for area in ("requests", "trace", "hotspots", "compare", "receiver", "clusters", "change", "choice", "raw"):
         seen: dict[str, str] = {}
         nearest_first = (
             ("list", area) if area in ("choice", "change") else ("list", area, "app")

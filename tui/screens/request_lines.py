@@ -128,13 +128,16 @@ class RequestLines:
         utc: bool,
         read: Read | None = None,
         told: Callable[[RowKey], tuple[int, Told] | None] = lambda key: None,
+        marked: str = "",
     ) -> None:
         """
         Args:
             read: where rows are kept from one snapshot to the next.
             told: what a verdict said about a row, with the waiting (`Row.waited`) that it knew of; None for nothing
                 yet.
+            marked: id of the trace that others are compared with, "" for none.
         """
+        self._marked = (int(marked[:16], 16), int(marked[16:], 16)) if marked else None
         self._feed, self._snapshot = feed, snapshot
         self._palette, self._glyphs, self._utc = palette, glyphs, utc
         self._read, self._told = read or Read(), told
@@ -178,7 +181,7 @@ class RequestLines:
         """The same, and what is told about it."""
         key = self.row_key(index)
         told = self._told(key)
-        return (*key, -1 if told is None else told[0])
+        return (*key, -1 if told is None else told[0], key[:2] == self._marked)
 
     def find(self, identity: Hashable) -> int | None:
         """One pass over a column of numbers: 30 us for 100,000 rows."""
@@ -214,7 +217,11 @@ class RequestLines:
         """The rows as text and style."""
         columns = layout(width)
         rows = zip(indexes, self.rows(indexes), strict=True)
-        return [self._line(row, columns, self.told(index)) for index, row in rows]
+        found = []
+        for index, row in rows:
+            mark = self._glyphs.marked if self.identity(index) == self._marked else " "
+            found.append([(mark, self._palette.warning), *self._line(row, columns, self.told(index))])
+        return found
 
     def header(self, width: int) -> Sequence[Part]:
         """Titles, with an arrow at the column that the list is sorted by."""
@@ -239,7 +246,7 @@ class RequestLines:
     def _line(self, row: Row, columns: Layout, told: Told) -> list[Part]:
         p, gap, summary = self._palette, " " * columns.gap, row.summary
         request = summary.request
-        parts: list[Part] = [(" " + self._time(summary.start, columns.time) + gap, p.dim)]
+        parts: list[Part] = [(self._time(summary.start, columns.time) + gap, p.dim)]
         parts += self._about(summary, columns, gap)
         if columns.client:
             client = client_of(request.user_agent) if request else " ".join(summary.services)

@@ -97,6 +97,7 @@ class RequestsScreen(FrameScreen):
                 utc=self.trace_app.utc,
                 read=self._read,
                 told=self._told,
+                marked=self.trace_app.marked,
             )
             table.sync()
             self._title(snapshot)
@@ -394,6 +395,16 @@ class RequestsScreen(FrameScreen):
         """A choice of what the chosen row shares with others."""
         if (row := self.chosen()) is not None:
             self._pivots.ask(row.trace_id)
+
+    def action_mark(self) -> None:
+        """Mark the chosen row, or take the mark off."""
+        if (row := self.chosen()) is not None:
+            self.trace_app.mark(row.trace_id)
+
+    def action_compare(self) -> None:
+        """The chosen row beside the marked one, or what is usual."""
+        if (row := self.chosen()) is not None:
+            self.trace_app.compare(row.trace_id)
 
     def action_copy(self) -> None:
         """Copy the trace id."""

@@ -183,8 +183,7 @@ class TraceScreen(FrameScreen):
 
     def _hold(self, gone: bool = False) -> None:
         """What is open on a screen is not evicted."""
-        open_here = {screen.trace_id for screen in self.app.screen_stack if isinstance(screen, TraceScreen)}
-        self.feed.hold(sorted(open_here - {self.trace_id} if gone else open_here | {self.trace_id}))
+        self.trace_app.hold(self.trace_id if gone else "")
 
     def on_resize(self, event: events.Resize) -> None:
         """Textual's event."""
@@ -673,6 +672,14 @@ class TraceScreen(FrameScreen):
                 screen.put_cursor(one.span_id)  # it may have been open under this one
 
     # -- actions: pivots ------------------------------------------------------------------------------
+    def action_mark(self) -> None:
+        """Mark this trace, or take the mark off."""
+        self.trace_app.mark(self.trace_id)
+
+    def action_compare(self) -> None:
+        """This trace beside the marked one, or what is usual."""
+        self.trace_app.compare(self.trace_id)
+
     def action_pivot(self) -> None:
         """A choice of what this trace shares with others; of its webhooks the one that the cursor is in comes first."""
         self._pivots.ask(
