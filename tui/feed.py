@@ -27,6 +27,7 @@ from receiver.traces.reader import load, summaries
 if TYPE_CHECKING:
     from receiver.traces.bodies import Bodies
     from receiver.traces.comparing import Comparison
+    from receiver.traces.dots import Dots
     from receiver.traces.hotspots import HotSpots
     from receiver.traces.links import Relation
     from receiver.traces.model import Span, Trace, TraceSummary
@@ -249,6 +250,24 @@ class Feed:
         from receiver.traces.hotspots import hot_spots  # what the first frame does not wait for
 
         return hot_spots(snapshot.index, snapshot.view, self.now(), slots=snapshot.selection.slots)
+
+    def dots(self, snapshot: Snapshot, width: int, height: int) -> Dots:
+        """Latency over time of the traces of a snapshot, in so many cells. For a worker thread."""
+        from receiver.traces.dots import dots
+
+        index, slots, view = snapshot.index, snapshot.selection.slots, snapshot.view
+        now = self.now()
+        if view.between is not None:
+            start, end = view.between
+        elif view.window_ns is not None:
+            start, end = now - view.window_ns, now
+        elif len(slots):
+            start = int(index.first_received[slots].min())
+            end = int(index.last_received[slots].max()) + 1
+            start = min(start, end - 1_000_000_000)
+        else:
+            start, end = now - 60_000_000_000, now
+        return dots(index, slots, width, height, start, end)
 
     def compare(self, one: str, other: str = "") -> Compared | None:
         """A trace beside another, or beside what is usual for its like in the window of the list. For a worker thread.

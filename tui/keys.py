@@ -60,6 +60,7 @@ KEYS: tuple[Key, ...] = (
     Key("requests.pivot", "p", "pivot", "others with the same object, namespace, client, ...", "pivot"),
     Key("requests.mark", "m", "mark", "mark this request to compare others with it, or take the mark off"),
     Key("requests.compare", "equals_sign", "compare", "compare with the marked one, or with what is usual", "compare"),
+    Key("requests.picture", "t", "picture", "latency over time: show it, choose a range of it, hide it", "picture"),
     Key("requests.window-1", "1", "window(1)", "the last minute"),
     Key("requests.window-2", "2", "window(2)", "the last 5 minutes"),
     Key("requests.window-3", "3", "window(3)", "the last 15 minutes"),
@@ -130,6 +131,15 @@ KEYS: tuple[Key, ...] = (
     Key("hotspots.sort-total", "T", "sort('total')", "sort by time in total"),
     Key("hotspots.sort-taken", "K", "sort('taken')", "webhooks: sort by time taken from requests"),
     Key("hotspots.sort-name", "N", "sort('name')", "sort by name"),
+    # latency over time, above the list
+    Key("picture.left", "left", "move(-1)", "earlier"),
+    Key("picture.right", "right", "move(1)", "later"),
+    Key("picture.page-left", "pageup,ctrl+left", "move(-10)", "much earlier"),
+    Key("picture.page-right", "pagedown,ctrl+right", "move(10)", "much later"),
+    Key("picture.narrow", "shift+left,H,less_than_sign", "widen(-1)", "the range reaches further back"),
+    Key("picture.widen", "shift+right,L,greater_than_sign", "widen(1)", "the range reaches further on"),
+    Key("picture.take", "enter", "take", "show just this range", "take"),
+    Key("picture.leave", "escape,down,j", "leave", "back to the list", "list"),
     # Compare
     Key("compare.open", "enter", "open", "open the trace in question", "open"),
     Key("compare.other", "o", "other", "open the one it is compared with", "open the other"),
@@ -213,7 +223,18 @@ def check_keymap(keymap: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
 def taken_twice(keymap: Mapping[str, str]) -> list[str]:
     """A sentence for each key that a keymap gives to two actions of one screen: the nearer wins, the other is dead."""
     problems: list[str] = []
-    for area in ("requests", "trace", "hotspots", "compare", "receiver", "clusters", "change", "choice", "raw"):
+    for area in (
+        "requests",
+        "trace",
+        "hotspots",
+        "picture",
+        "compare",
+        "receiver",
+        "clusters",
+        "change",
+        "choice",
+        "raw",
+    ):
         seen: dict[str, str] = {}
         nearest_first = (
             ("list", area) if area in ("choice", "change") else ("list", area, "app")

@@ -155,7 +155,8 @@ def _term(field: str | None, value: str) -> Term:
 class View:
     """What is listed: the filter, and what the keys of the list turn on.
 
-    `window_ns` counts from the arrival of the last span of a trace by this machine's clock; None is all.
+    `window_ns` counts from the arrival of the last span of a trace by this machine's clock; None is all. `between` (from,
+    to before, in ns since the epoch) is when its headline began by the sender's clock, or when it came where that is earlier or where it has no start.
     `reverse` turns the order round; within equals the newest stay first. `hide_paired` leaves out the lone
     `authentication` traces whose request is known (`pairing`): each is a part of what its request says. One that
     holds a failed span stays.
@@ -168,6 +169,7 @@ class View:
     sort: str  # one of SORTS
     reverse: bool
     hide_paired: bool = False
+    between: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,6 +211,10 @@ def _shown(traces: _Traces, view: View, chosen: Array, now: int) -> tuple[Array,
     index = traces.index
     if view.window_ns is not None:
         chosen = chosen & (index.last_received >= now - view.window_ns)
+    if view.between is not None:
+        start, arrived = index.head_start, index.first_received
+        begun = np.where(start > 0, np.minimum(start, arrived), arrived)
+        chosen = chosen & (begun >= view.between[0]) & (begun < view.between[1])
     if view.errors_only:
         chosen = chosen & ((index.error_count > 0) | (traces.code >= 400))
     if view.hide_paired:

@@ -934,3 +934,38 @@ async def test_tab_completes_trace_ids_on_the_screen_and_others(drive: Open) -> 
         assert line.value == f"open {other}"
         await d.press("enter")
         assert d.app.screen.trace_id == other  # type: ignore[attr-defined]
+
+
+# --- latency over time ------------------------------------------------------------------------------
+async def test_a_range_of_time_is_chosen_on_the_picture(drive: Open) -> None:
+    async with drive() as d:
+        before = d.count
+        await d.press("t")
+        await d.until(lambda: d.app.requests.picture.dots is not None)
+        assert "enter shows just these" in d.screen
+        picture = d.app.requests.picture
+        assert picture.dots is not None
+        drawn = int(picture.dots.counts.sum())
+        await d.press("home", *["left"] * 5, *["shift+left"] * 20)
+        low, high = sorted((picture._from, picture._to))
+        assert high - low == 20
+        expected = int(picture.dots.cells()[:, low : high + 1].sum())
+        assert 0 < expected < drawn
+        between = picture.dots.time_at(low), picture.dots.time_at(high + 1)
+        await d.press("enter")
+        await d.settle()
+        assert d.app.requests._view.between == between
+        assert expected <= d.count < before  # what is asked to last has no dot
+        assert all(between[0] <= row.start < between[1] for row in d.rows)
+        await d.press("escape")
+        assert d.count == before
+        await d.press("t")
+        assert not picture.display
+        assert d.app.focused is d.app.requests.table
+
+
+async def test_the_picture_needs_room(drive: Open) -> None:
+    async with drive(size=(60, 12)) as d:
+        await d.press("t")
+        assert "needs" in d.toasts[-1]
+        assert not d.app.requests.picture.display

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from textual import events
 from textual.widget import Widget
@@ -15,20 +16,30 @@ from receiver.traces.query import FIELDS, Query, QueryError, View
 from tui.commands import SORTS, WINDOWS, CommandError
 from tui.feed import EVERYTHING, Snapshot
 from tui.keys import bindings
+from tui.latest import Latest
 from tui.screens.frame import FrameScreen
 from tui.screens.pivot import PivotChoice
 from tui.screens.request_lines import Read, RequestLines, RowKey, layout, legend, style_of
-from tui.terminal_text import count, date_and_clock, duration, printable
+from tui.terminal_text import clock, count, date_and_clock, duration, printable
 from tui.verdicts import Verdicts
 from tui.widgets.line import OneLine, Part
 from tui.widgets.table import VirtualTable
+from tui.widgets.timepicture import ROWS, TimePicture
 from tui.wording import Told, client_of, phrase, place_of, state_text
+
+if TYPE_CHECKING:
+    from receiver.traces.dots import Dots
 
 AT_FIRST: Final = replace(EVERYTHING, hide_noise=True, hide_paired=True)
 """The view at the start: everything but noise, newest first. An authentication whose request is in the list is a part
 of that, and never a row of its own."""
 _ROOMY: Final = 30
 """Lines from which there is room for a legend of the bars."""
+
+_PICTURE_FROM: Final = 16
+"""Lines from which there is room for latency over time."""
+_PICTURE_EVERY: Final = 1.0
+"""Seconds between two pictures while spans arrive."""
 
 
 class RequestsScreen(FrameScreen):
@@ -49,10 +60,14 @@ class RequestsScreen(FrameScreen):
         self._read = Read()
         self._bars: tuple[object, ...] = ()  # what the legend is about
         self._legend: list[Part] = []
+        self._dots = Latest["Dots"](self, "time-picture", self._drawn, self._not_drawn)
+        self._pictured: object = None
+        self._next_picture = 0.0
         self._verdicts = Verdicts(self, lambda: self.feed, self._judged)
 
     def body(self) -> Iterable[Widget]:
         """The table, and what the glyphs in its bars mean."""
+        yield TimePicture()
         yield VirtualTable(id="rows")
         yield OneLine(id="legend")
 
@@ -81,7 +96,7 @@ class RequestsScreen(FrameScreen):
 
     def words(self) -> dict[str, str]:
         """Escape is for the filter here, q leaves."""
-        return {"app.escape": "all" if self._filter else "", "app.back": "quit"}
+        return {"app.escape": "all" if self._filter or self._view.between else "", "app.back": "quit"}
 
     # -- what is seen -----------------------------------------------------------------------------------
     def update(self, snapshot: Snapshot) -> None:
@@ -106,6 +121,63 @@ class RequestsScreen(FrameScreen):
             table.source.pass_time()
             table.sync()
         self._look_at_rows(snapshot)
+        self._look_at_times(snapshot)
+
+    # -- latency over time --------------------------------------------------------------------------------
+    @property
+    def picture(self) -> TimePicture:
+        """Latency over time."""
+        return self.query_one(TimePicture)
+
+    def _look_at_times(self, snapshot: Snapshot) -> None:
+        picture = self.picture
+        if not picture.display:
+            return
+        picture.utc = self.trace_app.utc
+        wanted = (snapshot.selection, picture.size, snapshot.view)
+        now = time.monotonic()
+        if wanted == self._pictured or self._dots.busy or now < self._next_picture:
+            return
+        self._pictured, self._next_picture = wanted, now + _PICTURE_EVERY
+        width = picture.room
+        self._dots.ask(lambda: self.feed.dots(snapshot, width, ROWS))
+
+    def _drawn(self, dots: Dots) -> None:
+        self.picture.show(dots)
+
+    def _not_drawn(self, problem: str) -> None:
+        self.trace_app.say(problem, wrong=True)
+
+    def action_picture(self) -> None:
+        """Show latency over time and choose a range of it; hide it while the list has the focus."""
+        picture = self.picture
+        if picture.display and not picture.has_focus and picture.dots is not None:
+            picture.display = False
+            self.set_focus(self.table)
+            return
+        if self.size.height < _PICTURE_FROM:
+            self.trace_app.say(f"Latency over time needs {_PICTURE_FROM} lines.", wrong=True)
+            return
+        picture.display = True
+        self._pictured, self._next_picture = None, 0.0
+        self.set_focus(picture)
+
+    def on_time_picture_left(self, event: TimePicture.Left) -> None:
+        """The picture's message."""
+        event.stop()
+        self.set_focus(self.table)
+
+    def on_time_picture_chosen(self, event: TimePicture.Chosen) -> None:
+        """The picture's message."""
+        event.stop()
+        self.set_between((event.start, event.end))
+        self.set_focus(self.table)
+
+    def set_between(self, between: tuple[int, int] | None) -> None:
+        """Only what began in a range of time, in ns since the epoch; None: whenever."""
+        self._window = "all"
+        self._look(replace(self._view, window_ns=None, between=between))
+        self.update_keys()
 
     def _told(self, key: RowKey) -> tuple[int, Told] | None:
         return self._verdicts.get(key[:3])
@@ -154,6 +226,9 @@ class RequestsScreen(FrameScreen):
             parts.append((f"  frozen, {count(snapshot.meanwhile)} came meanwhile", p.warning))
         if self._window != "all":
             parts.append((f"  {'' if narrow else 'last '}{_window_words(self._window)}", p.base))
+        if view.between is not None:
+            begun, ended = (clock(at, self.trace_app.utc)[: 8 if narrow else 12] for at in view.between)
+            parts.append((f"  {begun} to {ended}", p.base))
         if view.errors_only:
             parts.append((f"  {g.failed} errors only", p.error))
         falling, rising = SORTS[view.sort]
@@ -285,7 +360,7 @@ class RequestsScreen(FrameScreen):
         self._home()
         self._window = name
         seconds = WINDOWS[name]
-        self._look(replace(self._view, window_ns=None if seconds is None else seconds * 1_000_000_000))
+        self._look(replace(self._view, window_ns=None if seconds is None else seconds * 1_000_000_000, between=None))
 
     def set_sort(self, text: str) -> None:
         """Another order: `duration`, `duration reverse`.
@@ -441,7 +516,10 @@ class RequestsScreen(FrameScreen):
         self.open_prompt("/", self._filter, self._complete_filter)
 
     def clear_filter(self) -> bool:
-        """Escape: show all again; False when there was no filter."""
+        """Escape: show all again; False when there was neither a filter nor a range of time."""
+        if self._view.between is not None:
+            self.set_between(None)
+            return True
         if not self._filter:
             return False
         self.set_filter("")
