@@ -80,8 +80,8 @@ class Commands:
             Command("requests", ("req", "traces"), "", "the list of requests", _bare(lambda: app.go("requests"))),
             Command(
                 "hotspots",
-                ("hot", "top"),
-                f"[{'|'.join(_TABLES)}]",
+                ("hot",),
+                "[TABLE]",
                 "what takes the time",
                 app.hot_spots,
                 _one_of(_TABLES),

@@ -55,7 +55,7 @@ def clusters() -> Clusters:
             while feed.snapshot.loading is not None:
                 await pilot.pause(0.01)
             await driven.settle()
-            await driven.press("tab")
+            await driven.press("tab", "tab")
             await driven.until(lambda: not app.clusters.snapshot.busy)
             await driven.settle()
             yield driven
@@ -77,7 +77,7 @@ async def agree(d: Driven, name: str = "") -> None:
     """Through the dialog, as people do."""
     await asked(d)
     if name:
-        await d.press("tab")
+        await d.press("tab", "tab")
         await d.type(name)
     await d.press("tab", "enter")
 
@@ -133,7 +133,7 @@ async def test_tab_goes_round(clusters: Clusters) -> None:
         seen = []
         for _ in range(3):
             seen.append(d.place)
-            await d.press("tab")
+            await d.press("tab", "tab")
         assert seen == ["clusters", "receiver", "requests"]
 
 

@@ -72,7 +72,7 @@ def live(status: dict[str, Any] | None = STATUS, database: Database | None = Non
 
 async def test_listeners_senders_totals(drive: Open) -> None:  # noqa: F811
     async with drive(feed=live()) as d:
-        await d.press("tab", "tab")
+        await d.press("tab", "tab", "tab")
         assert "listening 127.0.0.1:4317, 10.0.0.5:4318" in d.title
         assert "received 65,810   refused 0   lost 0" in d.title
         assert re.search(r"local6 +\[::1\]:4317 +✗ Port 4317 is taken by otelcol \(pid 99\)\.", d.screen)
@@ -97,7 +97,7 @@ async def test_listeners_senders_totals(drive: Open) -> None:  # noqa: F811
 )
 async def test_what_was_received_is_in_the_title_at_any_width(drive: Open, width: int, left: str) -> None:  # noqa: F811
     async with drive((width, 24), feed=live()) as d:
-        await d.press("tab", "tab")
+        await d.press("tab", "tab", "tab")
         assert d.title.startswith(f"─ {left}")
         assert d.title.endswith("received 65,810   refused 0   lost 0 ─")
         assert re.search(r"127\.0\.0\.1:4317 +plain text$", d.lines[3])
@@ -107,7 +107,7 @@ async def test_what_was_refused_or_lost_is_marked(drive: Open) -> None:  # noqa:
     async with drive(feed=live({**STATUS, "refused": 3, "rejected": 5, "malformed": 2, "broken_off": 7})) as d:
         assert "! 3 refused" in d.lines[0]
         assert "! 7 lost" in d.lines[0]
-        await d.press("tab", "tab")
+        await d.press("tab", "tab", "tab")
         assert "! 3 exports; senders try those again" in d.screen
         assert "! 5 spans rejected, 2 exports that were not OTLP" in d.screen
         assert "! 7 exports: over 16 MiB" in d.screen
@@ -117,7 +117,7 @@ async def test_what_was_refused_or_lost_is_marked(drive: Open) -> None:  # noqa:
 async def test_nothing_for_a_minute_shows_what_to_paste(drive: Open, size: tuple[int, int]) -> None:  # noqa: F811
     feed = live(database=Database.memory(), quiet=59)
     async with drive(size, feed=feed) as d:
-        await d.press("tab", "tab")
+        await d.press("tab", "tab", "tab")
         assert "TracingConfiguration" not in d.screen
         feed.clock += 70 * SECOND
         await d.settle()
@@ -132,7 +132,7 @@ async def test_nothing_for_a_minute_shows_what_to_paste(drive: Open, size: tuple
 
 async def test_the_recipe_can_be_asked_for_while_spans_arrive(drive: Open) -> None:  # noqa: F811
     async with drive(feed=live()) as d:
-        await d.press("tab", "tab", "t")
+        await d.press("tab", "tab", "tab", "t")
         assert "TracingConfiguration" in d.screen
         assert "Nothing has arrived" not in d.screen
         await d.command("recipe")
@@ -142,7 +142,7 @@ async def test_the_recipe_can_be_asked_for_while_spans_arrive(drive: Open) -> No
 async def test_restarts_and_broken_settings_leave_a_note(drive: Open) -> None:  # noqa: F811
     restarts = [[RECEIVED + second * SECOND, why] for second, why in enumerate(["it ended", "1", "2", "SIGKILL\x1b"])]
     async with drive((80, 40), feed=live({**STATUS, "restarts": restarts}), keymap={"app.hlep": "f1"}) as d:
-        await d.press("tab", "tab")
+        await d.press("tab", "tab", "tab")
         assert re.search(r"restarted +at \d\d:\d\d:\d\d after SIGKILL", d.screen)
         assert "and 1 before" in d.screen
         assert "\x1b" not in d.screen
@@ -154,13 +154,13 @@ async def test_restarts_and_broken_settings_leave_a_note(drive: Open) -> None:  
 async def test_without_a_receiver(drive: Open) -> None:  # noqa: F811
     async with drive(feed=live(None)) as d:
         assert "no receiver" in d.lines[0]
-        await d.press("tab", "tab")
+        await d.press("tab", "tab", "tab")
         assert "! not running" in d.title
 
 
 async def test_a_recording_says_who_is_in_it(drive: Open) -> None:  # noqa: F811
     async with drive() as d:
-        await d.press("tab", "tab")
+        await d.press("tab", "tab", "tab")
         assert "a recording: nothing is received" in d.title
         assert re.search(r" apiserver +apiserver-\w+ +[\d,]+", d.screen)
         assert re.search(r" etcd ", d.screen)

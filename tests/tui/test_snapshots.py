@@ -105,11 +105,11 @@ def test_requests_ascii_and_tiny(snap_compare: Compare) -> None:
 
 
 def test_receiver_wide(snap_compare: Compare) -> None:
-    assert snap_compare(app_of(busy_receiver()), terminal_size=(160, 45), run_before=turned(("tab", "tab")))
+    assert snap_compare(app_of(busy_receiver()), terminal_size=(160, 45), run_before=turned(("tab", "tab", "tab")))
 
 
 def test_receiver_when_nothing_arrives(snap_compare: Compare) -> None:
-    assert snap_compare(app_of(quiet_receiver()), terminal_size=(80, 24), run_before=turned(("tab", "tab")))
+    assert snap_compare(app_of(quiet_receiver()), terminal_size=(80, 24), run_before=turned(("tab", "tab", "tab")))
 
 
 def test_help(snap_compare: Compare) -> None:

@@ -125,7 +125,7 @@ async def test_from_off_to_armed_to_all_and_back_by_keys(
             await until_(lambda: app.clusters.rolling is None and not app.clusters.snapshot.busy)
             await d.settle()
 
-        await d.press("tab")
+        await d.press("tab", "tab")
         await until_(lambda: "cp-1" in d.screen)
         assert "○ off" in d.screen
         await d.command(f"arm {address}")
