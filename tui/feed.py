@@ -253,20 +253,15 @@ class Feed:
 
     def dots(self, snapshot: Snapshot, width: int, height: int) -> Dots:
         """Latency over time of the traces of a snapshot, in so many cells. For a worker thread."""
-        from receiver.traces.dots import dots
+        from receiver.traces.dots import dots, extent
 
-        index, slots, view = snapshot.index, snapshot.selection.slots, snapshot.view
-        now = self.now()
+        index, slots, view, now = snapshot.index, snapshot.selection.slots, snapshot.view, self.now()
         if view.between is not None:
             start, end = view.between
         elif view.window_ns is not None:
             start, end = now - view.window_ns, now
-        elif len(slots):
-            start = int(index.first_received[slots].min())
-            end = int(index.last_received[slots].max()) + 1
-            start = min(start, end - 1_000_000_000)
         else:
-            start, end = now - 60_000_000_000, now
+            start, end = extent(index, slots) or (now - 60_000_000_000, now)
         return dots(index, slots, width, height, start, end)
 
     def compare(self, one: str, other: str = "") -> Compared | None:

@@ -106,6 +106,19 @@ def dots(
     return Dots(width, height, start, end, low, high, counts, errors)
 
 
+def extent(index: Index, slots: Array) -> tuple[int, int] | None:
+    """When these traces began, from the first to the last, in ns since the epoch; None where there are none. Few that
+    lie far before all others (one in a hundred, from a host whose clock is wrong) are left out."""
+    with reading(index) as facets:
+        when = facets.column("when")[facets.rows(np.asarray(slots, np.int64))]
+    if not len(when):
+        return None
+    first, early, last = int(when.min()), int(np.percentile(when, 1)), int(when.max())
+    if last - first > 2 * (last - early):
+        first = early
+    return first, max(last + 1, first + 1_000_000_000)
+
+
 def chosen(index: Index, slots: Array, picture: Dots, first: int, last: int, now: int) -> Chosen:
     """What of these traces lies in the columns of cells `first` to `last`, both included."""
     first, last = min(first, last), max(first, last)

@@ -21,7 +21,14 @@ def texts(d: Driven) -> list[str]:
 
 @pytest.mark.parametrize("size", [(40, 10), (60, 15), (80, 24), (99, 24), (150, 40)])
 @pytest.mark.parametrize(
-    ("keys", "first"), [([], "Requests"), (["enter"], "Trace"), (["tab"], "Hot spots"), (["tab", "tab"], "Clusters"), (["tab"] * 3, "Receiver")]
+    ("keys", "first"),
+    [
+        ([], "Requests"),
+        (["enter"], "Trace"),
+        (["tab"], "Hot spots"),
+        (["tab", "tab"], "Clusters"),
+        (["tab"] * 3, "Receiver"),
+    ],
 )
 async def test_every_key_is_there_with_its_id_whole(
     drive: Open,  # noqa: F811
