@@ -155,8 +155,9 @@ def _term(field: str | None, value: str) -> Term:
 class View:
     """What is listed: the filter, and what the keys of the list turn on.
 
-    `window_ns` counts from the arrival of the last span of a trace by this machine's clock; None is all. `between` (from,
-    to before, in ns since the epoch) is when its headline began by the sender's clock, or when it came where that is earlier or where it has no start.
+    `window_ns` counts from the arrival of the last span of a trace by this machine's clock; None is all. `between`
+    (from, to before, in ns since the epoch) is when its headline began by the sender's clock, or when it came where
+    that is earlier or where the headline has no start.
     `reverse` turns the order round; within equals the newest stay first. `hide_paired` leaves out the lone
     `authentication` traces whose request is known (`pairing`): each is a part of what its request says. One that
     holds a failed span stays.

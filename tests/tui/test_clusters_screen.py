@@ -77,7 +77,7 @@ async def agree(d: Driven, name: str = "") -> None:
     """Through the dialog, as people do."""
     await asked(d)
     if name:
-        await d.press("tab", "tab")
+        await d.press("tab")
         await d.type(name)
     await d.press("tab", "enter")
 
