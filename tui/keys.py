@@ -239,8 +239,8 @@ def taken_twice(keymap: Mapping[str, str]) -> list[str]:
         nearest_first: tuple[str, ...] = ("list", area, "app")
         if area in ("choice", "change"):  # in front of all
             nearest_first = ("list", area)
-        elif area == "picture":  # beside the list, on the same screen
-            nearest_first = (area, "app")
+        elif area == "picture":  # beside the list: what it takes is for it alone
+            nearest_first = (area,)
         for key in (key for near in nearest_first for key in KEYS if _area(key) == near):
             for one in keymap.get(key.id, key.keys).split(","):
                 first = seen.setdefault(KEY_NAME_REPLACEMENTS.get(one, one), key.id)
