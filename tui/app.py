@@ -432,6 +432,15 @@ class TraceApp(App[int]):
             self.screen.show_table(argument.lower())
 
     # -- control planes ---------------------------------------------------------------------------------
+    def look_why(self) -> None:
+        """`:doctor`: why nothing arrives."""
+        from tui.screens.receiver import ReceiverScreen
+
+        self.go("receiver")
+        screen = self.screen
+        assert isinstance(screen, ReceiverScreen)
+        screen.call_after_refresh(screen.action_look)
+
     def arm(self, argument: str) -> None:
         """`:arm`.
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from tui.clusters.model import ClusterError, Part, Plan, RolloutFacts, Tell, Wish
 
 if TYPE_CHECKING:
+    from tui.clusters.doctor import Step
     from tui.clusters.rollout import Outcome
     from tui.clusters.survey import Node
     from tui.sampling_text import Job
@@ -102,6 +103,17 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Examination:
+    """What the doctor found: its steps, or the `problem` why there are none. `ended` is `time.monotonic()`, `at` the
+    same in ns since the epoch."""
+
+    steps: tuple[Step, ...] = ()
+    problem: str = ""
+    ended: float = 0.0
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Named:
     """What the command line says of control planes."""
 
@@ -170,6 +182,9 @@ class ControlPlanes(Protocol):
     def why_nothing(self, node: str) -> tuple[str, ...]:
         """Why no span of a node arrives, a sentence each."""
 
+    def examine(self) -> tuple[Step, ...]:
+        """Why nothing arrives, step by step. Changes nothing, and makes nothing on a node to look at it."""
+
     def close(self) -> None:
         """Let go of all hosts."""
 
@@ -185,6 +200,8 @@ class ClusterSnapshot:
     refusal: str = ""
     offer: Change | None = None
     run: Run | None = None
+    examination: Examination | None = None
+    examining: bool = False
     generation: int = 0
     """Another one whenever anything else is."""
 
@@ -211,6 +228,8 @@ class ClusterFeed:
         self._next: tuple[str, Callable[[ControlPlanes], None]] | None = None
         self._asking: threading.Thread | None = None
         self._rolling: threading.Thread | None = None
+        self._examining: threading.Thread | None = None
+        self._making = threading.Lock()
         self._ended = threading.Event()
         self._answered = threading.Event()
         self._answer = False
@@ -235,6 +254,19 @@ class ClusterFeed:
     def read(self) -> None:
         """Look at every node again."""
         self._ask("reading", self._read)
+
+    def examine(self) -> bool:
+        """Have the doctor look why nothing arrives: `snapshot.examination`. In a thread of its own, so that no plan
+        waits for it. False, and nothing is done, while one looks already or a node is being changed."""
+        if self._make is None or self.rolling is not None or self._ended.is_set():
+            return False
+        with self._lock:
+            if self._snapshot.examining:
+                return False
+            self._examining = threading.Thread(target=self._examine, name="doctor", daemon=True)
+            self._publish(examining=True)
+        self._examining.start()
+        return True
 
     def let_pods_in(self) -> None:
         """Agreed: pods of ours read the nodes' files; then look again.
@@ -335,7 +367,7 @@ class ClusterFeed:
     def close(self) -> None:
         """Stop, wait a little for threads, and let go of all hosts."""
         self.stop()
-        for thread in (self._asking, self._rolling):
+        for thread in (self._asking, self._rolling, self._examining):
             if thread is not None:
                 thread.join(_END_SECONDS)
         if self._planes is not None:
@@ -364,8 +396,25 @@ class ClusterFeed:
             self._publish(busy=doing)
         self._asking.start()
 
-    def _work(self) -> None:
+    def _made(self) -> ControlPlanes:
         assert self._make is not None
+        with self._making:
+            if self._planes is None:
+                self._planes = self._make()
+            return self._planes
+
+    def _examine(self) -> None:
+        steps: tuple[Step, ...] = ()
+        problem = ""
+        try:
+            steps = self._made().examine()
+        except ClusterError as error:
+            problem = str(error)
+        except Exception as error:  # noqa: BLE001 - the screen goes on and says it
+            problem = f"A fault in looking why ({type(error).__name__}: {error})."
+        self._put(examination=Examination(steps, problem, time.monotonic(), time.time_ns()), examining=False)
+
+    def _work(self) -> None:
         while True:
             with self._lock:
                 wanted, self._next = self._next, None
@@ -376,9 +425,7 @@ class ClusterFeed:
                 doing, job = wanted
                 self._publish(busy=doing, refusal="")
             try:
-                if self._planes is None:
-                    self._planes = self._make()
-                job(self._planes)
+                job(self._made())
             except ClusterError as error:
                 self._could_not(doing, str(error))
             except Exception as error:  # noqa: BLE001 - the screen goes on and says it

@@ -91,7 +91,8 @@ class Commands:
             Command("sampling", ("rate",), f"RATE {_WHERE}", "1%, 1/1000, 0, all", app.sample, _rates),
             Command("off", (), "[everywhere]", "turn tracing off", app.turn_off, _places),
             Command("revert", (), "[everywhere]", "what was there before us", app.put_back, _places),
-            Command("receiver", ("rx", "doctor"), "", "who sends, what is kept", _bare(lambda: app.go("receiver"))),
+            Command("receiver", ("rx",), "", "who sends, what is kept", _bare(lambda: app.go("receiver"))),
+            Command("doctor", ("why",), "", "why nothing arrives", _bare(app.look_why)),
             Command(
                 "open", ("trace",), "TRACE", "a trace by its id, or the start of it", app.open_by_prefix, self._ids
             ),

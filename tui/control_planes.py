@@ -43,6 +43,9 @@ NOBODY: Final = (
     "No control plane was found on this machine: start k8s-trace-tui on a control-plane node as root, or with "
     "--host ssh://USER@HOST or --context CONTEXT."
 )
+EXAMINE_SECONDS: Final = 20.0
+"""For all of a look at why nothing arrives; the operator sits before it."""
+_BY_POD: Final = "the Clusters screen asks whether a pod of ours may read it"
 
 
 class RealControlPlanes:
@@ -291,6 +294,35 @@ class RealControlPlanes:
             for one in steps
             if one.mark is doctor.Mark.BAD and one.node in ("", node)
         )
+
+    def examine(self) -> tuple[doctor.Step, ...]:
+        """Why nothing arrives, as the doctor says. Where pods of ours would be the way to the files, only the API is
+        read, even where they were agreed to: none is made for this."""
+        unreached, asks_pods = "", False
+        nodes: Sequence[Node] = ()
+        remarks: list[str] = []
+        try:
+            target = self._target()
+            if asks_pods := self._by_pods and target.api is not None:
+                assert target.api is not None
+                nodes = mirrored(target.api, target.hosts)
+            else:
+                nodes = survey(target.hosts, EXAMINE_SECONDS / 2)
+            if target.api is not None:
+                nodes = with_instances(nodes, target.api)
+            remarks = [*([target.problem] if target.problem else []), *self._tunnel_remarks(nodes)]
+        except ClusterError as problem:
+            unreached = "" if str(problem) == NOBODY else str(problem)
+        hosts = [node.host for node in nodes]
+        steps = doctor.examine(self._database, hosts, EXAMINE_SECONDS, nodes, unreached)
+        if asks_pods:
+            steps = [
+                replace(one, way_out=_BY_POD)
+                if one.part and one.mark is doctor.Mark.UNKNOWN and not one.way_out
+                else one
+                for one in steps
+            ]
+        return (*steps, *(doctor.Step(doctor.Mark.BAD, remark.strip().rstrip(".")) for remark in remarks))
 
     def close(self) -> None:
         """Close tunnels, hosts and pods. Does not raise."""

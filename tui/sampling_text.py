@@ -191,8 +191,7 @@ def _rollout_document(rollout: RolloutFacts) -> dict[str, Any]:
 
 def step_lines(step: doctor.Step, ascii_only: bool) -> list[str]:
     """A step, and under it the way out."""
-    plain = {doctor.Mark.GOOD: "+", doctor.Mark.BAD: "x", doctor.Mark.UNKNOWN: "."}
-    signs = plain if ascii_only else doctor.SIGNS
+    signs = doctor.PLAIN_SIGNS if ascii_only else doctor.SIGNS
     lines = [f"{signs[step.mark]} {step.text}"]
     if step.way_out:
         lines.append(f"  {'->' if ascii_only else doctor.WAY_OUT} {step.way_out}")

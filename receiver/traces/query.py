@@ -383,17 +383,25 @@ class _Traces:
         return self._only(at[lone & ((took < SLOW_AUTHENTICATION_NS) | (took > LONGEST_AUTHENTICATION_NS))])
 
     def own(self) -> Array:
+        found = self._only(_NONE)
         agents = self.strings.starting(_OWN_AGENT)
-        if not agents.any():
-            return self._only(_NONE)
-        found: Array = self.requests & agents[self.request("agent")]
+        if agents.any():
+            found |= self.requests & agents[self.request("agent")]
+        services = np.array([resource.service == _OWN_AGENT for resource in self.index.resources], bool)
+        if services.any():
+            others = self._others()
+            found[others[services[self.index.resource[self.index.head_row[others]]]]] = True
         return found
+
+    def _others(self) -> Array:
+        """Slots of traces that are no request."""
+        if "others" not in self._columns:
+            self._columns["others"] = np.flatnonzero(~self.requests)
+        return self._columns["others"]
 
     def _others_named(self, names: Array) -> Array:
         """Slots of traces that are no request and whose headline has one of these names."""
-        if "others" not in self._columns:
-            self._columns["others"] = np.flatnonzero(~self.requests)
-        others = self._columns["others"]
+        others = self._others()
         found: Array = others[names[self.index.name[self.index.head_row[others]]]]
         return found
 
@@ -544,7 +552,7 @@ NOISE: Final = (
     Noise("probes and metrics", f"requests for {', '.join(_PROBES)}", _Traces.probes),
     Noise("lone etcd calls", "calls to etcd that belong to no request, and streams between both", _Traces.etcd_alone),
     Noise("lone authentications", "quick authentications whose request is not known", _Traces.authentications),
-    Noise("own requests", f"requests of this program (user agent {_OWN_AGENT})", _Traces.own),
+    Noise("own requests", f"requests and test spans of this program ({_OWN_AGENT})", _Traces.own),
 )
 """What `View.hide_noise` hides. What holds a failed span or was answered with 5xx is never noise."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from tui.cluster_feed import Change, Reading
+from tui.clusters.doctor import Step
 from tui.clusters.model import (
     ClusterError,
     Done,
@@ -92,9 +93,21 @@ class StillPlanes:
     pods: bool = False
     closed: bool = False
     before: dict[str, State] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
+    """What the doctor says."""
+    looks: int = 0
+    """How often it was asked."""
+    looking: threading.Event = field(default_factory=threading.Event)
+    """Keeps it until it is set."""
 
     def __post_init__(self) -> None:
         self.gate.set()
+        self.looking.set()
+
+    def examine(self) -> tuple[Step, ...]:
+        self.looks += 1
+        self.looking.wait(10)
+        return self.steps
 
     def read(self) -> Reading:
         if self.reads:

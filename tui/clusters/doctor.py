@@ -35,19 +35,24 @@ class Mark(Enum):
 
 
 SIGNS: Final[Mapping[Mark, str]] = {Mark.GOOD: "✓", Mark.BAD: "✗", Mark.UNKNOWN: "·"}
+PLAIN_SIGNS: Final[Mapping[Mark, str]] = {Mark.GOOD: "+", Mark.BAD: "x", Mark.UNKNOWN: "."}
+"""Where the terminal can show no others."""
 WAY_OUT: Final = "→"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One thing that was looked at: what was found, in one sentence without a full stop, and the way out of it.
-    `node` and `part` say of what, "" where it is about the receiver."""
+    `node` and `part` say of what, "" where it is about the receiver. `off` is that tracing of it is; `mended_by` which
+    key of the Clusters screen is the way out ("arm", "set", "revert"), "" where none is."""
 
     mark: Mark
     text: str
     way_out: str = ""
     node: str = ""
     part: str = ""
+    off: bool = False
+    mended_by: str = ""
 
     def to_json(self) -> dict[str, str]:
         """As `doctor --json` prints it."""
@@ -91,17 +96,20 @@ class NodeFindings:
     listeners: tuple[str, ...] = ()
 
 
-def judge(receiver: ReceiverFindings, nodes: Sequence[NodeFindings], probes: Sequence[Probe]) -> list[Step]:
-    """What the findings mean, from here towards the components."""
+def judge(
+    receiver: ReceiverFindings, nodes: Sequence[NodeFindings], probes: Sequence[Probe], unreached: str = ""
+) -> list[Step]:
+    """What the findings mean, from here towards the components.
+
+    Args:
+        unreached: why there are no nodes, a sentence; "" where none was named and this machine is none.
+    """
     steps = _receiver_steps(receiver)
     if not nodes:
-        steps.append(
-            Step(
-                Mark.UNKNOWN,
-                "no control plane was looked at: there is none on this machine",
-                "name one: --host ssh://USER@HOST, or --context CONTEXT",
-            )
-        )
+        why, way_out = "there is none on this machine", "name one: --host ssh://USER@HOST, or --context CONTEXT"
+        if unreached:
+            why, way_out = _bare(unreached), ""
+        steps.append(Step(Mark.UNKNOWN, f"no control plane was looked at: {why}", way_out))
     states = [state for node in nodes for state in node.states]
     rates = per_state(states, receiver.arriving)
     for node in nodes:
@@ -198,11 +206,11 @@ def _state_steps(node: NodeFindings, state: State, receiver: ReceiverFindings, r
     name, part = node.name, state.part.value
     title = f"{name} {part} {state.version}".rstrip()
 
-    def step(mark: Mark, text: str, way_out: str = "") -> Step:
-        return Step(mark, f"{title} {text}", way_out, name, part)
+    def step(mark: Mark, text: str, way_out: str = "", *, off: bool = False, mended_by: str = "") -> Step:
+        return Step(mark, f"{title} {text}", way_out, name, part, off, mended_by)
 
     if state.mode is Mode.UNKNOWN:
-        return [step(Mark.UNKNOWN, f"was not looked at: {_bare(state.note) or 'its files could not be read'}")]
+        return [step(Mark.UNKNOWN, f"was not looked into: {_bare(state.note) or 'its files could not be read'}")]
     steps: list[Step] = []
     if state.part is Part.APISERVER and node.ready is not None:
         if node.ready:
@@ -222,16 +230,17 @@ def _state_steps(node: NodeFindings, state: State, receiver: ReceiverFindings, r
                 Mark.BAD,
                 f"has a broken configuration: {_bare(state.note)}",
                 "k8s-trace-tui sampling revert, or correct it",
+                mended_by="revert",
             ),
         ]
     if state.mode is Mode.OFF:
         arm = "k8s-trace-tui sampling arm" + ("" if state.part is Part.APISERVER else f" --component {part}")
         if state.read_only:
-            return [*steps, step(Mark.BAD, "has tracing off", _bare(state.read_only))]
+            return [*steps, step(Mark.BAD, "has tracing off", _bare(state.read_only), off=True)]
         flag = "has no --tracing-config-file: tracing is off" if state.part is Part.APISERVER else "has tracing off"
         mark = Mark.BAD if state.part is Part.APISERVER else Mark.UNKNOWN
         cost = " (one restart)" if node.alive else ""
-        return [*steps, step(mark, flag, f"arm it{cost}: {arm}")]
+        return [*steps, step(mark, flag, f"arm it{cost}: {arm}", off=True, mended_by="arm")]
     if state.note:
         steps.append(step(Mark.UNKNOWN, f"has a peculiarity: {_bare(state.note)}"))
     endpoint = state.endpoint or probing.DEFAULT_ENDPOINT
@@ -248,7 +257,7 @@ def _state_steps(node: NodeFindings, state: State, receiver: ReceiverFindings, r
         silent = rate is None or rate == 0
         text = f"is armed at rate 0, sends to {endpoint}: only forced requests are traced"
         way_out = "k8s-trace-tui sampling set 1%" if silent and state.part is Part.APISERVER else ""
-        steps.append(step(Mark.UNKNOWN, text, way_out))
+        steps.append(step(Mark.UNKNOWN, text, way_out, mended_by="set" if way_out else ""))
     else:
         sampled = rates.text(state.per_million or 0)
         if rate:
@@ -469,7 +478,11 @@ def _send(host: Host, node: str, address: str) -> Probe:
 
 
 def examine(
-    path: Path, hosts: Sequence[Host], seconds: float = 30.0, nodes: Sequence[Node] | None = None
+    path: Path,
+    hosts: Sequence[Host],
+    seconds: float = 30.0,
+    nodes: Sequence[Node] | None = None,
+    unreached: str = "",
 ) -> list[Step]:
     """Look at everything and say why nothing arrives. For a worker thread: when `seconds` have gone, what is left is
     said to be not looked at. Changes nothing; sends a few spans of our own.
@@ -478,6 +491,7 @@ def examine(
         path: the database of the receiver here.
         hosts: the control-plane nodes; () when there is none to be reached.
         nodes: what is known of them already; None reads them.
+        unreached: why there are no hosts, where they were named and cannot be reached.
     """
     until = time.monotonic() + seconds
     receiver = receiver_findings(path)
@@ -503,7 +517,7 @@ def examine(
         probes = [probing.from_here(address) for address in _dialable(receiver.status)]
     if receiver.status is not None:
         probes = list(probing.seen(path, after, probes))
-    return judge(receiver, findings, probes)
+    return judge(receiver, findings, probes, unreached)
 
 
 def _last_chunk(path: Path) -> int:

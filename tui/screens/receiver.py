@@ -1,15 +1,19 @@
-"""The Receiver screen: what listens, who sends, what is kept; and while nothing comes, what to paste to change that."""
+"""The Receiver screen: what listens, who sends, what is kept; and while nothing comes, why not and what to do."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
 from textual.widget import Widget
 
+from tui.cluster_feed import ClusterFeed, Examination
+from tui.clusters.probe import SERVICE as OURSELVES
 from tui.feed import Snapshot, sender_key
 from tui.keys import bindings
+from tui.screens.doctor_lines import doctor_lines, needs_recipe
 from tui.screens.frame import FrameScreen
 from tui.screens.help import Lines
 from tui.terminal_text import clock, count, duration, fit, printable, size, width_of
@@ -18,7 +22,9 @@ from tui.widgets.status import wrap_words
 from tui.widgets.table import Sheet, VirtualTable
 
 QUIET_NS: Final = 60_000_000_000
-"""After this long without a span the recipe is shown."""
+"""After this long without a span the doctor looks why."""
+AGAIN_SECONDS: Final = 30.0
+"""Until it looks again, while the screen is open and nothing arrives."""
 _SECOND: Final = 1_000_000_000
 _MOST_RESTARTS: Final = 3
 
@@ -97,6 +103,10 @@ class ReceiverScreen(FrameScreen):
         super().__init__()
         self._status: dict[str, Any] | None = None
         self._recipe: bool | None = None
+        self._looked = False
+        """The operator asked why, whether or not something arrives."""
+        self._alone_since = 0
+        """When there was first no receiver, ns since the epoch."""
         self._made: object = None
         self._version = 0
 
@@ -112,7 +122,17 @@ class ReceiverScreen(FrameScreen):
     def words(self) -> dict[str, str]:
         """A recording needs no recipe."""
         none = {} if self.feed.live else {"receiver.recipe": "", "receiver.copy": ""}
-        return {**super().words(), **none}
+        unlooked = {} if self._may_look else {"receiver.look": ""}
+        return {**super().words(), **none, **unlooked}
+
+    @property
+    def clusters(self) -> ClusterFeed:
+        """Where the doctor looks at control planes."""
+        return self.trace_app.clusters
+
+    @property
+    def _may_look(self) -> bool:
+        return self.feed.live and self.clusters.here
 
     def repaint(self) -> None:
         """Other colours, another time zone."""
@@ -121,26 +141,44 @@ class ReceiverScreen(FrameScreen):
         self.query_one(Sheet).repaint()
 
     def quiet(self, snapshot: Snapshot) -> int:
-        """Nanoseconds since a span came, or since there is a receiver to send to."""
-        since = max(snapshot.last_arrival, int((snapshot.status or {}).get("started") or 0))
+        """Nanoseconds since a span came that is not the doctor's, or since there is a receiver to send to."""
+        status = snapshot.status
+        if status is not None:
+            sent = (_number(one, "last") for one in _list(status, "senders") if one.get("service") != OURSELVES)
+            since = max(_number(status, "started"), *sent, 0)
+        else:
+            since = max(snapshot.last_arrival, self._alone_since)
         return max(0, self.feed.now() - since) if since else 0
 
     def update(self, snapshot: Snapshot) -> None:
         """Once a second there is something new to say."""
         status = snapshot.status
         self._status = status
-        made = (id(status), snapshot.spans, snapshot.traces, self._recipe, self.size, self.feed.now() // _SECOND)
+        if status is not None:
+            self._alone_since = 0
+        elif not self._alone_since:
+            self._alone_since = self.feed.now()
+        quiet = self.quiet(snapshot)
+        self._look_by_itself(quiet)
+        found = self.clusters.snapshot.generation
+        made = (id(status), snapshot.spans, snapshot.traces, self._recipe, self.size, self.feed.now() // _SECOND, found)
         if made == self._made:
             return
         self._made = made
-        quiet = self.quiet(snapshot)
-        helps = self.feed.live and (self._recipe if self._recipe is not None else quiet >= QUIET_NS)
         self._title(snapshot)
-        lines = self._lines(snapshot, quiet, helps)
+        lines = self._lines(snapshot, quiet)
         table = self.query_one(Sheet)
         table.source = Lines(lines, self._version)
         table.sync()
         self._hint()
+
+    def _look_by_itself(self, quiet: int) -> None:
+        """While nothing arrives; never while somebody waits for a change of a node."""
+        if quiet < QUIET_NS or not self._may_look:
+            return
+        last = self.clusters.snapshot.examination
+        if last is None or time.monotonic() - last.ended >= AGAIN_SECONDS:
+            self.clusters.examine()
 
     def on_virtual_table_moved(self, event: VirtualTable.Moved) -> None:
         """The list's message."""
@@ -186,11 +224,15 @@ class ReceiverScreen(FrameScreen):
         return []
 
     # -- lines ------------------------------------------------------------------------------------------
-    def _lines(self, snapshot: Snapshot, quiet: int, helps: bool) -> list[Line]:
+    def _lines(self, snapshot: Snapshot, quiet: int) -> list[Line]:
         p, status = self.palette, snapshot.status
         lines: list[Line] = []
+        examined = self._may_look and (quiet >= QUIET_NS or self._looked)
+        if examined:
+            lines += self._doctor_lines(quiet)
+        helps = self.feed.live and self._shows_recipe(quiet)
         if helps:
-            lines += self._recipe_lines(snapshot, quiet)
+            lines += self._recipe_lines(snapshot, 0 if examined else quiet)
         if status is not None:
             lines += self._listeners(status)
             lines += self._senders(status)
@@ -199,10 +241,55 @@ class ReceiverScreen(FrameScreen):
             lines += self._contents(snapshot)
             lines += [[], [(f" kept       {count(snapshot.traces)} traces, {count(snapshot.spans)} spans", p.base)]]
         lines += self._notes(status)
-        if self.feed.live and not helps:
+        if self.feed.live and not helps:  # what can be done, where there is nothing better to say
             key = self.trace_app.key_of("receiver.recipe")
             lines += [[], [(f" {key}", p.key), (" shows how to turn tracing on in a cluster", p.dim)]]
         return lines
+
+    def _shows_recipe(self, quiet: int) -> bool:
+        """As the operator chose, else while nothing arrives and the doctor found nothing that says more."""
+        if self._recipe is not None or quiet < QUIET_NS or not self._may_look:
+            return quiet >= QUIET_NS if self._recipe is None else self._recipe
+        found = self.clusters.snapshot.examination
+        return found is not None and needs_recipe(found.steps)
+
+    def _doctor_lines(self, quiet: int) -> list[Line]:
+        """Why nothing arrives, as far as it was looked at."""
+        p, found, width = self.palette, self.clusters.snapshot, self.size.width
+        last = found.examination
+        said = f" Nothing has arrived for {_ago(quiet)}." if quiet >= QUIET_NS else ""
+        lines: list[Line] = [[(said, p.warning), *self._when_looked(last, width - width_of(said) - 1)]]
+        if last is None:
+            return [*lines, []]
+        if last.problem:
+            wrapped = wrap_words(printable(f"{self.glyphs.failed} {last.problem}", 400), max(20, width - 4), 6)
+            lines += [[(f"  {part}", p.error)] for part in wrapped]
+        return [*lines, *doctor_lines(last.steps, width, p, self.glyphs, self._key_for), []]
+
+    def _when_looked(self, last: Examination | None, room: int) -> list[Part]:
+        """What the doctor does or when it did, in as many words as there is room for."""
+        run = self.clusters.rolling
+        if run is not None:
+            ways = [f"{run.at_work} is being changed: nobody looks meanwhile.", "A node is being changed."]
+        elif self.clusters.snapshot.examining and last is None:
+            ways = ["Looking from here towards the API server …", "Looking why …"]
+        elif last is None:
+            ways = [""]
+        else:
+            key, at = self.trace_app.key_of("receiver.look"), clock(last.at, self.trace_app.utc)[:8]
+            seen = f"Looked from here towards the API server at {at}"
+            ways = [f"{seen}; {key} looks again:", f"Looked at {at}; {key} again:", f"Looked at {at}:", ""]
+        for way in ways:
+            text = f" {printable(way.replace('…', '...') if self.glyphs.ascii else way, 200)}"
+            if width_of(text) <= room:
+                return [(text, self.palette.dim)]
+        return []
+
+    def _key_for(self, action: str) -> str:
+        """How the Clusters screen is told to do something, "" where it may not."""
+        if self.clusters.read_only:
+            return ""
+        return f":clusters, then {self.trace_app.key_of(f'clusters.{action}')}"
 
     def _recipe_lines(self, snapshot: Snapshot, quiet: int) -> list[Line]:
         p = self.palette
@@ -243,7 +330,8 @@ class ReceiverScreen(FrameScreen):
     def _senders(self, status: dict[str, Any]) -> list[Line]:
         p, wide = self.palette, self.size.width >= 120
         narrow = self.size.width < 72
-        senders = sorted(_list(status, "senders"), key=lambda one: (str(one.get("service")), sender_key(one)))
+        others = (one for one in _list(status, "senders") if one.get("service") != OURSELVES)  # none of the doctor's
+        senders = sorted(others, key=lambda one: (str(one.get("service")), sender_key(one)))
         peer = 22 if wide else 16
         service = 18 if wide else 14
         head = f" {fit('SENDER', peer)}  {fit('SERVICE', service)}"
@@ -344,8 +432,19 @@ class ReceiverScreen(FrameScreen):
 
     def action_recipe(self) -> None:
         """Show it, or hide it."""
-        shown = self._recipe if self._recipe is not None else self.quiet(self.feed.snapshot) >= QUIET_NS
-        self._recipe = not shown
+        self._recipe = not self._shows_recipe(self.quiet(self.feed.snapshot))
+        self._made = None
+        self.tick()
+
+    def action_look(self) -> None:
+        """Have the doctor look now."""
+        if not self._may_look:
+            return
+        if self.clusters.rolling is not None:
+            self.trace_app.say("A node is being changed: look when that has ended.", wrong=True)
+            return
+        self._looked = True
+        self.clusters.examine()
         self._made = None
         self.tick()
 

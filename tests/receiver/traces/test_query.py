@@ -170,7 +170,8 @@ def make(rec: Recorder, chance: random.Random, trace: str) -> None:
     if shape == 1:
         parent = b"\7" * 8 if chance.random() < 0.3 else None
         failed = int(chance.random() < 0.3) * 2
-        service, kind = chance.choice((("apiserver", CLIENT), ("etcd", SERVER), ("etcd", CLIENT)))
+        ours = ("k8s-trace-tui", INTERNAL)
+        service, kind = chance.choice((("apiserver", CLIENT), ("etcd", SERVER), ("etcd", CLIENT), ours))
         name = chance.choice(("etcdserverpb.KV/Range", "etcdserverpb.Watch/Watch"))
         rec.span(name, kind, parent, scope=GRPC, service=service, status=failed, **options)
         return
@@ -309,6 +310,8 @@ class Sample:
             head = request.path.split("/")[1:2]
             return bool(head) and head[0] in ("livez", "readyz", "healthz", "metrics")
         head_row = int(self.index.head_row[slot])
+        if self.index.resources[int(self.index.resource[head_row])].service == "k8s-trace-tui":
+            return True
         if row.spans == 1 and row.headline in ("etcdserverpb.Watch/Watch", "etcdserverpb.Lease/LeaseKeepAlive"):
             return True
         if self.index.parent[head_row] != 0:
