@@ -145,8 +145,8 @@ KEYS: tuple[Key, ...] = (
     Key("compare.other", "o", "other", "open the one it is compared with", "open the other"),
     # Receiver
     Key("receiver.recipe", "t", "recipe", "show or hide how to turn tracing on", "turn on"),
-    Key("receiver.look", "r", "look", "look again why nothing arrives", "look"),
     Key("receiver.copy", "c", "copy", "copy what to paste to turn tracing on", "copy"),
+    Key("receiver.look", "r", "look", "look again why nothing arrives", "look"),
     # Clusters
     Key("clusters.node", "enter", "node", "everything that was found on the node", "node"),
     Key("clusters.arm", "a", "arm", "arm tracing: rate 0, only forced requests; asks first", "arm"),

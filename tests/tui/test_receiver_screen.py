@@ -58,6 +58,7 @@ STATUS: dict[str, Any] = {
     ],
     "attached": 1,
 }
+SILENT: dict[str, Any] = {**STATUS, "senders": [], "accepted": 0}
 
 
 def live(status: dict[str, Any] | None = STATUS, database: Database | None = None, quiet: int = 1) -> StillFeed:
@@ -115,7 +116,7 @@ async def test_what_was_refused_or_lost_is_marked(drive: Open) -> None:  # noqa:
 
 @pytest.mark.parametrize("size", [(150, 50), (80, 24)])
 async def test_nothing_for_a_minute_shows_what_to_paste(drive: Open, size: tuple[int, int]) -> None:  # noqa: F811
-    feed = live(database=Database.memory(), quiet=59)
+    feed = live(SILENT, Database.memory(), quiet=59)
     async with drive(size, feed=feed) as d:
         await d.press("tab", "tab", "tab")
         assert "TracingConfiguration" not in d.screen
