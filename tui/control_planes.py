@@ -7,6 +7,7 @@ whose Clusters screen is never opened connects to nothing.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tui.cluster_feed import Change, Named, Reading
-from tui.clusters import doctor, flavours, rollout
+from tui.clusters import doctor, flavours, probe, rollout
 from tui.clusters.arriving import verifier
 from tui.clusters.model import (
     ClusterError,
@@ -37,7 +38,8 @@ from tui.sampling import ASKS_NAME_ABOVE, operator
 from tui.sampling_text import Job, going_on, left_over, three_way
 
 if TYPE_CHECKING:
-    from tui.clusters.reach.ssh import Tunnel
+    from receiver.control import ControlClient
+    from tui.clusters.reach.ssh import SshHost, Tunnel
 
 NOBODY: Final = (
     "No control plane was found on this machine: start k8s-trace-tui on a control-plane node as root, or with "
@@ -46,6 +48,17 @@ NOBODY: Final = (
 EXAMINE_SECONDS: Final = 20.0
 """For all of a look at why nothing arrives; the operator sits before it."""
 _BY_POD: Final = "the Clusters screen asks whether a pod of ours may read it"
+_RECEIVER_SECONDS: Final = 5.0
+"""For the receiver that was started together with the screens."""
+
+
+def _tunnel_ports(node: Node, endpoint: str = "") -> set[int]:
+    """The ports of a node's loopback that spans come from: those of its configuration, else where they would be sent
+    to."""
+    sending = [state.endpoint for state in node.states if state.mode in (Mode.ARMED, Mode.SAMPLING)]
+    found = [one for said in ([endpoint] if endpoint else sending or [""]) for one in probe.addresses(said)]
+    ports = (int(one.rpartition(":")[2]) for one in found if probe.loopback(one) and not one.startswith("unix:"))
+    return {port for port in ports if 0 < port < 65536}
 
 
 class RealControlPlanes:
@@ -65,7 +78,10 @@ class RealControlPlanes:
         self._lock = threading.Lock()
         self._targets: tuple[Target, ...] | None = None
         self._pods_agreed = False
-        self._tunnels: dict[int, Tunnel] = {}
+        self._tunnels: dict[tuple[int, int], Tunnel] = {}
+        """By host and the port there."""
+        self._receiver_seen = False
+        self._opening = threading.Lock()
         self._closed = False
 
     # -- reading ----------------------------------------------------------------------------------------
@@ -134,35 +150,64 @@ class RealControlPlanes:
 
     # -- spans of hosts behind ssh ------------------------------------------------------------------------
     def _tunnel_remarks(self, nodes: Sequence[Node]) -> list[str]:
-        """Open a tunnel for each host behind ssh that was read; what does not work is said."""
-        from tui.clusters.reach.ssh import SshHost, tunnel
+        """Open a tunnel for each host behind ssh that was read, at the ports that its components send to; close those
+        that nothing sends to any more. What does not work is said."""
+        from tui.clusters.reach.ssh import SshHost
 
         said: list[str] = []
         for node in nodes:
-            host, key = node.host, id(node.host)
+            host = node.host
             if not isinstance(host, SshHost) or node.facts is None:
                 continue
-            if (opened := self._tunnels.get(key)) is not None:
-                said += [opened.problem] if opened.problem else []
-                continue
-            from receiver.control import ControlClient, ControlError
+            wanted = _tunnel_ports(node)
+            for key in [key for key in self._tunnels if key[0] == id(host) and key[1] not in wanted]:
+                with self._lock:
+                    unwanted = self._tunnels.pop(key, None)
+                if unwanted is not None:
+                    unwanted.close()
+            said += filter(None, (self._tunnel(host, node.name, port) for port in sorted(wanted)))
+        return list(dict.fromkeys(said))
 
+    def _tunnel(self, host: SshHost, name: str, port: int) -> str:
+        """Open the tunnel from a port of a host unless it is there; why it does not work, "" when it does or when
+        nobody receives here, which the status line says."""
+        from tui.clusters.reach.ssh import tunnel
+
+        key = id(host), port
+        with self._opening:
+            if (opened := self._tunnels.get(key)) is not None:
+                return opened.problem
+            control = self._receiver()
+            if control is None:
+                return ""
             try:
-                control = ControlClient.connect(self._database, 2.0)
-            except (ControlError, OSError):
-                continue  # nobody receives: the status line says so
-            try:
-                made = tunnel(host, control, name=node.name)
+                made = tunnel(host, control, name=name, port=port)
             except ClusterError as problem:
                 control.close()
-                said.append(str(problem))
-                continue
+                return str(problem)
             with self._lock:
                 if not self._closed:
                     self._tunnels[key] = made
-                    continue
-            made.close()
-        return said
+                    return ""
+        made.close()
+        return ""
+
+    def _receiver(self) -> ControlClient | None:
+        """The receiver here; the first time it may just be starting."""
+        from receiver.control import ControlClient, ControlError
+
+        until = time.monotonic() + (0.0 if self._receiver_seen else _RECEIVER_SECONDS)
+        while True:
+            try:
+                found = ControlClient.connect(self._database, 2.0)
+            except (ControlError, OSError):
+                if time.monotonic() >= until or self._closed:
+                    self._receiver_seen = True  # it was waited for once
+                    return None
+                time.sleep(0.1)
+                continue
+            self._receiver_seen = True
+            return found
 
     # -- plans ------------------------------------------------------------------------------------------
     def plan(self, wish: Wish, nodes: Sequence[Node]) -> tuple[Job, ...]:
@@ -177,10 +222,20 @@ class RealControlPlanes:
             warnings = plan.warnings
             if wish.per_million is not None and node.host.alive and not plan.empty:
                 state = node.state_of(wish.part)
+                warnings += self._ways_for(node, wish.endpoint)
                 lost = doctor.unheard(node.host, node.name, wish.endpoint or (state.endpoint if state else ""))
                 warnings += (lost,) if lost else ()
             jobs.append(Job(node, plan, warnings, plan.questions))
         return tuple(jobs)
+
+    def _ways_for(self, node: Node, endpoint: str) -> tuple[str, ...]:
+        """Have the tunnel there that a wished endpoint needs, before anything sends to it."""
+        from tui.clusters.reach.ssh import SshHost
+
+        if not endpoint or not isinstance(node.host, SshHost):
+            return ()
+        said = (self._tunnel(node.host, node.name, port) for port in _tunnel_ports(node, endpoint))
+        return tuple(filter(None, said))
 
     def plan_revert(self, part: Part, nodes: Sequence[Node]) -> tuple[tuple[Job, ...], tuple[str, ...]]:
         """What would put back the files before our first change, and the lines of what somebody changed since.
