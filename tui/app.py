@@ -121,6 +121,7 @@ class TraceApp(App[int]):
         glyphs: Glyphs | None = None,
         control_planes: Callable[[], ControlPlanes] | None = None,
         no_control_planes: str = "",
+        look_at_once: bool = False,
     ) -> None:
         """
         Args:
@@ -132,10 +133,12 @@ class TraceApp(App[int]):
             glyphs: None takes the set that the terminal can show.
             control_planes: makes what the Clusters screen reads and changes; None where there is nothing to be read.
             no_control_planes: why there is not.
+            look_at_once: read them at the start and not only when the Clusters screen is opened.
         """
         self.feed = feed
         self.settings = settings or Settings()
         self.clusters = ClusterFeed(control_planes, read_only=self.settings.read_only, none=no_control_planes)
+        self._look_at_once = look_at_once
         self.source_title = title
         self.utc = self.settings.utc
         self.glyphs = glyphs or choose(os.environ, getattr(sys.__stderr__, "encoding", None))
@@ -260,6 +263,8 @@ class TraceApp(App[int]):
     def on_ready(self) -> None:
         """Textual's event, after the first frame: now there is time to read, and to load what the first key needs."""
         self.feed.start()
+        if self._look_at_once:
+            self.clusters.read()
         gc.freeze()  # what lives now lives long: collections need not walk through it
         threading.Thread(target=_load_ahead, name="load-ahead", daemon=True).start()
 

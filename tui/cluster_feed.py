@@ -17,6 +17,7 @@ from tui.clusters.model import ClusterError, Part, Plan, RolloutFacts, Tell, Wis
 
 if TYPE_CHECKING:
     from tui.clusters.doctor import Step
+    from tui.clusters.reach.api import Leftover
     from tui.clusters.rollout import Outcome
     from tui.clusters.survey import Node
     from tui.sampling_text import Job
@@ -34,13 +35,15 @@ class NotAgreed(ClusterError):
 @dataclass(frozen=True, slots=True)
 class Reading:
     """The control planes as they were found. `pods_wanted` asks for pods of ours where only those can read files, ""
-    where nothing is asked; `remarks` are sentences on what is wrong besides the nodes."""
+    where nothing is asked; `remarks` are sentences on what is wrong besides the nodes; `leftovers` pods of ours that an
+    earlier run, or somebody who is at work right now, has there."""
 
     nodes: tuple[Node, ...] = ()
     cluster: str = ""
     protected: bool = False
     pods_wanted: str = ""
     remarks: tuple[str, ...] = ()
+    leftovers: tuple[Leftover, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +128,11 @@ class Named:
 class ControlPlanes(Protocol):
     """What the feed needs of control planes. Everything here may take its time, and is called in worker threads."""
 
-    def read(self) -> Reading:
+    def read(self, say: Callable[[Reading], None]) -> Reading:
         """Look at every node; never changes anything.
+
+        Args:
+            say: takes what is known until now, so that nobody waits for a node that does not answer.
 
         Raises:
             ClusterError: there is none, or it cannot be reached.
@@ -137,6 +143,13 @@ class ControlPlanes(Protocol):
 
         Raises:
             ClusterError: they would not be let in.
+        """
+
+    def remove(self, leftovers: Sequence[Leftover]) -> None:
+        """Remove pods of ours that were left.
+
+        Raises:
+            ClusterError: the API refuses, or one is not ours.
         """
 
     def plan(self, wish: Wish, nodes: Sequence[Node]) -> tuple[Job, ...]:
@@ -191,8 +204,9 @@ class ControlPlanes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ClusterSnapshot:
-    """What is known at one moment. `busy` is what a thread does now (`reading`, `planning`), "" for nothing; `problem`
-    why the last reading failed; `refusal` why the last plan was not made, until it is taken by `take_refusal`."""
+    """What is known at one moment. `busy` is what threads do now (`planning`, else `reading`), "" for nothing;
+    `problem` why the last reading failed; `refusal` why the last plan was not made, until it is taken by
+    `take_refusal`."""
 
     reading: Reading | None = None
     busy: str = ""
@@ -223,14 +237,15 @@ class ClusterFeed:
         self.none = none or "There is no control plane to look at."
         self._make = make
         self._planes: ControlPlanes | None = None
+        self._making = threading.Lock()
         self._snapshot = ClusterSnapshot()
         self._lock = threading.Lock()
-        self._next: tuple[str, Callable[[ControlPlanes], None]] | None = None
-        self._asking: threading.Thread | None = None
+        self._next: dict[str, Callable[[ControlPlanes], None]] = {}
+        self._asking: dict[str, threading.Thread] = {}
         self._rolling: threading.Thread | None = None
         self._examining: threading.Thread | None = None
-        self._making = threading.Lock()
         self._ended = threading.Event()
+        self._left_alone: Run | None = None
         self._answered = threading.Event()
         self._answer = False
 
@@ -250,6 +265,11 @@ class ClusterFeed:
         """The change that is on its way, None when none is."""
         run = self._snapshot.run
         return run if run is not None and not run.ended else None
+
+    @property
+    def left_alone(self) -> Run | None:
+        """After `stop`: the change that was on its way then, and that its node carries on."""
+        return self._left_alone
 
     def read(self) -> None:
         """Look at every node again."""
@@ -279,6 +299,21 @@ class ClusterFeed:
 
         def job(planes: ControlPlanes) -> None:
             planes.let_pods_in()
+            self._read(planes)
+
+        self._ask("reading", job)
+
+    def remove(self, leftovers: Sequence[Leftover]) -> None:
+        """Agreed: remove pods of ours that were left; then look again.
+
+        Raises:
+            NotAgreed: read-only.
+        """
+        if self.read_only:
+            raise NotAgreed(READ_ONLY)
+
+        def job(planes: ControlPlanes) -> None:
+            planes.remove(leftovers)
             self._read(planes)
 
         self._ask("reading", job)
@@ -361,13 +396,17 @@ class ClusterFeed:
 
     def stop(self) -> None:
         """Begin nothing more and listen no longer; nodes go on by themselves. Does not wait."""
+        if not self._ended.is_set():
+            self._left_alone = self.rolling
         self._ended.set()
         self._answered.set()
 
     def close(self) -> None:
         """Stop, wait a little for threads, and let go of all hosts."""
         self.stop()
-        for thread in (self._asking, self._rolling, self._examining):
+        with self._lock:
+            threads = [*self._asking.values(), self._rolling, self._examining]
+        for thread in threads:
             if thread is not None:
                 thread.join(_END_SECONDS)
         if self._planes is not None:
@@ -384,24 +423,18 @@ class ClusterFeed:
         self._snapshot = replace(old, generation=old.generation + 1, **what)  # type: ignore[arg-type]
 
     def _ask(self, doing: str, job: Callable[[ControlPlanes], None]) -> None:
-        """Do this as soon as what is being asked for is done; of several that wait only the last is done."""
+        """Do this in the thread for it, as soon as what that is asked for is done; of several that wait only the last
+        is done. A plan need not wait for a reading, in which a node may not answer for long."""
         if self._make is None:
             self._put(problem=self.none)
             return
         with self._lock:
-            self._next = (doing, job)
-            if self._asking is not None:
+            self._next[doing] = job
+            if doing in self._asking:
                 return
-            self._asking = threading.Thread(target=self._work, name="clusters", daemon=True)
-            self._publish(busy=doing)
-        self._asking.start()
-
-    def _made(self) -> ControlPlanes:
-        assert self._make is not None
-        with self._making:
-            if self._planes is None:
-                self._planes = self._make()
-            return self._planes
+            thread = self._asking[doing] = threading.Thread(target=self._work, args=(doing,), name=doing, daemon=True)
+            self._publish(busy=self._busy)
+        thread.start()
 
     def _examine(self) -> None:
         steps: tuple[Step, ...] = ()
@@ -414,22 +447,33 @@ class ClusterFeed:
             problem = f"A fault in looking why ({type(error).__name__}: {error})."
         self._put(examination=Examination(steps, problem, time.monotonic(), time.time_ns()), examining=False)
 
-    def _work(self) -> None:
+    @property
+    def _busy(self) -> str:
+        return next((doing for doing in ("planning", "reading") if doing in self._asking), "")
+
+    def _work(self, doing: str) -> None:
         while True:
             with self._lock:
-                wanted, self._next = self._next, None
-                if wanted is None or self._ended.is_set():
-                    self._asking = None
-                    self._publish(busy="")
+                job = self._next.pop(doing, None)
+                if job is None or self._ended.is_set():
+                    del self._asking[doing]
+                    self._publish(busy=self._busy)
                     return
-                doing, job = wanted
-                self._publish(busy=doing, refusal="")
+                if doing == "planning":
+                    self._publish(refusal="")
             try:
                 job(self._made())
             except ClusterError as error:
                 self._could_not(doing, str(error))
             except Exception as error:  # noqa: BLE001 - the screen goes on and says it
                 self._could_not(doing, f"A fault in {doing} ({type(error).__name__}: {error}).")
+
+    def _made(self) -> ControlPlanes:
+        assert self._make is not None
+        with self._making:
+            if self._planes is None:
+                self._planes = self._make()
+            return self._planes
 
     def _could_not(self, doing: str, sentence: str) -> None:
         if doing == "reading":
@@ -438,7 +482,7 @@ class ClusterFeed:
             self._put(refusal=sentence)
 
     def _read(self, planes: ControlPlanes) -> None:
-        reading = planes.read()
+        reading = planes.read(lambda so_far: self._put(reading=so_far, problem=""))
         self._put(reading=reading, problem="")
         if self.rolling is not None or self._ended.is_set():
             return

@@ -39,6 +39,7 @@ from tui.sampling_text import Job, going_on, left_over, three_way
 
 if TYPE_CHECKING:
     from receiver.control import ControlClient
+    from tui.clusters.reach.api import Leftover
     from tui.clusters.reach.ssh import SshHost, Tunnel
 
 NOBODY: Final = (
@@ -78,6 +79,8 @@ class RealControlPlanes:
         self._lock = threading.Lock()
         self._targets: tuple[Target, ...] | None = None
         self._pods_agreed = False
+        self._nodes: tuple[Node, ...] = ()
+        """As they were read last."""
         self._tunnels: dict[tuple[int, int], Tunnel] = {}
         """By host and the port there."""
         self._receiver_seen = False
@@ -85,36 +88,51 @@ class RealControlPlanes:
         self._closed = False
 
     # -- reading ----------------------------------------------------------------------------------------
-    def read(self) -> Reading:
+    def read(self, say: Callable[[Reading], None]) -> Reading:
         """Look at every node; never changes anything there.
+
+        Args:
+            say: takes what is known until now.
 
         Raises:
             ClusterError: there is none, or the API cannot be reached.
         """
         target = self._target()
-        by_pods = self._by_pods
-        nodes: Sequence[Node]
-        if by_pods and not self._pods_agreed and target.api is not None:
-            nodes = mirrored(target.api, target.hosts)
-        else:
-            nodes = survey(target.hosts)
-        if target.api is not None:
-            nodes = with_instances(nodes, target.api)
-        remarks = [target.problem] if target.problem else []
-        if target.api is not None and by_pods:
-            with suppress(ClusterError):
-                remarks += [
-                    f"A pod of ours was left on {one.node} at {one.created}, unless somebody is at work with it now: "
-                    f"kubectl --context {target.api.context} -n {one.namespace} delete pod {one.name}"
-                    for one in target.api.leftovers()
-                    if not any(getattr(host, "pod", "") == one.name for host in target.hosts)
-                ]
-        remarks += self._tunnel_remarks(nodes)
+        api = target.api
+        asks = self._by_pods and not self._pods_agreed
+        known = {id(node.host): node for node in self._nodes}
         wanted = ""
-        if by_pods and not self._pods_agreed:
+        if asks:
             names = ", ".join(host.name.partition(" ")[0] for host in target.hosts)
             wanted = f"A privileged pod of ours, for as long as this program runs, reads the files of {names}."
-        return Reading(tuple(nodes), target.cluster, target.protected, wanted, tuple(remarks))
+        told = threading.Lock()
+
+        def made(nodes: Sequence[Node], *remarks: str, leftovers: tuple[Leftover, ...] = ()) -> Reading:
+            first = (target.problem,) if target.problem else ()
+            return Reading(tuple(nodes), target.cluster, target.protected, wanted, (*first, *remarks), leftovers)
+
+        def so_far(node: Node | None = None) -> None:
+            with told:
+                if node is not None:
+                    known[id(node.host)] = node
+                say(made([known.get(id(host), Node(host)) for host in target.hosts]))
+
+        nodes: Sequence[Node]
+        if asks and api is not None:
+            nodes = mirrored(api, target.hosts)
+        else:
+            so_far()
+            nodes = survey(target.hosts, found=so_far)
+        if api is not None:
+            nodes = with_instances(nodes, api)
+        self._nodes = tuple(nodes)
+        say(made(nodes))
+        leftovers: tuple[Leftover, ...] = ()
+        if api is not None and self._by_pods:
+            with suppress(ClusterError):
+                mine = {getattr(host, "pod", "") for host in target.hosts}
+                leftovers = tuple(one for one in api.leftovers() if one.name not in mine)
+        return made(nodes, *self._tunnel_remarks(nodes), leftovers=leftovers)
 
     def let_pods_in(self) -> None:
         """From now on pods of ours may read files.
@@ -128,6 +146,18 @@ class RealControlPlanes:
             if isinstance(host, ApiHost):
                 host.check()
         self._pods_agreed = True
+
+    def remove(self, leftovers: Sequence[Leftover]) -> None:
+        """Remove pods of ours that were left.
+
+        Raises:
+            ClusterError: the API refuses, or one is not ours.
+        """
+        api = self._target().api
+        if api is None:
+            raise ReachError("No context is named in which pods could be.")
+        for one in leftovers:
+            api.remove(one)
 
     @property
     def _by_pods(self) -> bool:
@@ -150,8 +180,8 @@ class RealControlPlanes:
 
     # -- spans of hosts behind ssh ------------------------------------------------------------------------
     def _tunnel_remarks(self, nodes: Sequence[Node]) -> list[str]:
-        """Open a tunnel for each host behind ssh that was read, at the ports that its components send to; close those
-        that nothing sends to any more. What does not work is said."""
+        """Open a tunnel for each host behind ssh that was read, at the ports that its components send to. What does
+        not work is said."""
         from tui.clusters.reach.ssh import SshHost
 
         said: list[str] = []
@@ -159,13 +189,8 @@ class RealControlPlanes:
             host = node.host
             if not isinstance(host, SshHost) or node.facts is None:
                 continue
-            wanted = _tunnel_ports(node)
-            for key in [key for key in self._tunnels if key[0] == id(host) and key[1] not in wanted]:
-                with self._lock:
-                    unwanted = self._tunnels.pop(key, None)
-                if unwanted is not None:
-                    unwanted.close()
-            said += filter(None, (self._tunnel(host, node.name, port) for port in sorted(wanted)))
+            ports = sorted(_tunnel_ports(node))
+            said += filter(None, (self._tunnel(host, node.name, port) for port in ports))
         return list(dict.fromkeys(said))
 
     def _tunnel(self, host: SshHost, name: str, port: int) -> str:
@@ -342,7 +367,7 @@ class RealControlPlanes:
     def why_nothing(self, node: str) -> tuple[str, ...]:
         """Why no span of a node arrives, as the doctor says."""
         target = self._target()
-        hosts = [host for host in target.hosts if host.name == node] or list(target.hosts)
+        hosts = [one.host for one in self._nodes if one.is_called(node)] or list(target.hosts)
         steps = doctor.examine(self._database, hosts, seconds=15.0)
         return tuple(
             f"{one.text}{f' {doctor.WAY_OUT} {one.way_out}' if one.way_out else ''}"

@@ -156,6 +156,7 @@ KEYS: tuple[Key, ...] = (
     Key("clusters.diff", "D", "diff", "what we changed on the node", "diff"),
     Key("clusters.finish", "f", "finish", "finish a change that was interrupted; asks first", "finish"),
     Key("clusters.undo", "u", "undo", "put back what was before such a change; asks first", "put back"),
+    Key("clusters.remove", "x", "remove", "take away pods of ours that were left; asks first", "take away pods"),
     Key("clusters.read", "r", "read", "look at the nodes again", "read"),
     # the question before a change
     Key("change.take", "enter", "take", "take the marked button", "take"),
@@ -181,6 +182,13 @@ def bindings(area: str) -> list[BindingType]:
     return [
         Binding(key.keys, key.action, key.says, show=bool(key.short), id=key.id) for key in KEYS if _area(key) == area
     ]
+
+
+def quit_binding() -> Binding:
+    """Out, for a screen in front of all others: Textual looks for no binding of the app's there, and has its own Ctrl-C
+    for screens and input lines."""
+    key = BY_ID["app.quit"]
+    return Binding(key.keys, key.action, key.says, show=False, priority=True, id=key.id)
 
 
 _MODIFIERS = frozenset({"ctrl", "shift", "alt", "super", "hyper", "meta"})

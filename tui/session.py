@@ -20,6 +20,7 @@ from receiver.store.place import choose_database
 from tui.cluster_feed import ControlPlanes, Named
 from tui.config import Settings, theme_directory
 from tui.feed import Feed, Link
+from tui.printing import warn
 from tui.terminal_text import count
 
 if TYPE_CHECKING:
@@ -64,7 +65,15 @@ def watch(settings: Settings, problems: Sequence[str], named: Named | None = Non
         plan = Plan(path, settings.listeners)
         link = lambda: ensure_receiver(plan)  # noqa: E731
     title = socket.gethostname().partition(".")[0]
-    return _run(Feed(path, link=link), settings, title, notes, planes_of(settings, named, path))
+    hosts = named.hosts if named is not None and (named.hosts or named.context) else settings.hosts
+    return _run(
+        Feed(path, link=link),
+        settings,
+        title,
+        notes,
+        planes_of(settings, named, path),
+        look_at_once=any(host.startswith("ssh:") for host in hosts),  # their spans come through tunnels, which it opens
+    )
 
 
 def demo(settings: Settings, problems: Sequence[str], seed: int) -> int:
@@ -187,6 +196,8 @@ def _run(
     problems: Sequence[str],
     planes: Callable[[], ControlPlanes] | None = None,
     no_planes: str = "",
+    *,
+    look_at_once: bool = False,
 ) -> int:
     from tui.app import TraceApp
 
@@ -208,6 +219,7 @@ def _run(
         theme_directories=[theme_directory()],
         control_planes=planes,
         no_control_planes=no_planes,
+        look_at_once=look_at_once,
     )
 
     def end(_signal: int, _frame: FrameType | None) -> None:
@@ -220,6 +232,11 @@ def _run(
     try:
         code = app.run(mouse=settings.mouse)
     finally:
+        if (run := app.clusters.left_alone) is not None:
+            warn(
+                f"{run.at_work} goes on by itself with this: {run.title}. The Clusters screen, or "
+                "`k8s-trace-tui sampling status`, tells how it came out."
+            )
         app.clusters.close()  # pods, tunnels and connections, when the terminal is the operator's again
     if app.defect is not None:
         raise app.defect

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,6 +24,7 @@ import pytest
 from tests.doubles.sshd import Sshd, find_sshd, start_sshd
 from tests.e2e.tmux import TMUX, Tmux
 from tests.live_receiver import run_command
+from tests.tui.clusters import control_plane
 from tests.tui.clusters.control_plane import ControlPlane, free_port, start_control_plane
 
 pytestmark = [
@@ -37,7 +38,9 @@ CHANGE_S = 60.0
 
 
 @pytest.fixture
-def plane(tmp_path: Path) -> Iterator[ControlPlane]:
+def plane(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ControlPlane]:
+    if "meanwhile" in request.node.name:
+        monkeypatch.setattr(control_plane, "PACE", 0.5)  # time to leave and to come back
     made = start_control_plane(tmp_path / "node")
     yield made
     made.stop()
@@ -53,25 +56,32 @@ def server(plane: ControlPlane, tmp_path: Path) -> Iterator[Sshd]:
 
 
 @pytest.fixture
-def terminal(server: Sshd, tmp_path: Path) -> Iterator[Tmux]:
-    """`k8s-trace-tui --host ssh://cp-1`, with an ssh whose configuration knows that host."""
-    folder = Path(tempfile.mkdtemp(prefix="tmux-"))  # a socket's path must be short
+def start(server: Sshd, tmp_path: Path) -> Iterator[Callable[[], Tmux]]:
+    """Starts `k8s-trace-tui --host ssh://cp-1`, with an ssh whose configuration knows that host."""
     bin_ = tmp_path / "bin"
     bin_.mkdir()
     ssh = bin_ / "ssh"
     ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {server.config} "$@"\n')
     ssh.chmod(0o755)
-    made = Tmux(folder, 120, 30)
     environment = {
         "PATH": f"{bin_}:{os.environ['PATH']}",
         "XDG_STATE_HOME": str(tmp_path / "state"),
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
     }
-    program = [sys.executable, "-m", "tui.cli", "--host", server.url, "--db", tmp_path / "spans.db"]
-    made.start([*program, "--listen", "here=127.0.0.1:0"], environment)
-    yield made
-    made.close()
-    shutil.rmtree(folder)
+    opened: list[tuple[Path, Tmux]] = []
+
+    def start_() -> Tmux:
+        folder = Path(tempfile.mkdtemp(prefix="tmux-"))  # a socket's path must be short
+        made = Tmux(folder, 120, 30)
+        opened.append((folder, made))
+        program = [sys.executable, "-m", "tui.cli", "--host", server.url, "--db", tmp_path / "spans.db"]
+        made.start([*program, "--listen", "here=127.0.0.1:0"], environment)
+        return made
+
+    yield start_
+    for folder, made in opened:
+        made.close()
+        shutil.rmtree(folder)
 
 
 @contextmanager
@@ -106,9 +116,12 @@ def agree(terminal: Tmux, name: str = "") -> float:
     return time.monotonic()
 
 
-def test_from_off_to_armed_to_all_and_back_by_keyboard(terminal: Tmux, plane: ControlPlane, tmp_path: Path) -> None:
+def test_from_off_to_armed_to_all_and_back_by_keyboard(
+    start: Callable[[], Tmux], plane: ControlPlane, tmp_path: Path
+) -> None:
     before, port = plane.files(), free_port()
     took: dict[str, float] = {}
+    terminal = start()
     with asked_often(plane):
         terminal.wait_for("Requests")
         terminal.keys("Tab")
@@ -135,26 +148,55 @@ def test_from_off_to_armed_to_all_and_back_by_keyboard(terminal: Tmux, plane: Co
         terminal.wait_for(re.compile(r"cp-1 +apiserver .*● sampling +all .*\d spans/s"))
 
         terminal.keys("[")  # back to the list: its requests are there, and more of them come
-        seen = terminal.wait_for(re.compile(r"list +pods +default"))
-        newest = max(re.findall(r"\d\d:\d\d:\d\d\.\d+", seen))
+        newest = newest_of(terminal.wait_for(re.compile(r"list +pods +default")))
         deadline = time.monotonic() + 20
-        while max(re.findall(r"\d\d:\d\d:\d\d\.\d+", terminal.screen())) <= newest:
+        while newest_of(terminal.screen()) <= newest:
             assert time.monotonic() < deadline, terminal.screen()
             time.sleep(0.05)
-
         terminal.keys("]")
         terminal.wait_for("● sampling")
+
         terminal.keys("o")
         begun = agree(terminal)
         terminal.wait_for(re.compile(r"cp-1 +apiserver .*○ off"), CHANGE_S)
         took["off"] = time.monotonic() - begun
+    print("seconds from key to done:", {name: round(seconds, 1) for name, seconds in took.items()})
     assert plane.files() == before
     plane.until_ready()
     terminal.keys("C-c")
     assert terminal.ended() == (0, "restored")
-    traces = [
-        json.loads(line) for line in run_command("traces", "--json", "--db", str(tmp_path / "spans.db")).splitlines()
-    ]
-    mine = [one for one in traces if one["request"] and one["request"]["resource"] == "pods"]
-    assert {one["source"] for one in mine} == {"cp-1"}, "through the tunnel, under the node's name"
-    print({name: round(seconds, 1) for name, seconds in took.items()})
+    told = run_command("traces", "--json", "--db", str(tmp_path / "spans.db")).splitlines()
+    listed = [one for one in map(json.loads, told) if one["request"] and one["request"]["resource"] == "pods"]
+    assert {one["source"] for one in listed} == {"cp-1"}, "through the tunnel, under the node's name"
+
+
+def newest_of(screen: str) -> str:
+    """The time of the list's first row."""
+    return max(re.findall(r"\d\d:\d\d:\d\d\.\d+", screen))
+
+
+def test_who_leaves_meanwhile_finds_it_followed_at_the_next_start(
+    start: Callable[[], Tmux], plane: ControlPlane
+) -> None:
+    plane.spoil("unready")  # the new one, until this is gone
+    terminal = start()
+    terminal.wait_for("Requests")
+    terminal.keys("Tab")
+    terminal.wait_for(re.compile(r"cp-1 +apiserver .*○ off"))
+    terminal.keys("a")
+    agree(terminal)
+    terminal.wait_for("5 new one ready …", CHANGE_S)
+    terminal.keys("C-c")
+    terminal.wait_for("Leave while a change is on its way?")
+    terminal.keys("C-c")
+    assert terminal.ended() == (0, "restored")
+    assert "cp-1 goes on by itself with this: Arm apiserver of cp-1" in " ".join(terminal.screen().split())
+    again = start()
+    again.wait_for("Requests")
+    again.keys("Tab")
+    again.wait_for(re.compile(r"apiserver arm on cp-1, begun by \S+"))
+    (plane.faults / "unready").unlink()
+    again.wait_for(re.compile(r"✓ cp-1 apiserver: done"), CHANGE_S)
+    again.wait_for(re.compile(r"cp-1 +apiserver .*◐ armed"))
+    again.keys("C-c")
+    assert again.ended() == (0, "restored")

@@ -23,6 +23,7 @@ from tui.clusters.model import (
     Trigger,
     Wish,
 )
+from tui.clusters.reach.api import Leftover
 from tui.clusters.rollout import Outcome
 from tui.clusters.survey import Node
 from tui.sampling import ASKS_NAME_ABOVE
@@ -91,6 +92,9 @@ class StillPlanes:
     planned: list[str] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     pods: bool = False
+    leftovers: list[Leftover] = field(default_factory=list)
+    answers: threading.Event = field(default_factory=threading.Event)
+    """A reading does not end before it is set."""
     closed: bool = False
     before: dict[str, State] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
@@ -103,16 +107,30 @@ class StillPlanes:
     def __post_init__(self) -> None:
         self.gate.set()
         self.looking.set()
+        self.answers.set()
 
     def examine(self) -> tuple[Step, ...]:
         self.looks += 1
         self.looking.wait(10)
         return self.steps
 
-    def read(self) -> Reading:
+    def read(self, say: Callable[[Reading], None]) -> Reading:
         if self.reads:
             raise ClusterError(self.reads)
-        return Reading(tuple(self.nodes), self.cluster, self.protected, "" if self.pods else self.pods_wanted)
+        reading = Reading(
+            tuple(self.nodes),
+            self.cluster,
+            self.protected,
+            "" if self.pods else self.pods_wanted,
+            leftovers=tuple(self.leftovers),
+        )
+        say(reading)
+        if not self.answers.wait(20):
+            raise ClusterError("A node did not answer.")
+        return reading
+
+    def remove(self, leftovers: Sequence[Leftover]) -> None:
+        self.leftovers = [one for one in self.leftovers if one not in leftovers]
 
     def let_pods_in(self) -> None:
         self.pods = True

@@ -406,6 +406,32 @@ async def test_leaving_the_program_meanwhile_is_asked(clusters: Clusters, key: s
         assert planes.begun == ["set arm cp-1"]
 
 
+async def test_who_asks_twice_means_it(clusters: Clusters) -> None:
+    """Also in front of the question, where Textual has keys of its own."""
+    planes = StillPlanes()
+    planes.gate.clear()
+    async with clusters(planes) as d:
+        await d.press("a")
+        await agree(d)
+        await d.until(lambda: "4 old one gone …" in d.screen)
+        await d.press("ctrl+c")
+        await asked(d)
+        await d.press("ctrl+c")
+        assert d.app.return_code == 0
+        d.app.clusters.stop()
+        assert d.app.clusters.left_alone is not None
+        assert d.app.clusters.left_alone.at_work == "cp-1"
+
+
+async def test_ctrl_c_leaves_from_where_the_name_is_typed(clusters: Clusters) -> None:
+    planes = StillPlanes()
+    async with clusters(planes) as d:
+        await d.command("sampling 10%")
+        await asked(d)
+        await d.press("tab", "ctrl+c")
+        assert (d.app.return_code, planes.begun) == (0, [])
+
+
 async def test_somebody_elses_change_is_followed(clusters: Clusters) -> None:
     planes = StillPlanes([node_of("cp-1", rollouts=(interrupted(alive=True),))])
     planes.gate.clear()

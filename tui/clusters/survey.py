@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -22,7 +22,8 @@ _READERS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A host as it was found: `facts` and `states`, or the `problem` why there are none."""
+    """A host as it was found: `facts` and `states`, or the `problem` why there are none. None of these: it is still
+    being looked at."""
 
     host: Host
     facts: NodeFacts | None = None
@@ -43,6 +44,11 @@ class Node:
     def state_of(self, part: Part) -> State | None:
         """One component of it."""
         return next((state for state in self.states if state.part is part), None)
+
+    @property
+    def awaited(self) -> bool:
+        """It was not read yet."""
+        return self.facts is None and not self.states and not self.problem
 
     @property
     def interrupted(self) -> RolloutFacts | None:
@@ -77,16 +83,25 @@ def look(host: Host, seconds: float = 60.0) -> NodeFacts:
     return facts
 
 
-def survey(hosts: Sequence[Host], seconds: float = 60.0) -> list[Node]:
+def survey(hosts: Sequence[Host], seconds: float = 60.0, found: Callable[[Node], None] | None = None) -> list[Node]:
     """Read all hosts at once, in their order, each in about `seconds` at most. Never raises ClusterError: that is a
-    node's `problem`."""
+    node's `problem`.
+
+    Args:
+        hosts: to be read.
+        seconds: for one of them.
+        found: told each as soon as it was read, in a thread of its own.
+    """
 
     def read(host: Host) -> Node:
         try:
             facts = look(host, seconds)
-            return Node(host, facts, flavours.states(facts))
+            node = Node(host, facts, flavours.states(facts))
         except ClusterError as problem:
-            return Node(host, problem=str(problem))
+            node = Node(host, problem=str(problem))
+        if found is not None:
+            found(node)
+        return node
 
     if not hosts:
         return []

@@ -11,7 +11,7 @@ from textual.screen import ModalScreen
 from textual.strip import Strip
 from textual.widgets import Input
 
-from tui.keys import bindings, key_name
+from tui.keys import bindings, key_name, quit_binding
 from tui.screens.help import Lines
 from tui.terminal_text import count, printable
 from tui.widgets.line import LineWidget, OneLine, Part, Rule, strip
@@ -66,7 +66,7 @@ class ConfirmScreen(ModalScreen[str | None]):
     }
     ConfirmScreen Input:nocolor > .input--cursor { text-style: reverse; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("list"), *bindings("change")]
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("list"), *bindings("change"), quit_binding()]
     AUTO_FOCUS = ""
 
     def __init__(self, title: str, make: Callable[[int], Sequence[Line]], go: str, type_name: str = "") -> None:

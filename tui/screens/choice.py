@@ -12,7 +12,7 @@ from textual.binding import BindingType
 from textual.screen import ModalScreen
 from textual.strip import Strip
 
-from tui.keys import bindings, key_name
+from tui.keys import bindings, key_name, quit_binding
 from tui.terminal_text import fit
 from tui.widgets.line import LineWidget, Part, strip
 
@@ -82,7 +82,7 @@ class ChoiceScreen(ModalScreen[int | None]):
     DEFAULT_CSS = """
     ChoiceScreen { background: transparent; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("list"), *bindings("choice")]
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("list"), *bindings("choice"), quit_binding()]
 
     def __init__(self, question: str, options: Sequence[Option]) -> None:
         super().__init__()

@@ -23,6 +23,7 @@ from tui.widgets.line import Part as Piece
 from tui.widgets.status import wrap_words
 
 if TYPE_CHECKING:
+    from tui.clusters.reach.api import Leftover
     from tui.clusters.rollout import Outcome
 
 Line = list[Piece]
@@ -93,7 +94,15 @@ class ComponentLines:
     def key(self, index: int) -> Hashable:
         """Identity, content and looks."""
         row = self.rows[index]
-        return row.identity, row.state, row.node.problem, arriving_text(row.arriving), row.differs, self._version
+        return (
+            row.identity,
+            row.state,
+            row.node.awaited,
+            row.node.problem,
+            arriving_text(row.arriving),
+            row.differs,
+            self._version,
+        )
 
     def find(self, identity: Hashable) -> int | None:
         """Where it is now."""
@@ -114,6 +123,8 @@ class ComponentLines:
         texts = self._texts(row)
         if state is None:
             name = dict(columns)["NODE"]
+            if row.node.awaited:
+                return [(f" {fit(row.node.name, name)}  {self._glyphs.unseen} is being looked at", p.dim)]
             said = row.node.problem or "no control plane that we know runs there"
             style = p.warning if row.node.problem else p.dim
             return [
@@ -206,6 +217,14 @@ def notes_of(row: ComponentRow | None, width: int, p: Palette, g: Glyphs) -> lis
     if state.last_change:
         facts.append(f"changed {state.last_change}")
     return lines + sentence(f"{state.node} {state.part.value}: {', '.join(filter(None, facts))}", width, p.dim)
+
+
+def left_pods(leftovers: Sequence[Leftover]) -> str:
+    """What is said of pods of ours that were left, without the full stop."""
+    nodes = ", ".join(dict.fromkeys(one.node for one in leftovers))
+    if len(leftovers) == 1:
+        return f"A pod of ours was left on {nodes} at {leftovers[0].created}, unless somebody is at work with it now"
+    return f"{len(leftovers)} pods of ours were left on {nodes}, unless somebody is at work with them now"
 
 
 def sentence(text: str, width: int, style: Style, mark: str = "") -> list[Line]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from textual.widget import Widget
 
@@ -24,6 +24,7 @@ from tui.screens.cluster_lines import (
     ComponentRow,
     change_lines,
     diff_lines,
+    left_pods,
     node_lines,
     notes_of,
     rows_of,
@@ -38,7 +39,10 @@ from tui.widgets.line import Part as Piece
 from tui.widgets.line import Rule
 from tui.widgets.table import Sheet, VirtualTable
 
-_CHANGES: Final = ("arm", "set", "off", "revert", "finish", "undo")
+if TYPE_CHECKING:
+    from tui.clusters.reach.api import Leftover
+
+_CHANGES: Final = ("arm", "set", "off", "revert", "finish", "undo", "remove")
 
 Intent = Callable[[], None]
 
@@ -60,6 +64,8 @@ class ClustersScreen(FrameScreen):
         self._rows: list[ComponentRow] = []
         self._waiting: Intent | None = None
         """What was asked for before the nodes were read."""
+        self._pods_come = False
+        """What waits does so until pods of ours have read the files."""
         self._only_show = False
         """The next offer is looked at, not asked about."""
         self._asked_about: Run | None = None
@@ -98,8 +104,9 @@ class ClustersScreen(FrameScreen):
         return self._rows[self.table.cursor] if self.table.cursor < len(self._rows) else None
 
     def words(self) -> dict[str, str]:
-        """Under read-only no key changes anything; what was interrupted has keys of its own."""
+        """Under read-only no key changes anything; what was interrupted and what was left have keys of their own."""
         hidden = [] if self._interrupted is not None else ["finish", "undo"]
+        hidden += [] if self._leftovers else ["remove"]
         if self.clusters.read_only or not self.clusters.here:
             hidden = list(_CHANGES)
         return {**super().words(), **{f"clusters.{name}": "" for name in hidden}}
@@ -180,6 +187,11 @@ class ClustersScreen(FrameScreen):
             return None
         return next((node for node in reading.nodes if node.interrupted is not None), None)
 
+    @property
+    def _leftovers(self) -> Sequence[Leftover]:
+        reading = self.clusters.snapshot.reading
+        return reading.leftovers if reading is not None else ()
+
     def _show_below(self) -> None:
         """What is wrong, the change on its way and how it came out, and what is to be said of the chosen row."""
         found, now = self.clusters.snapshot, time.monotonic()
@@ -201,6 +213,10 @@ class ClustersScreen(FrameScreen):
             lines += sentence(text, width, p.warning, g.suspicious)
         for remark in found.reading.remarks if found.reading is not None else ():
             lines += sentence(remark, width, p.warning, g.suspicious)
+        if self._leftovers:
+            way = "" if self.clusters.read_only else f": {self.trace_app.key_of('clusters.remove')} takes"
+            way += f" {'it' if len(self._leftovers) == 1 else 'them'} away" if way else ""
+            lines += sentence(f"{left_pods(self._leftovers)}{way}.", width, p.warning, g.suspicious)
         if run is not None:
             title = run.title
             lines += run_lines(run, now, width, p, g)
@@ -229,8 +245,9 @@ class ClustersScreen(FrameScreen):
             self._only_show = False
             self.trace_app.say(refusal, wrong=True)
         found = self.clusters.snapshot
-        if self._waiting is not None and not found.busy:
+        if self._waiting is not None and (not found.busy or (found.reading is not None and not self._pods_come)):
             intent, self._waiting = self._waiting, None
+            self._pods_come = False
             if found.problem:
                 return  # it is on the screen
             self._attempt(intent)
@@ -269,10 +286,20 @@ class ClustersScreen(FrameScreen):
                 self.trace_app.say(str(refused), wrong=True)
 
         names = ", ".join(node.name for node in change.nodes)
+        lost = [row.node for row in self._rows if row.state is None and row.node.problem]
+        left_out = lost if len(change.jobs) > 1 else []
+
+        def lines(width: int) -> Sequence[Sequence[Piece]]:
+            said = change_lines(change, loads, width, self.palette, self.glyphs)
+            for node in left_out:
+                text = f"{node.name} is left out: {node.problem}"
+                said = [*sentence(text, width, self.palette.warning, self.glyphs.suspicious), *said]
+            return said
+
         self.app.push_screen(
             ConfirmScreen(
                 f"{title_of(change)}?",
-                lambda width: change_lines(change, loads, width, self.palette, self.glyphs),
+                lines,
                 f"{go} {names}",
                 change.type_name,
             ),
@@ -332,6 +359,33 @@ class ClustersScreen(FrameScreen):
         """`u`."""
         self._carry_on(undo=True)
 
+    def action_remove(self) -> None:
+        """`x`: pods of ours that were left."""
+        left = self._leftovers
+        if not self._may_change():
+            return
+        if not left:
+            self.trace_app.say("No pod of ours was left.")
+            return
+
+        def done(typed: str | None) -> None:
+            if typed is None:
+                self.trace_app.say("Nothing was changed.")
+                return
+            try:
+                self.clusters.remove(left)
+            except ClusterError as refused:
+                self.trace_app.say(str(refused), wrong=True)
+
+        def lines(width: int) -> Sequence[Sequence[Piece]]:
+            said = sentence(f"{left_pods(left)}.", width, self.palette.base)
+            for one in left:
+                text = f"{one.namespace}/{one.name} on {one.node}, {one.phase}, since {one.created}"
+                said += sentence(text, width, self.palette.dim)
+            return said
+
+        self.app.push_screen(ConfirmScreen("Take away pods of ours that were left?", lines, "Take away"), done)
+
     def action_read(self) -> None:
         """`r`."""
         if self.clusters.here:
@@ -390,10 +444,15 @@ class ClustersScreen(FrameScreen):
         row = self.chosen
         if row is None:
             raise CommandError("There is no node to change.")
+        if row.node.awaited:
+            raise CommandError(f"{row.node.name} is still being looked at: wait until it has answered.")
         if row.state is None:
             raise CommandError(row.node.problem or f"No control plane that we know runs on {row.node.name}.")
         rows = [row]
         if everywhere:
+            for one in self._rows:
+                if one.node.awaited:
+                    raise CommandError(f"{one.node.name} is still being looked at: wait until it has answered.")
             rows = [one for one in self._rows if one.state is not None and one.state.part is row.state.part]
         reading = self.clusters.snapshot.reading
         if reading is not None and reading.pods_wanted:
@@ -417,7 +476,7 @@ class ClustersScreen(FrameScreen):
             except ClusterError as refused:
                 self.trace_app.say(str(refused), wrong=True)
                 return
-            self._waiting = then
+            self._waiting, self._pods_come = then, True
 
         self.app.push_screen(
             ConfirmScreen(
@@ -442,7 +501,7 @@ class ClustersScreen(FrameScreen):
         if not self._may_change():
             return
         found = self.clusters.snapshot
-        if not self.is_mounted or found.reading is None or found.busy == "reading":
+        if not self.is_mounted or found.reading is None:
             self._waiting = intent
         else:
             self._attempt(intent)
