@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.store.index import Index
+from receiver.traces.filter.syntax import Condition, nodes
 from receiver.traces.model import Request, Settled, TraceSummary
 from receiver.traces.pivots import counted, pivots
 from receiver.traces.query import Query, View, select
@@ -107,8 +108,8 @@ def test_any_name_is_found_again(resource: str, namespace: str, name: str, agent
     """A filter that is offered is a filter, and its terms are what is shared."""
     offer = {one.key: one for one in pivots(row(resource=resource, namespace=namespace, name=name, user_agent=agent))}
     folded = [text.casefold() for text in (resource, namespace, name, agent)]
-    terms = Query.parse(offer["o"].filter).terms + Query.parse(offer["u"].filter).terms
-    assert [(term.field, term.value) for term in terms] == [
-        ("group", "apps"),
-        *zip(("resource", "ns", "name", "ua"), folded, strict=True),
+    both = [node for key in "ou" for node in nodes(Query.parse(offer[key].filter).root) if isinstance(node, Condition)]
+    assert [(node.name, node.values) for node in both] == [
+        ("group", ("apps",)),
+        *((name, (text,)) for name, text in zip(("resource", "ns", "name", "ua"), folded, strict=True)),
     ]
