@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from receiver.store.index import Index
 from receiver.traces import durations
+from receiver.traces.filter.attributes import Attribute
 from receiver.traces.filter.columns import OWN_AGENT, PROBES, Traces
 from receiver.traces.filter.evaluate import MIN_ID_DIGITS, Evaluation, Found, prepare, starts
 from receiver.traces.filter.fields import FIELDS as _FIELDS
-from receiver.traces.filter.fields import Attribute
 from receiver.traces.filter.strings import strings_of
 from receiver.traces.filter.syntax import (
     EVERYTHING,

@@ -17,8 +17,9 @@ import numpy.typing as npt
 from receiver.store.chunk import COMPONENT_MASK, COMPONENT_NAMES, ROLE_SERVER, ROLE_VERB, ROLE_WEBHOOK
 from receiver.store.index import Index
 from receiver.traces import durations
+from receiver.traces.filter.attributes import Attribute
 from receiver.traces.filter.columns import Traces
-from receiver.traces.filter.fields import KINDS, PHASE_FIELDS, Attribute
+from receiver.traces.filter.fields import KINDS, PHASE_FIELDS
 from receiver.traces.filter.measures import spans_kept, times_of
 from receiver.traces.filter.patterns import Pattern
 from receiver.traces.filter.syntax import All, Condition, Either, Node, Not, OneSpan, Word, nodes

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Final
 
+from receiver.traces.filter.attributes import number
 from receiver.traces.filter.patterns import Pattern, PatternError
 from receiver.traces.phases import GROUPS, Phase
 from receiver.traces.semantics import ALIASES
@@ -45,18 +46,6 @@ class Field:
     says: str
     keys: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Attribute:
-    """What is asked of an attribute: one of `keys` (aliases of one concept) of a span, of one of its events or of what
-    sent it, fulfils `op` with one of `values`. `op` is none of `!=` and `!~`. `size`: the values are bytes."""
-
-    name: str
-    keys: tuple[str, ...]
-    op: str
-    values: tuple[str, ...]
-    size: bool = False
 
 
 COMPONENTS: Final = ("apiserver", "etcd", "webhook", "kubelet", "runtime", "other")
@@ -206,15 +195,15 @@ def nanoseconds(text: str) -> int:
         )
         raise WrongValue(says, expected)
     total = 0
-    for number, unit in _TIME.findall(text):
+    for count, unit in _TIME.findall(text):
         if unit not in _TIMES:
             raise WrongValue(f"{unit[:20]} is no unit of time, use us, ms, s, m or h", expected)
-        total += _times(number, _TIMES[unit])
+        total += _times(count, _TIMES[unit])
     return min(total, MAX_NUMBER)
 
 
-def _times(number: str, by: int) -> int:
-    whole, _, part = number.partition(".")
+def _times(text: str, by: int) -> int:
+    whole, _, part = text.partition(".")
     return int(whole) * by + (int(part) * by // 10 ** len(part) if part else 0)
 
 
@@ -228,13 +217,6 @@ def size(text: str) -> int:
     if not found or found[2] not in _SIZES:
         raise WrongValue("that is no size, write it as 4096, 10KiB or 1MiB", Kind.SIZE.value)
     return min(_times(found[1], _SIZES[found[2]]), MAX_NUMBER)
-
-
-def number(text: str) -> float | int | None:
-    """A number as attributes have them, None for anything else."""
-    if len(text) > 40 or not re.fullmatch(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?", text, re.ASCII | re.IGNORECASE):
-        return None
-    return int(text) if re.fullmatch(r"[+-]?\d+", text, re.ASCII) else float(text)
 
 
 def check(field: Field, op: str, text: str) -> str:

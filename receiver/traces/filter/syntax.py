@@ -18,7 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from receiver.traces.filter.fields import FIELDS, Attribute, Kind, Level, WrongValue, check, nearest, resolve
+from receiver.traces.filter.attributes import Attribute
+from receiver.traces.filter.fields import FIELDS, Kind, Level, WrongValue, check, nearest, resolve
+from receiver.traces.semantics import ALIASES
 
 MAX_QUERY: Final = 4_096
 """Longest filter in characters."""
@@ -348,7 +350,9 @@ class _Parser:
         place = (begin, self.at)
         attribute = None
         if found.kind in (Kind.ATTRIBUTE, Kind.SIZE):
-            attribute = Attribute(found.name, found.keys, positive, tuple(values), found.kind is Kind.SIZE)
+            attribute = Attribute(
+                found.name, found.keys, positive, tuple(values), found.kind is Kind.SIZE, found.keys == ALIASES["code"]
+            )
         name = found.name if found.name in FIELDS else ""
         node = Condition(name, positive, tuple(values), attribute, wrote, place)
         return Not(node, True, place) if negative else node
