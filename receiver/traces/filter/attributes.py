@@ -207,7 +207,10 @@ class _Asked:
             while at >= 0:
                 begin = at + size
                 if begin + 1 >= total or raw[begin] != 0x12:
-                    return None
+                    if raw[at - 1] != size:  # else a text that reads like the key, or a key without a value
+                        return None
+                    at = find(needle, begin)
+                    continue
                 length, begin = raw[begin + 1], begin + 2
                 if length >= 0x80:
                     try:

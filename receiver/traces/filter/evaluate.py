@@ -266,9 +266,15 @@ class Evaluation:
         role = index.fact("role")
         told = np.flatnonzero((role == ROLE_SERVER) | (role == ROLE_VERB))
         named = self.strings.matching(node.values[0], index.fact("audit_name")[told])[index.fact("audit_name")[told]]
-        hi, lo = index.fact("audit_hi")[told], index.fact("audit_lo")[told]
-        uuid = (hi | lo) != 0
-        held = self.strings.facts_matching(node.values[0], told[uuid], index.audit_id)
+        hi, lo = index.fact("audit_hi"), index.fact("audit_lo")
+        uuid = (hi[told] | lo[told]) != 0
+
+        def texts(facts: Array) -> list[str]:
+            halves = zip(hi[facts].tolist(), lo[facts].tolist(), strict=True)
+            digits = (f"{high:016x}{low:016x}" for high, low in halves)
+            return [f"{d[:8]}-{d[8:12]}-{d[12:16]}-{d[16:20]}-{d[20:]}" for d in digits]
+
+        held = self.strings.facts_matching(node.values[0], told[uuid], texts)
         return self._with_facts(np.concatenate((told[named & ~uuid], told[uuid][held])))
 
     def _trace_id(self, node: Condition) -> Array:

@@ -88,16 +88,17 @@ class Strings:
         found: Array = answers > 0
         return found
 
-    def facts_matching(self, pattern: str, facts: Array, text: Callable[[int], str]) -> Array:
-        """For each of these facts whether the pattern is found in what `text` makes of it. Facts do not change, so what
-        was answered once stays."""
+    def facts_matching(self, pattern: str, facts: Array, texts: Callable[[Array], list[str]]) -> Array:
+        """For each of these facts whether the pattern is found in what `texts` makes of it. Facts do not change, so
+        what was answered once stays."""
         known = self._facts.pop(pattern, None)
         made, answers = known or (Pattern(pattern), np.zeros(0, np.int8))
         need = int(facts.max()) + 1 if len(facts) else 0
         if len(answers) < need:
             answers = np.concatenate((answers, np.zeros(need - len(answers), np.int8)))
-        for fact in facts[answers[facts] == 0].tolist():
-            answers[fact] = 1 if made.holds(text(fact)) else -1
+        fresh = facts[answers[facts] == 0]
+        if len(fresh):
+            answers[fresh] = [1 if made.holds(text) else -1 for text in texts(fresh)]
         self._facts[pattern] = made, answers
         if len(self._facts) > self._KEPT // 8:
             self._facts.popitem(last=False)
