@@ -124,7 +124,7 @@ def test_from_off_to_armed_to_all_and_back_by_keyboard(
     terminal = start()
     with asked_often(plane):
         terminal.wait_for("Requests")
-        terminal.keys("Tab")
+        terminal.keys("Tab", "Tab")
         terminal.wait_for(re.compile(r"cp-1 +apiserver .*○ off"))
 
         terminal.keys(":")
@@ -181,7 +181,7 @@ def test_who_leaves_meanwhile_finds_it_followed_at_the_next_start(
     plane.spoil("unready")  # the new one, until this is gone
     terminal = start()
     terminal.wait_for("Requests")
-    terminal.keys("Tab")
+    terminal.keys("Tab", "Tab")
     terminal.wait_for(re.compile(r"cp-1 +apiserver .*○ off"))
     terminal.keys("a")
     agree(terminal)
@@ -193,7 +193,7 @@ def test_who_leaves_meanwhile_finds_it_followed_at_the_next_start(
     assert "cp-1 goes on by itself with this: Arm apiserver of cp-1" in " ".join(terminal.screen().split())
     again = start()
     again.wait_for("Requests")
-    again.keys("Tab")
+    again.keys("Tab", "Tab")
     again.wait_for(re.compile(r"apiserver arm on cp-1, begun by \S+"))
     (plane.faults / "unready").unlink()
     again.wait_for(re.compile(r"✓ cp-1 apiserver: done"), CHANGE_S)
