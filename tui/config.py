@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ _LISTS: Final[Mapping[object, str]] = {
     "hosts": "ssh://USER@HOST or file:///DIR",
     "protected": "names of contexts",
 }
+
+_FILTER_NAME: Final = re.compile(r"[^\W\d][\w-]{0,39}")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Settings:
     """A context of the kubeconfig, as with --context."""
     protected: tuple[str, ...] = ()
     """Contexts whose name must be typed before anything is changed there."""
+    filters: Mapping[str, str] = field(default_factory=dict)
+    """Name to filter: each is understood by `receiver.traces.query.Query.parse`."""
     read_only: bool = False
     """Nothing may be changed; only the command line sets it."""
     file: Path | None = None
@@ -142,9 +147,34 @@ def _check(file: Path, content: Mapping[object, object]) -> tuple[Settings, list
                     wrong(f"keymap.{_short(name)}", "must be keys in quotes, comma separated")
                 else:
                     keymap[name] = str(keys)  # YAML reads a lone digit as a number
+        elif key == "filters":
+            good["filters"] = filters = {}
+            for name, text in (value if isinstance(value, Mapping) else {"": None}).items():
+                if not isinstance(value, Mapping):
+                    wrong(key, "must be a map of names and filters")
+                elif not isinstance(name, str) or not _FILTER_NAME.fullmatch(name):
+                    wrong(f"filters.{_short(name)}", "a name is made of letters, digits, - and _")
+                elif not isinstance(text, (str, int)) or isinstance(text, bool):
+                    wrong(f"filters.{name}", "must be a filter in quotes")
+                elif problem := _not_a_filter(str(text)):
+                    wrong(f"filters.{name}", f"is no filter: {problem.rstrip('.')}")
+                else:
+                    filters[name] = str(text)  # YAML reads a lone 500 as a number
         else:
-            wrong(key, "is not a setting (theme, listeners, keymap, mouse, utc, db, hosts, context and protected are)")
+            known = "theme, listeners, keymap, mouse, utc, db, hosts, context, protected and filters"
+            wrong(key, f"is not a setting ({known} are)")
     return Settings(file=file, **good), problems  # type: ignore[arg-type]
+
+
+def _not_a_filter(text: str) -> str:
+    """What is wrong with a filter, and in which character; "" when nothing is."""
+    from receiver.traces.query import Query, QueryError  # with numpy: only when there is a filter to check
+
+    try:
+        Query.parse(text)
+    except QueryError as error:
+        return f"{''.join(c if c.isprintable() else '?' for c in str(error))[:200]} (character {error.at[0] + 1})"
+    return ""
 
 
 def _short(key: object) -> str:

@@ -19,6 +19,8 @@ import numpy as np
 from receiver.store.database import Database, DatabaseMissing, StoreError
 from receiver.store.index import RANK_REQUEST, Index
 from receiver.traces import durations, links, pairing, pivots
+from receiver.traces.filter.evaluate import warm
+from receiver.traces.filter.scan import Progress, Scan
 from receiver.traces.hops import webhooks_of
 from receiver.traces.listing import Row, rows
 from receiver.traces.query import Query, Selection, View, select, starting_with
@@ -93,6 +95,8 @@ class Snapshot:
     """When the newest chunk was received, ns since the epoch; 0 for none."""
     sender_rates: Mapping[tuple[str, ...], float] = field(default_factory=dict)
     """Spans per second by `sender_key`."""
+    scan: Progress | None = None
+    """How far the bodies are read for the attributes that the filter asks for; None when it asks for none."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,10 @@ class Feed:
         self._for_bodies: list[Database] = []  # the last one is in use; screens may still be reading the others
         self._bodies: Bodies | None = None
         self._threads: list[threading.Thread] = []
+        self._scan: Scan | None = None
+        self._scan_database: Database | None = None  # its own, where the source is a file
+        self._seen = 0  # version of the scan that the selection has
+        self._expecting = False
 
     @property
     def path(self) -> Path | None:
@@ -182,6 +190,7 @@ class Feed:
         self._wake.set()
         for thread in self._threads:
             thread.join(timeout=3)
+        self._end_scan()
         for database in self._for_bodies:
             database.close()
 
@@ -189,6 +198,18 @@ class Feed:
         """Show something else; the next snapshot has it."""
         with self._lock:
             self._view = view
+        self._wake.set()
+
+    def expect_filter(self) -> None:
+        """Somebody is about to filter: what takes its time at first is prepared from now on, in small steps."""
+        self._expecting = True
+        self._wake.set()
+
+    def cancel_scan(self) -> None:
+        """Read no more bodies for the filter that stands; what was found stays listed."""
+        scan = self._scan
+        if scan is not None:
+            scan.cancel()
         self._wake.set()
 
     def freeze(self, on: bool) -> None:
@@ -388,7 +409,10 @@ class Feed:
                 wanted, frozen = self._view, self._frozen
             index, now = self._index, time.monotonic()
             content = (id(index), index.spans)
-            changed = content != selected or (wanted.window_ns is not None and now >= next_select + 1)
+            if self._scan is not None and content != selected:
+                self._scan.follow(index)
+            passing = wanted.window_ns is not None or wanted.query.timed
+            changed = content != selected or (passing and now >= next_select + 1) or self._found_more()
             if wanted != view or frozen != self.snapshot.frozen or (changed and now >= next_select):
                 self._publish(index, wanted, frozen, generation, None)
                 view, selected = wanted, content
@@ -396,7 +420,10 @@ class Feed:
                 next_select = now + max(BUSY_PAUSE, 4 * spent)
             else:
                 self._refresh(generation)
-            self._pause(0.0 if more else BUSY_PAUSE if self.snapshot.spans_per_s else QUIET_PAUSE)
+            preparing = self._expecting and not more and not warm(index, 1)
+            scan = self._scan.progress if self._scan is not None else None
+            busy = self.snapshot.spans_per_s or (scan is not None and not scan.done and not scan.cancelled)
+            self._pause(0.0 if more else 0.02 if preparing else BUSY_PAUSE if busy else QUIET_PAUSE)
 
     def _load(self, database: Database) -> int:
         """Read the file from its start, showing its newest end meanwhile. Returns the generation."""
@@ -460,11 +487,14 @@ class Feed:
     def _publish(self, index: Index, view: View, frozen: bool, generation: int, loading: float | None) -> None:
         """A new snapshot with the selection made anew, or kept when the list is frozen."""
         old = self.snapshot
-        kept = frozen and old.frozen and view == old.view
+        found = self._scan_of(index, view.query)
+        kept = frozen and old.frozen and view == old.view and not self._found_more()
+        self._seen = found.version if found is not None else 0
         if kept:
             selection = old.selection if index is old.index else _carry_over(old, index)
         else:
-            selection = select(index, view, time.time_ns() if self.live else _newest(index))
+            moment = time.time_ns() if self.live else _newest(index)
+            selection = select(index, view, moment, live=self.live, found=found)
             if frozen and old.frozen:  # another order or filter of what is frozen, nothing newer
                 came = index.first_received[selection.slots] > self._frozen_at
                 selection = replace(selection, slots=selection.slots[~came])
@@ -479,6 +509,34 @@ class Feed:
             frozen=frozen,
             meanwhile=self._meanwhile(index) if frozen else 0,
         )
+
+    def _scan_of(self, index: Index, query: Query) -> Scan | None:
+        """What reads the bodies for a filter, where it needs that. One that asks for the same attributes goes on."""
+        asked = query.attributes
+        if self._scan is not None and self._scan.attributes != asked:
+            self._end_scan()
+        if not asked:
+            return None
+        if self._scan is None:
+            database = self._source if isinstance(self._source, Database) else Database.read(self._source)
+            self._scan_database = None if database is self._source else database
+            self._scan = Scan(database, asked, index)
+            self._scan.start()
+        else:
+            self._scan.follow(index)
+        return self._scan
+
+    def _end_scan(self) -> None:
+        scan, self._scan = self._scan, None
+        database, self._scan_database = self._scan_database, None
+        if scan is not None:
+            scan.cancel()
+            scan.join(2)
+        if database is not None:
+            database.close()
+
+    def _found_more(self) -> bool:
+        return self._scan is not None and self._scan.version != self._seen
 
     def _refresh(self, generation: int) -> None:
         """A new snapshot when only the figures around the list changed."""
@@ -503,7 +561,8 @@ class Feed:
             requests_per_s=requests_per_s,
             status=self._status,
             sender_rates=self._sender_rates,
-            problem=self._link_problem,
+            problem=self._link_problem or (self._scan.problem if self._scan is not None else ""),
+            scan=self._scan.progress if self._scan is not None else None,
             generation=generation,
             last_arrival=_newest(index),
         )

@@ -29,6 +29,7 @@ from receiver.store.retention import Policy, Retention
 from receiver.traces import pairing
 from receiver.traces.bodies import Bodies
 from receiver.traces.changes import changes
+from receiver.traces.filter.scan import Scan
 from receiver.traces.hotspots import hot_spots
 from receiver.traces.listing import rows
 from receiver.traces.model import Span, Trace
@@ -102,11 +103,21 @@ def traces(
     """Print a line per trace."""
     with database.moment():  # not while printing: a pager may stay open for days
         index = load_index(database)
+        found = _attributes(database, query, index)
     view = View(query, None, False, False, sort, reverse)
     now = time.time_ns()
-    slots = select(index, view, now).slots[:limit].tolist()
+    slots = select(index, view, now, found=found).slots[:limit].tolist()
     _print_traces(index, slots, now, as_json, heading=True)
     return 0
+
+
+def _attributes(database: Database, query: Query, index: Index) -> Scan | None:
+    """What the bodies say about the attributes that a filter asks for, all of it; None when it asks for none."""
+    if not query.attributes:
+        return None
+    scan = Scan(database, query.attributes, index)
+    scan.run()
+    return scan
 
 
 def _print_traces(index: Index, slots: Sequence[int], now: int, as_json: bool, heading: bool) -> None:
@@ -131,12 +142,16 @@ def follow(database: Database, query: Query, *, as_json: bool, limit: int | None
     Ends by Ctrl-C, or when nobody reads any more.
     """
     follower = _Follower(database)
+    scan = _attributes(database, query, follower.index)
     first = True
     while True:
         due = follower.due(everything=first)
         now = time.time_ns()
         if due:
-            chosen = select(follower.index, View(query, None, False, False, "start", True), now).slots
+            if scan is not None:
+                scan.follow(follower.index)
+                scan.run()
+            chosen = select(follower.index, View(query, None, False, False, "start", True), now, found=scan).slots
             slots = [slot for slot in chosen.tolist() if slot in due]
             _print_traces(follower.index, slots[-limit:] if first and limit else slots, now, as_json, heading=first)
             sys.stdout.flush()
@@ -363,7 +378,8 @@ def _export(database: Database, query: Query | None, to: Path | None) -> int:
     wanted: set[bytes] | None = None
     ids = database.ids()
     if query is not None:
-        slots = select(index, View(query, None, False, False, "start", False), time.time_ns()).slots
+        found = _attributes(database, query, index)
+        slots = select(index, View(query, None, False, False, "start", False), time.time_ns(), found=found).slots
         wanted = {bytes.fromhex(index.trace_id(int(slot))) for slot in slots}
         rows = np.isin(index.slot, slots)
         ids = [int(chunk) for chunk in np.unique(index.chunk[rows])]

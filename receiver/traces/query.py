@@ -46,6 +46,7 @@ __all__ = [
     "counts",
     "quoted",
     "select",
+    "shown",
     "starting_with",
 ]
 
@@ -150,14 +151,14 @@ def select(index: Index, view: View, now: int, *, live: bool = True, found: Foun
     with strings.lock:
         traces = Traces(index, strings)
         evaluation = Evaluation(traces, now, live, found)
-        chosen, hidden = _shown(traces, view, evaluation.of(view.query.root), now)
+        chosen, hidden = shown(traces, view, evaluation.of(view.query.root), now)
         slots = np.flatnonzero(chosen)
         slots = slots[_order(traces, slots, view.sort, view.reverse)]
         total = index.traces - (int(np.count_nonzero(traces.paired())) if view.hide_paired else 0)
     return Selection(slots.astype(np.int32), hidden, total)
 
 
-def _shown(traces: Traces, view: View, chosen: Array, now: int) -> tuple[Array, int]:
+def shown(traces: Traces, view: View, chosen: Array, now: int) -> tuple[Array, int]:
     """(those of the chosen traces that the switches of a view let through, how many more noise alone keeps back)."""
     index = traces.index
     if view.window_ns is not None:
@@ -197,8 +198,8 @@ def counts(
             chosen = evaluation.of(query.root)
             if view.hide_paired:  # halves of requests, not traces of their own
                 chosen &= ~traces.paired()
-            shown, _ = _shown(traces, view, chosen, now)
-            numbers.append((int(np.count_nonzero(chosen)), int(np.count_nonzero(shown))))
+            visible, _ = shown(traces, view, chosen, now)
+            numbers.append((int(np.count_nonzero(chosen)), int(np.count_nonzero(visible))))
     return numbers
 
 

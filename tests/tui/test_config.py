@@ -69,6 +69,10 @@ def test_an_empty_file_is_no_problem(tmp_path: Path) -> None:
         ("theme: 7\n", "key theme: must be the name of a theme"),
         ("db: ''\n", "key db: must be a path"),
         ("x: &a [*a]\n", "key x: is not a setting"),
+        ("filters: [a]\n", "key filters: must be a map of names and filters"),
+        ("filters: {a b: pods}\n", "key filters.a b: a name is made of letters"),
+        ("filters: {slow: [1s]}\n", "key filters.slow: must be a filter in quotes"),
+        ("filters: {slow: 'x duration>5'}\n", "(character 12)"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path, text: str, says: str) -> None:
@@ -77,6 +81,13 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path, text: str, says: 
     assert says in problems[0]
     assert "config.yaml" in problems[0]
     assert found.theme == ""
+
+
+def test_filters_have_names(tmp_path: Path) -> None:
+    text = "filters:\n  slow: duration>1s\n  failed: code>=500 !verb=watch\n  bad: verb>3\n  five: 500\n"
+    found, problems = load_settings(written(tmp_path, text))
+    assert found.filters == {"slow": "duration>1s", "failed": "code>=500 !verb=watch", "five": "500"}
+    assert len(problems) == 1
 
 
 def test_the_rest_of_a_file_with_a_mistake_counts(tmp_path: Path) -> None:
@@ -101,7 +112,11 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=8,
 )
-KEYS = st.sampled_from(["theme", "listeners", "keymap", "mouse", "utc", "db"]) | st.text(max_size=8) | st.integers()
+KEYS = (
+    st.sampled_from(["theme", "filters", "listeners", "keymap", "mouse", "utc", "db"])
+    | st.text(max_size=8)
+    | st.integers()
+)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

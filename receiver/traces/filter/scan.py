@@ -47,6 +47,8 @@ class Progress:
     read: int
     of: int
     seconds: float
+    cancelled: bool = False
+    """Nothing more will be read."""
 
     @property
     def done(self) -> bool:
@@ -91,7 +93,7 @@ class Scan:
         self._worker: subprocess.Popen[bytes] | None = None
         self._began = time.monotonic()
         self._took = 0.0
-        self._left = 0
+        self._left = len(index.chunk_id)
 
     # -- the work --------------------------------------------------------------------------------------
     def start(self) -> None:
@@ -241,7 +243,7 @@ class Scan:
         """How far it is."""
         left = max(0, self._left)
         seconds = time.monotonic() - self._began if left else self._took
-        return Progress(len(self._read), len(self._read) + left, seconds)
+        return Progress(len(self._read), len(self._read) + left, seconds, self._ended.is_set())
 
     def rows(self, index: Index, attribute: Attribute) -> tuple[Array, Array]:
         """As `evaluate.Found`: by span whether it has the attribute as asked, and whether that is known."""
