@@ -136,6 +136,10 @@ class Commands:
         if command is not None:
             command.run(argument.strip())
             return
+        named = self._app.settings.filters.get(name)
+        if named is not None:
+            self._app.requests.set_filter(f"{named} {argument}".strip())
+            return
         near = [other for other in self._names() if other.startswith(name.lower()[:2])]
         hint = f"did you mean {', '.join(near[:3])}?" if near else "? lists what there is"
         raise CommandError(f"There is no command {name[:40]!r}: {hint}")
@@ -172,7 +176,8 @@ class Commands:
 
     def _names(self) -> list[str]:
         names = [command.name for command in self._all]
-        return names + [name for name in self._actions() if name not in self._by_name]
+        names += [name for name in self._actions() if name not in self._by_name]
+        return names + [name for name in self._app.settings.filters if name not in names]
 
     def _actions(self) -> dict[str, ActiveBinding]:
         """What has a key on the screen that the prompt was opened on, by the last part of its id."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from receiver.traces.bodies import Bodies
     from receiver.traces.comparing import Comparison
     from receiver.traces.dots import Dots
+    from receiver.traces.filter.complete import Completion
     from receiver.traces.hotspots import HotSpots
     from receiver.traces.links import Relation
     from receiver.traces.model import Span, Trace, TraceSummary
@@ -265,6 +266,26 @@ class Feed:
             StoreError: the file cannot be read.
         """
         return links.relations(self._index, self.bodies, trace_id, self.now(), span=span, live=self.live)
+
+    def complete(self, text: str, cursor: int) -> Completion:
+        """What may stand at the cursor of a filter, with counts. For a worker thread."""
+        from receiver.traces.filter.complete import complete
+
+        return complete(text, cursor, self._index, self.snapshot.view, self.now())
+
+    def why_nothing(self, query: Query) -> str:
+        """Which part of a filter matches nothing, in one sentence; "" where it does match. For a worker thread."""
+        from receiver.traces.filter.nothing import explain_nothing
+
+        found = explain_nothing(query, self._index, self.snapshot.view, self.now(), live=self.live, found=self._scan)
+        return found.says if found is not None else ""
+
+    def matching(self, trace_id: str) -> frozenset[str]:
+        """Ids of the spans of a trace that the filter of the list speaks of. For a worker thread."""
+        from receiver.traces.filter.inside import matching
+
+        query = self.snapshot.view.query
+        return matching(query, self._index, trace_id, self.now(), live=self.live, found=self._scan)
 
     def hot_spots(self, snapshot: Snapshot) -> HotSpots:
         """What takes the time among the traces of a snapshot. For a worker thread."""

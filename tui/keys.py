@@ -100,6 +100,8 @@ KEYS: tuple[Key, ...] = (
     Key("trace.align", "a", "align", "server sides within their calls where clocks differ, or times as sent", "align"),
     Key("trace.next-error", "e", "failure(1)", "the next failed span"),
     Key("trace.previous-error", "E", "failure(-1)", "the failed span before"),
+    Key("trace.next-match", "n", "match(1)", "the next span that the filter of the list is about", "match"),
+    Key("trace.previous-match", "N", "match(-1)", "the one before"),
     Key("trace.link", "l", "link", "to a linked trace, whichever of the two links", "link"),
     Key("trace.pivot", "p", "pivot", "other traces with the same object, namespace, client, ...", "pivot"),
     Key("trace.mark", "m", "mark", "mark this trace to compare others with it, or take the mark off"),

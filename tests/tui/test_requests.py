@@ -28,6 +28,8 @@ from tui.config import Settings
 from tui.glyphs import ASCII, UNICODE, Glyphs
 from tui.screens.request_lines import RequestLines, layout
 from tui.screens.requests import AT_FIRST, RequestsScreen
+from tui.screens.trace import TraceScreen
+from tui.widgets.prompt import Prompt
 from tui.wording import Phrase, Told, phrase, worth_judging
 
 
@@ -220,7 +222,54 @@ async def test_escape_in_the_prompt_puts_the_filter_back_as_it_was(drive: Open) 
 async def test_a_filter_that_matches_nothing_says_how_to_get_out(drive: Open) -> None:
     async with drive() as d:
         await d.command("filter nothing-is-called-so")
-        assert "Nothing matches nothing-is-called-so; esc clears the filter." in d.screen
+        await d.until(lambda: "Nothing matches nothing-is-called-so" in d.screen)
+        assert "esc clears the filter." in d.screen
+        await d.command("filter verb=get resource=flying-carpets")
+        await d.until(lambda: "flying-carpets" in d.lines[4] or "flying-carpets" in d.lines[3])
+        assert "verb=get" not in d.lines[3].partition("esc")[0]
+
+
+async def test_what_is_wrong_in_a_filter_is_underlined_and_explained(drive: Open) -> None:
+    async with drive() as d:
+        before = d.count
+        await d.press("slash")
+        await d.type("verb=get (ns=default")
+        prompt = d.app.screen.query_one(Prompt)
+        start, end = prompt._wrong.at
+        assert end > start
+        assert d.app.glyphs.failed in d.lines[-1]
+        await d.press("ctrl+u")
+        await d.type("durration=1s")
+        assert prompt._wrong.at[0] == 0
+        assert "duration" in d.lines[-1]
+        await d.press("escape")
+        assert d.count == before
+
+
+async def test_named_filters_are_commands(drive: Open) -> None:
+    async with drive() as d:
+        object.__setattr__(d.app.settings, "filters", {"writes": "verb=create,update,patch"})
+        await d.command("writes ns=default")
+        assert "verb=create,update,patch ns=default" in d.title
+        assert {row.request.verb for row in d.rows if row.request} <= {"create", "update", "patch"}
+
+
+async def test_spans_that_a_filter_is_about_are_marked_and_walked(drive: Open) -> None:
+    async with drive() as d:
+        await d.command("filter any(component=etcd)")
+        await d.press("enter")
+        screen = d.app.screen
+        assert isinstance(screen, TraceScreen)
+        await d.until(lambda: bool(screen.waterfall.matches))
+        await d.press("n")
+        node = screen.waterfall.node
+        assert node is not None
+        first = node.span.span_id
+        assert first in screen.waterfall.matches
+        await d.press("N")
+        node = screen.waterfall.node
+        assert node is not None
+        assert node.span.span_id in screen.waterfall.matches
 
 
 async def test_history_of_the_prompt(drive: Open) -> None:
@@ -239,10 +288,15 @@ async def test_history_of_the_prompt(drive: Open) -> None:
 
 async def test_tab_completes_fields_and_values_of_the_rows_seen(drive: Open) -> None:
     async with drive() as d:
-        await d.press("slash", "v", "tab")
-        line = d.app.screen.query_one("Prompt").line  # type: ignore[attr-defined]
+        await d.press("slash", "v")
+        screen, line = d.app.requests, d.app.screen.query_one(Prompt).line
+        await d.until(lambda: screen._offers[0] == line.value)
+        await d.press("tab")
         assert line.value == "verb="
-        await d.press("l", "tab")
+        await d.press("l")
+        await d.until(lambda: screen._offers[0] == line.value)
+        assert re.search(r"list [\d,]+", d.lines[-1])
+        await d.press("tab")
         assert line.value == "verb=list"
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from textual import events
 from textual.widget import Widget
 
+from receiver.traces.filter.complete import Completion, Offer
 from receiver.traces.listing import Row
 from receiver.traces.model import Settled, TraceSummary
 from receiver.traces.query import FIELDS, Query, QueryError, View
@@ -30,6 +31,13 @@ from tui.wording import Told, client_of, phrase, place_of, state_text
 if TYPE_CHECKING:
     from receiver.traces.dots import Dots
 
+NO_COMPLETION: Final = Completion((0, 0))
+_OFFERED: Final = 8
+"""Completions with their counts that are shown below what is written."""
+_GRAMMAR: Final = (
+    "words, field=a,b != > < =~ !~, duration>100ms etcd>50ms, || ! ( ), any(span=x errors>0), any attribute; "
+    "Tab completes"
+)
 AT_FIRST: Final = replace(EVERYTHING, hide_noise=True, hide_paired=True)
 """The view at the start: everything but noise, newest first. An authentication whose request is in the list is a part
 of that, and never a row of its own."""
@@ -52,7 +60,6 @@ class RequestsScreen(FrameScreen):
         super().__init__()
         self._filter = ""
         self._filter_before = ""
-        self._seen: list[TraceSummary] = []
         self._view: View = AT_FIRST
         self._window = "all"
         self._shown: Snapshot | None = None
@@ -60,6 +67,11 @@ class RequestsScreen(FrameScreen):
         self._read = Read()
         self._bars: tuple[object, ...] = ()  # what the legend is about
         self._legend: list[Part] = []
+        self._offers: tuple[str, Completion] = ("", NO_COMPLETION)
+        self._completions = Latest["tuple[str, Completion]"](self, "completion", self._completed, self._not_completed)
+        self._why = Latest["tuple[object, str]"](self, "why-nothing", self._explained, self._not_completed)
+        self._why_of: object = None
+        self._why_text = ""
         self._dots = Latest["Dots"](self, "time-picture", self._drawn, self._not_drawn)
         self._pictured: object = None
         self._next_picture = 0.0
@@ -222,6 +234,12 @@ class RequestsScreen(FrameScreen):
         if self._filter:
             parts.append((f"  {printable(self._filter, 60 if not narrow else 24)}", p.base))
         parts.append((f"  [{count(len(selection.slots))} of {count(selection.total)}]", p.base))
+        scan = snapshot.scan
+        if scan is not None and scan.cancelled and not scan.done:
+            parts.append((f"  {g.suspicious} searched {scan.share:.0%} of the attributes", p.warning))
+        elif scan is not None and not scan.done:
+            escape = self.trace_app.key_of("app.escape")
+            parts.append((f"  searching attributes, {scan.share:.0%} ({escape} ends it)", p.warning))
         if snapshot.frozen:  # before what a narrow screen may cut
             parts.append((f"  frozen, {count(snapshot.meanwhile)} came meanwhile", p.warning))
         if self._window != "all":
@@ -290,12 +308,29 @@ class RequestsScreen(FrameScreen):
             )
         escape, key = self.trace_app.key_of("app.escape"), self.trace_app.key_of
         if self._filter:
-            return f"Nothing matches {printable(self._filter, 40)}; {escape} clears the filter."
+            scan = snapshot.scan
+            if scan is not None and not scan.done and not scan.cancelled:
+                return f"Nothing so far; {scan.share:.0%} of the attributes are read. {escape} ends the search."
+            return f"{self._why_nothing(snapshot)} {escape} clears the filter."
         if self._view.errors_only:
             return f"Nothing failed here; {key('requests.errors')} shows all."
         if self._window != "all":
             return f"Nothing in the last {_window_words(self._window)}; {key('requests.window-6')} shows all."
         return f"Nothing but noise here; {key('requests.noise')} shows it."
+
+    def _why_nothing(self, snapshot: Snapshot) -> str:
+        """Which part of the filter matches nothing, as soon as that is known."""
+        query = snapshot.view.query
+        if self._why_of is not query:
+            self._why_of, self._why_text = query, ""
+            self._why.ask(lambda: (query, self.feed.why_nothing(query)))
+        return printable(self._why_text, 200) or f"Nothing matches {printable(self._filter, 40)}."
+
+    def _explained(self, found: tuple[object, str]) -> None:
+        if found[0] is self._why_of:
+            self._why_text = found[1]
+            if self._shown is not None:
+                self._hint(self._shown)
 
     # -- what is chosen ---------------------------------------------------------------------------------
     def _look(self, view: View) -> None:
@@ -510,13 +545,15 @@ class RequestsScreen(FrameScreen):
     def action_filter(self) -> None:
         """Write a filter."""
         self._filter_before = self._filter
-        source = self.table.source
-        if isinstance(source, RequestLines):
-            self._seen = source.summaries(list(self.table.on_screen))  # now: while it is written, most rows go
+        self.feed.expect_filter()
         self.open_prompt("/", self._filter, self._complete_filter)
 
     def clear_filter(self) -> bool:
         """Escape: show all again; False when there was neither a filter nor a range of time."""
+        scan = self.feed.snapshot.scan
+        if scan is not None and not scan.done and not scan.cancelled:
+            self.feed.cancel_scan()
+            return True
         if self._view.between is not None:
             self.set_between(None)
             return True
@@ -528,16 +565,34 @@ class RequestsScreen(FrameScreen):
     # -- the filter prompt --------------------------------------------------------------------------------
     def filter_changed(self, text: str) -> None:
         """Show what matches so far."""
+        wrong: QueryError | None = None
         try:
             query = Query.parse(text)
         except QueryError as error:
-            self.prompt_says(str(error), wrong=True)
+            wrong = error
+        self.prompt.underline(*(wrong.at if wrong is not None else (0, 0)))
+        if wrong is not None:
+            self.prompt_says(_said_of(wrong), wrong=True)
+        else:
+            self._filter = text.strip()
+            self._look(replace(self._view, query=query))
+        self._completions.ask(lambda: (text, self.feed.complete(text, len(text))))
+
+    def _completed(self, found: tuple[str, Completion]) -> None:
+        """What may stand here, for Tab and for the line below."""
+        text, completion = found
+        if not self.prompt.is_open or self.prompt.line.value != text:
             return
-        self._filter = text.strip()
-        self._look(replace(self._view, query=query))
-        self.prompt_says(
-            "words, verb= resource= ns= name= ua= code= group= audit= webhook= source= service= trace=, all must match"
-        )
+        self._offers = found
+        try:
+            Query.parse(text)
+        except QueryError as error:
+            if not completion.offers or text[-1:].isspace() or error.at[1] < len(text):
+                return  # what is wrong says more
+        self.prompt_says("  ".join(_offer_text(offer) for offer in completion.offers[:_OFFERED]) or _GRAMMAR)
+
+    def _not_completed(self, problem: str) -> None:
+        """Nothing is offered."""
 
     def filter_submitted(self, text: str) -> None:
         """Keep it; of one that is none, nothing stays."""
@@ -552,13 +607,12 @@ class RequestsScreen(FrameScreen):
         self._try(lambda: self.set_filter(self._filter_before))
 
     def _complete_filter(self, text: str) -> list[str]:
-        """Fields, and for a field the values of the rows that were on the screen."""
-        before, gap, last = text.rpartition(" ")
-        field, sign, start = last.partition("=")
-        if not sign:
-            return [f"{before}{gap}{field}=" for field in FIELDS if last and field.startswith(last)]
-        values = sorted({value for row in self._seen for value in _values(row, field) if value.startswith(start)})
-        return [f"{before}{gap}{field}={value}" for value in values if value and " " not in value]
+        """Fields, then the values that are really there, the most frequent first."""
+        if self._offers[0] != text:
+            return []
+        start, end = self._offers[1].at
+        found = (f"{offer.text}=" if offer.text in FIELDS else offer.text for offer in self._offers[1].offers)
+        return [f"{text[:start]}{one}{text[end:]}" for one in found]
 
     def _try(self, action: Callable[[], None]) -> None:
         try:
@@ -572,21 +626,13 @@ def _window_words(name: str) -> str:
     return f"{number} {'min' if unit == 'm' else 'h'}"
 
 
-def _values(row: TraceSummary, field: str) -> tuple[str, ...]:
-    """What a row has for a field of the filter."""
-    if field in ("service", "source", "instance"):
-        return {"service": row.services, "source": (row.source,), "instance": (row.instance,)}[field]
-    request = row.request
-    if request is None:
-        return ()
-    values = {
-        "verb": request.verb,
-        "resource": request.resource,
-        "ns": request.namespace,
-        "namespace": request.namespace,
-        "name": request.name,
-        "group": request.group,
-        "code": str(request.code or ""),
-        "ua": client_of(request.user_agent).partition("/")[0],
-    }
-    return (printable(values[field]),) if field in values else ()
+def _said_of(wrong: QueryError) -> str:
+    """What is wrong, what could stand there, and what may have been meant."""
+    text = str(wrong)
+    if wrong.offers and not any(offer in text for offer in wrong.offers[:3]):
+        text += f" ({', '.join(wrong.offers[:3])}?)"
+    return text
+
+
+def _offer_text(offer: Offer) -> str:
+    return f"{offer.text} {count(offer.count)}" if offer.count is not None else offer.text

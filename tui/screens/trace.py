@@ -132,6 +132,7 @@ class TraceScreen(FrameScreen):
             self, "explain", self._explained_with_scope, self._could_not
         )
         self._pivots = PivotChoice(self)
+        self._matches = Latest[frozenset[str]](self, "matches", self._matched, self._not_matched)
         self._relations: Latest[list[Relation]] = Latest(self, "links", self._choose_relation, self._could_not)
 
     # -- the widgets ----------------------------------------------------------------------------------
@@ -287,6 +288,8 @@ class TraceScreen(FrameScreen):
         self._verdicts.ask(lambda: verdict.judge(lines.trace, self.feed.bodies, authentication=waited))
         self._span_id = ""
         self._described = ""
+        if self.trace_app.requests.filter_text:
+            self._matches.ask(lambda: self.feed.matching(self.trace_id))
 
     def _shown_anew(self, loaded: Loaded) -> None:
         """The same trace, aligned or as it was sent."""
@@ -505,6 +508,18 @@ class TraceScreen(FrameScreen):
         """The next or previous failed span."""
         if not self.waterfall.next_failure(step):
             self.trace_app.say("No span of this trace failed.")
+
+    def _matched(self, spans: frozenset[str]) -> None:
+        self.waterfall.mark_matches(spans)
+
+    def _not_matched(self, problem: str) -> None:
+        """Nothing is marked."""
+
+    def action_match(self, step: int) -> None:
+        """The next or previous span that the filter of the list is about."""
+        if not self.waterfall.next_match(step):
+            said = "No span of this trace is what the filter is about: it is about the request as a whole."
+            self.trace_app.say(said if self.trace_app.requests.filter_text else "The list is not filtered.")
 
     def action_path(self, step: int) -> None:
         """The next (1) or previous (-1) step of the critical path."""

@@ -361,11 +361,20 @@ def nearest(shown: Sequence[int], line: int) -> int:
 def following_failure(lines: Outline, line: int, step: int) -> int | None:
     """The next (step 1) or previous (-1) line of a failed span, around the ends; None when none failed."""
     failed = [i for i, node in enumerate(lines.nodes) if node.span.status == 2 and not lines.flags[i] & GROUP]
-    if not failed:
+    return _following(failed, line, step)
+
+
+def following_match(lines: Outline, line: int, step: int, matches: Collection[str]) -> int | None:
+    """The same for spans with one of these ids."""
+    return _following(sorted({at for one in matches if (at := lines.line_of.get(one)) is not None}), line, step)
+
+
+def _following(places: Sequence[int], line: int, step: int) -> int | None:
+    if not places:
         return None
     if step > 0:
-        return failed[bisect_right(failed, line) % len(failed)]
-    return failed[bisect_left(failed, line) - 1]
+        return places[bisect_right(places, line) % len(places)]
+    return places[bisect_left(places, line) - 1]
 
 
 def following_step(lines: Outline, line: int, at: int | None, step: int) -> int | None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+from rich.highlighter import Highlighter
+from rich.style import Style
+from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -31,6 +34,20 @@ class _Suggest(Suggester):
         if not value:
             return None
         return next((line for line in self.complete(value) if line.startswith(value) and line != value), None)
+
+
+class Underline(Highlighter):
+    """Marks what is wrong in the text, from one character to another."""
+
+    def __init__(self) -> None:
+        self.at = (0, 0)
+        self.style = Style(underline=True)
+
+    def highlight(self, text: Text) -> None:
+        """Rich's hook."""
+        start, end = self.at
+        if end > start:
+            text.stylize(self.style, start, min(end, len(text)))
 
 
 class _Line(Input):
@@ -113,12 +130,14 @@ class Prompt(Horizontal):
         self._draft = ""
         self._offered: tuple[str, list[str], int] = ("", [], 0)
         self._setting = False
+        self._wrong = Underline()
 
     def compose(self) -> ComposeResult:
         """Textual's: mark and line."""
         yield OneLine()
         line = _Line(compact=True, max_length=MAX_LENGTH, select_on_focus=False)
         line.cursor_blink = False
+        line.highlighter = self._wrong
         yield line
 
     @property
@@ -136,12 +155,22 @@ class Prompt(Horizontal):
         self.mark, self._back, self._draft = mark, 0, text
         self._complete = complete or (lambda text: ())
         self._offered = ("", [], 0)
+        self._wrong.at = (0, 0)
         line = self.line
         line.suggester = _Suggest(self._complete)
         self.query_one(OneLine).show([(f" {mark} ", palette_of(self.app).key)])
         self.display = True
         self._set(text)
         self.screen.set_focus(line)  # at once: `focus()` comes later than keys that were typed ahead
+
+    def underline(self, start: int, end: int) -> None:
+        """Mark a part of the text as wrong; an empty one marks nothing. What is wrong at the end is marked there."""
+        length = len(self.line.value)
+        at = (max(0, min(start, length - 1)), min(max(end, start + 1), length)) if end >= start and end else (0, 0)
+        if at != self._wrong.at:
+            self._wrong.at = at
+            self._wrong.style = palette_of(self.app).error + Style(underline=True)
+            self.line.refresh()
 
     def close(self) -> None:
         """Hide."""

@@ -45,6 +45,9 @@ _MARKED: Final = (
 )
 
 
+UNDERLINE: Final = Style(underline=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Cells of each part of a line; a component column of 4 has short names, one of 0 is not there."""
@@ -87,6 +90,8 @@ class SpanLine:
     note: Note
     palette: Palette
     glyphs: Glyphs
+    matched: bool = False
+    """The filter of the list is about it."""
 
     @property
     def _look(self) -> Callable[[Style], Style]:
@@ -210,6 +215,8 @@ class SpanLine:
         if self._flags & RUN:
             return name, base, run_words(outline.runs[line].run), dim
         style = palette.title if outline.trace.headline is self._node else dim if self._flags & FILTER else base
+        if self.matched:
+            style += UNDERLINE
         if words:
             return name, style, (words,), palette.warning
         return name, style, self.note.texts, palette.error if self.note.failed else dim

@@ -24,7 +24,7 @@ from tui.widgets import bars
 from tui.widgets.folds import Folds
 from tui.widgets.line import LineWidget, Part, strip
 from tui.widgets.notes import NO_NOTE, Note
-from tui.widgets.outline import GROUP, Outline, following_failure, following_step
+from tui.widgets.outline import GROUP, Outline, following_failure, following_match, following_step
 from tui.widgets.spanline import Columns, SpanLine
 
 _SHORTEST_WINDOW: Final = 1_000
@@ -59,6 +59,8 @@ class Waterfall(LineWidget, can_focus=True):
         self._step: int | None = None  # of the intervals of the critical path the one that is looked at
         self._wanted = ""
         self._notes: dict[str, Note] = {}
+        self.matches: frozenset[str] = frozenset()
+        """Ids of the spans that are underlined."""
         self._strips: LRUCache[tuple[int, bool], Strip] = LRUCache(1024)
         self._drawn_with: Palette | None = None
 
@@ -231,6 +233,20 @@ class Waterfall(LineWidget, can_focus=True):
     def next_failure(self, step: int) -> bool:
         """To the next (1) or previous (-1) failed span; False when none failed."""
         found = None if self.outline is None else following_failure(self.outline, self.line, step)
+        if found is not None:
+            self.go_to(found)
+        return found is not None
+
+    def mark_matches(self, matches: frozenset[str]) -> None:
+        """Underline the names of the spans with these ids."""
+        if matches != self.matches:
+            self.matches = matches
+            self._strips.clear()
+            self.refresh()
+
+    def next_match(self, step: int) -> bool:
+        """To the next (1) or previous (-1) span that is marked; False when none is."""
+        found = None if self.outline is None else following_match(self.outline, self.line, step, self.matches)
         if found is not None:
             self.go_to(found)
         return found is not None
@@ -451,6 +467,15 @@ class Waterfall(LineWidget, can_focus=True):
         note = self._notes.get(outline.nodes[line].span.span_id, NO_NOTE)
         part = self.step if selected else None
         drawn = SpanLine(
-            outline, line, self._window, line in self.folds.folded, selected, part, note, palette, self.glyphs
+            outline,
+            line,
+            self._window,
+            line in self.folds.folded,
+            selected,
+            part,
+            note,
+            palette,
+            self.glyphs,
+            outline.nodes[line].span.span_id in self.matches,
         )
         return drawn.draw(columns, width)
