@@ -6,6 +6,8 @@
     trace      time to the first screen of a trace of 40,000 spans and of one of 11
     phases     CPU of the phases of 100,000 traces; time to open the largest traces: tree, lines, verdict
     hotspots   Hot spots over 1,000,000 spans: the first look, everything, and to follow; what is usual; dots
+    filter     1,000,000 spans: filters over request fields and over attributes, orders, completion; key-to-paint while
+               attributes are looked for
     startup    --help, first paint, CPU when idle
 
 Figures hold for the machine that they were taken on; what is compared is compared within one run. Every load is
@@ -33,6 +35,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from receiver.ingest.decode import decode
 from receiver.store.database import Database
+from tests.bench import filters
 from tests.bench.hot import hotspots
 from tests.bench.otlp_load import Load, Template, lasts, make_templates, run
 from tests.bench.reading import phases
@@ -245,6 +248,27 @@ def _lines_of_a_trace(spans: int) -> Iterator[str]:
             batch = []
 
 
+# --- filters ---------------------------------------------------------------------------------------------
+def filter_(folder: Path, seconds: float) -> dict[str, Any]:
+    """Filters over 1,000,000 spans, and the screen while bodies are read."""
+    path = folder / "spans.db"
+    filters.stored(path)
+    result = filters.measured(path)
+    paints: list[float] = []
+    with _screens("--db", str(path), "--listen", "127.0.0.1:0") as terminal:
+        _until_read(terminal, result["spans"])
+        terminal.send("/pods\r")
+        time.sleep(0.5)
+        before = _press(terminal, ["j", "j", "k"], 0.05, count=150)
+        for text in filters.ATTRIBUTES_ASKED:
+            terminal.send(f"/{text} || pods\r")  # so that there are rows from the first moment on
+            time.sleep(0.3)  # forty keys at once were typed, which nobody does
+            paints += _press(terminal, ["j", "j", "k"], 0.03, until=time.perf_counter() + 1.2)
+            terminal.send("\x1b")
+            time.sleep(0.3)
+    return {**result, "before": _paints(before), "while_bodies_are_read": _paints(paints)}
+
+
 # --- start -------------------------------------------------------------------------------------------------
 def startup(folder: Path, seconds: float) -> dict[str, Any]:
     """Help, first paint and rest."""
@@ -315,6 +339,7 @@ BENCHMARKS: dict[str, Callable[[Path, float], dict[str, Any]]] = {
     "trace": trace,
     "phases": phases,
     "hotspots": hotspots,
+    "filter": filter_,
     "startup": startup,
 }
 

@@ -259,9 +259,8 @@ _STEPS: Final = (
 
 def _steps(numbers: Array) -> Counted:
     """Round times, with how many are longer; those that nobody reaches are left out."""
-    ordered = np.sort(numbers)
-    above = len(ordered) - np.searchsorted(ordered, [ns for _, ns in _STEPS], side="right")
-    return [(text, int(count)) for (text, _), count in zip(_STEPS, above.tolist(), strict=True) if count]
+    above = [(text, int(np.count_nonzero(numbers > ns))) for text, ns in _STEPS]
+    return [(text, count) for text, count in above if count]
 
 
 def _durations(traces: Traces, chosen: Array, field: Field, now: int) -> Counted:
@@ -273,8 +272,8 @@ def _ages(traces: Traces, chosen: Array, field: Field, now: int) -> Counted:
 
 
 def _phase(traces: Traces, chosen: Array, field: Field, now: int) -> Counted:
-    columns = times_of(traces.index).ns(traces.index)[:, list(PHASE_FIELDS[field.name])]
-    return _steps(columns.sum(axis=1)[chosen & traces.requests])
+    columns = times_of(traces.index).ns(traces.index)[list(PHASE_FIELDS[field.name])]
+    return _steps(columns.sum(axis=0)[chosen & traces.requests])
 
 
 def _counts(traces: Traces, chosen: Array, field: Field, now: int) -> Counted:

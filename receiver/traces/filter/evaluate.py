@@ -111,8 +111,8 @@ class Evaluation:
         if node.name in _OF_TRACE:
             return _OF_TRACE[node.name](self, node)
         if node.name in PHASE_FIELDS:
-            columns = times_of(self.index).ns(self.index)[:, list(PHASE_FIELDS[node.name])]
-            return self.traces.requests & _compared(columns.sum(axis=1), node)
+            columns = times_of(self.index).ns(self.index)[list(PHASE_FIELDS[node.name])]
+            return self.traces.requests & _compared(columns.sum(axis=0), node)
         return self._lifted(self.spans(node, certain))
 
     def _lifted(self, rows: Array) -> Array:
@@ -455,3 +455,8 @@ _OF_SPAN: Final[dict[str, Callable[[Evaluation, Condition], Array]]] = {
     "code": Evaluation._span_code,
     "webhook": Evaluation._span_webhook,
 }
+
+
+def is_of_spans(node: Condition) -> bool:
+    """Whether a condition that stands outside any(...) is about spans: `duration` and `errors` are then about the trace."""
+    return node.attribute is not None or (node.name in _OF_SPAN and node.name not in ("duration", "errors", "instance"))

@@ -79,21 +79,24 @@ class Times(_Kept):
 
     def __init__(self) -> None:
         super().__init__()
-        self._ns: Array = np.zeros((0, PHASES), np.int64)
+        self._ns: Array = np.zeros((PHASES, 0), np.int64)
 
     def room(self, index: Index) -> None:
         super().room(index)
-        if len(self._ns) < index.traces:
-            self._ns = _longer(self._ns, index.traces)
+        held = self._ns.shape[1]
+        if held < index.traces:
+            longer = np.zeros((PHASES, max(1024, index.traces + index.traces // 4)), np.int64)
+            longer[:, :held] = self._ns
+            self._ns = longer
 
     def look(self, index: Index, slots: Array) -> None:
-        self._ns[slots] = breakdown(index, slots).ns
+        self._ns[:, slots] = breakdown(index, slots).ns.T
 
     def ns(self, index: Index) -> Array:
-        """A row for each trace, a column for each `Phase`. Under the index's lock, or for who extends it."""
+        """A row for each `Phase`, a column for each trace. Under the index's lock, or for who extends it."""
         with self.lock:
             self.room(index)
-            return self._ns[: index.traces]
+            return self._ns[:, : index.traces]
 
 
 class Spans(_Kept):
@@ -167,7 +170,7 @@ class Spans(_Kept):
 
 
 def _longer(old: Array, need: int) -> Array:
-    new = np.zeros((max(1024, need + need // 4), *old.shape[1:]), old.dtype)
+    new = np.zeros(max(1024, need + need // 4), old.dtype)
     new[: len(old)] = old
     return new
 

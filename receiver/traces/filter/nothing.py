@@ -68,6 +68,7 @@ def _hidden(query: Query, index: Index, view: View, now: int, everything: int, l
     """Which switch hides all that matches."""
     switches = (
         ("the time window", replace(view, window_ns=None)),
+        ("the time marked in the picture", replace(view, between=None)),
         ("the errors-only key", replace(view, errors_only=False)),
         ("the noise key", replace(view, hide_noise=False)),
     )

@@ -87,7 +87,7 @@ def serve(source: IO[bytes], sink: IO[bytes]) -> None:
 def main() -> None:
     """The process."""
     with contextlib.suppress(OSError):
-        os.nice(5)  # the screen goes first
+        os.nice(10)  # the screen goes first
     with contextlib.suppress(BrokenPipeError, EOFError, KeyboardInterrupt):
         serve(sys.stdin.buffer, sys.stdout.buffer)
 

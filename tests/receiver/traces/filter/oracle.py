@@ -94,7 +94,7 @@ def holds(one: Plain, node: Node, now: int) -> bool:
     if isinstance(node, Not):
         return not holds(one, node.of, now)
     if isinstance(node, OneSpan):
-        return any(_span_holds(span, node.of) for span in one.spans)
+        return any(span_holds(span, node.of) for span in one.spans)
     if isinstance(node, Word):
         request = one.row.request
         code = request is not None and node.text == str(request.code)
@@ -139,16 +139,17 @@ def _trace_holds(one: Plain, node: Condition, now: int) -> bool:
     if name in numbers:
         return _number(node, numbers[name])
     assert row.settled in Settled
-    return any(_span_holds(span, node) for span in one.spans)
+    return any(span_holds(span, node) for span in one.spans)
 
 
-def _span_holds(looked: Looked, node: Node) -> bool:
+def span_holds(looked: Looked, node: Node) -> bool:
+    """Whether what stands inside any(...) holds for a span."""
     if isinstance(node, All):
-        return all(_span_holds(looked, part) for part in node.parts)
+        return all(span_holds(looked, part) for part in node.parts)
     if isinstance(node, Either):
-        return any(_span_holds(looked, part) for part in node.parts)
+        return any(span_holds(looked, part) for part in node.parts)
     if isinstance(node, Not):
-        return not _span_holds(looked, node.of)
+        return not span_holds(looked, node.of)
     span = looked.node.span
     if isinstance(node, Word):
         return node.text in span.name.casefold() or node.text in span.service.casefold()

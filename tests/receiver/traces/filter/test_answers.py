@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from receiver.store.database import Database
 from receiver.store.index import Index
 from receiver.traces.bodies import Bodies
+from receiver.traces.filter.marks import marked
 from receiver.traces.filter.scan import Scan
-from receiver.traces.filter.syntax import nodes
+from receiver.traces.filter.syntax import OneSpan, nodes
 from receiver.traces.query import Query, View, counts, select
-from tests.receiver.traces.filter.oracle import Plain, holds, plain
+from tests.receiver.traces.filter.oracle import Plain, holds, plain, span_holds
 from tests.receiver.traces.shapes import CLIENT, GRPC, HTTP, INTERNAL, SERVER, T0, Recorder, chunks_of
 
 NOW = T0 + 60_000_000_000
@@ -188,6 +189,18 @@ def test_what_is_listed_while_bodies_are_being_read_stays(sample: Sample, text: 
         assert before <= now <= final
         before = now
     assert before == final
+
+
+@given(st.sampled_from(SAMPLES), st.sampled_from(OF_SPANS), st.integers(0, 11))
+@settings(max_examples=60, deadline=None)
+def test_marks_are_the_spans_that_fulfil_it(sample: Sample, text: str, slot: int) -> None:
+    query = Query.parse(f"verb=get any({text}) !span=create")
+    scan = Scan(sample.database, query.attributes, sample.index, process=False)
+    scan.run()
+    one = sample.traces[slot]
+    (asked,) = [node.of for node in nodes(query.root) if isinstance(node, OneSpan)]
+    expected = {looked.node.span.span_id for looked in one.spans if span_holds(looked, asked)}
+    assert set(marked(sample.index, query, one.row.trace_id, NOW, found=scan)) == expected
 
 
 def test_traces_that_grow_are_measured_again() -> None:
