@@ -569,7 +569,7 @@ class TraceApp(App[int]):
     def leave(self) -> None:
         """Out of the program; while a node is being changed only after a question, since that goes on without us."""
         run = self.clusters.rolling
-        if run is None or any(isinstance(screen, _Leaving) for screen in self.screen_stack):
+        if run is None or run.decided or any(isinstance(screen, _Leaving) for screen in self.screen_stack):
             self.exit(0)
             return
         from tui.screens.change import ConfirmScreen

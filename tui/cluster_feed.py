@@ -100,6 +100,11 @@ class Run:
     problem: str = ""
 
     @property
+    def decided(self) -> bool:
+        """Every node has come out of it, one way or the other."""
+        return self.ended or all(one.outcome is not None for one in self.nodes)
+
+    @property
     def at_work(self) -> str:
         """The node that is being changed right now, "" when it has ended."""
         return "" if self.ended else max(self.nodes, key=lambda one: one.since).node
@@ -397,7 +402,7 @@ class ClusterFeed:
     def stop(self) -> None:
         """Begin nothing more and listen no longer; nodes go on by themselves. Does not wait."""
         if not self._ended.is_set():
-            self._left_alone = self.rolling
+            self._left_alone = run if (run := self.rolling) is not None and not run.decided else None
         self._ended.set()
         self._answered.set()
 

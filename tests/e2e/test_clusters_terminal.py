@@ -14,9 +14,8 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -88,12 +87,10 @@ def start(server: Sshd, tmp_path: Path) -> Iterator[Callable[[], Tmux]]:
 def asked_often(plane: ControlPlane) -> Iterator[None]:
     """A client that lists pods, again and again, whether or not the API server is there."""
     ends = threading.Event()
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def ask() -> None:
         while not ends.wait(0.1):
-            with suppress(OSError):
-                opener.open(f"http://127.0.0.1:{plane.port}/api/v1/namespaces/default/pods", timeout=2).close()
+            plane.status("/api/v1/namespaces/default/pods")
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -124,7 +121,7 @@ def test_from_off_to_armed_to_all_and_back_by_keyboard(
     terminal = start()
     with asked_often(plane):
         terminal.wait_for("Requests")
-        terminal.keys("Tab", "Tab")
+        go(terminal, "clusters")
         terminal.wait_for(re.compile(r"cp-1 +apiserver .*○ off"))
 
         terminal.keys(":")
@@ -147,13 +144,13 @@ def test_from_off_to_armed_to_all_and_back_by_keyboard(
         took["all"] = time.monotonic() - begun
         terminal.wait_for(re.compile(r"cp-1 +apiserver .*● sampling +all .*\d spans/s"))
 
-        terminal.keys("[")  # back to the list: its requests are there, and more of them come
+        go(terminal, "requests")  # they are there, and more of them come
         newest = newest_of(terminal.wait_for(re.compile(r"list +pods +default")))
         deadline = time.monotonic() + 20
         while newest_of(terminal.screen()) <= newest:
             assert time.monotonic() < deadline, terminal.screen()
             time.sleep(0.05)
-        terminal.keys("]")
+        go(terminal, "clusters")
         terminal.wait_for("● sampling")
 
         terminal.keys("o")
@@ -170,6 +167,13 @@ def test_from_off_to_armed_to_all_and_back_by_keyboard(
     assert {one["source"] for one in listed} == {"cp-1"}, "through the tunnel, under the node's name"
 
 
+def go(terminal: Tmux, view: str) -> None:
+    """To a view by its name."""
+    terminal.keys(":")
+    terminal.type(view)
+    terminal.keys("Enter")
+
+
 def newest_of(screen: str) -> str:
     """The time of the list's first row."""
     return max(re.findall(r"\d\d:\d\d:\d\d\.\d+", screen))
@@ -181,7 +185,7 @@ def test_who_leaves_meanwhile_finds_it_followed_at_the_next_start(
     plane.spoil("unready")  # the new one, until this is gone
     terminal = start()
     terminal.wait_for("Requests")
-    terminal.keys("Tab", "Tab")
+    go(terminal, "clusters")
     terminal.wait_for(re.compile(r"cp-1 +apiserver .*○ off"))
     terminal.keys("a")
     agree(terminal)
@@ -193,7 +197,7 @@ def test_who_leaves_meanwhile_finds_it_followed_at_the_next_start(
     assert "cp-1 goes on by itself with this: Arm apiserver of cp-1" in " ".join(terminal.screen().split())
     again = start()
     again.wait_for("Requests")
-    again.keys("Tab", "Tab")
+    go(again, "clusters")
     again.wait_for(re.compile(r"apiserver arm on cp-1, begun by \S+"))
     (plane.faults / "unready").unlink()
     again.wait_for(re.compile(r"✓ cp-1 apiserver: done"), CHANGE_S)

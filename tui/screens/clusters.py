@@ -153,7 +153,7 @@ class ClustersScreen(FrameScreen):
         if not self.clusters.here:
             return self.clusters.none
         if found.problem and not self._rows:
-            return "Nothing was read."
+            return "There is nothing to show."
         return "Looking at the control planes." if found.busy or found.reading is None else "There is no node."
 
     def _say_title(self) -> None:
