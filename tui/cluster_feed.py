@@ -143,6 +143,9 @@ class ControlPlanes(Protocol):
             ClusterError: there is none, or it cannot be reached.
         """
 
+    def look(self, nodes: Sequence[Node]) -> tuple[Node, ...]:
+        """These nodes as they are now, beside a reading that may wait for others. Does not raise."""
+
     def let_pods_in(self) -> None:
         """From now on pods of ours may read files.
 
@@ -522,11 +525,24 @@ class ClusterFeed:
             except Exception as error:  # noqa: BLE001 - the screen goes on and says it
                 problem = f"A fault ended it here ({type(error).__name__}: {error}); the node goes on by itself."
             if not self._ended.is_set():
-                self.read()  # before it counts as ended: nobody sees the end with the states of before
+                self._look(planes, run)  # before it counts as ended: nobody sees the end with the states of before
+                self.read()
             self._change_run(ended=True, question="", problem=problem)
 
         self._rolling = threading.Thread(target=work, name="rollout", daemon=True)
         self._rolling.start()
+
+    def _look(self, planes: ControlPlanes, run: Run) -> None:
+        """Look again at the nodes of a change."""
+        reading = self._snapshot.reading
+        if reading is None:
+            return
+        names = {one.node for one in run.nodes}
+        found = {id(node.host): node for node in planes.look([one for one in reading.nodes if one.name in names])}
+        with self._lock:
+            reading = self._snapshot.reading or reading
+            nodes = tuple(found.get(id(node.host), node) for node in reading.nodes)
+            self._publish(reading=replace(reading, nodes=nodes))
 
     def _roll_out(self, planes: ControlPlanes, change: Change) -> None:
         if change.node is not None and change.left is not None:

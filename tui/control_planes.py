@@ -79,8 +79,8 @@ class RealControlPlanes:
         self._lock = threading.Lock()
         self._targets: tuple[Target, ...] | None = None
         self._pods_agreed = False
-        self._nodes: tuple[Node, ...] = ()
-        """As they were read last."""
+        self._nodes: dict[int, tuple[Node, float]] = {}
+        """By host: as they were read last, and when that began."""
         self._tunnels: dict[tuple[int, int], Tunnel] = {}
         """By host and the port there."""
         self._receiver_seen = False
@@ -100,39 +100,60 @@ class RealControlPlanes:
         target = self._target()
         api = target.api
         asks = self._by_pods and not self._pods_agreed
-        known = {id(node.host): node for node in self._nodes}
+        begun = time.monotonic()
         wanted = ""
         if asks:
             names = ", ".join(host.name.partition(" ")[0] for host in target.hosts)
             wanted = f"A privileged pod of ours, for as long as this program runs, reads the files of {names}."
-        told = threading.Lock()
 
-        def made(nodes: Sequence[Node], *remarks: str, leftovers: tuple[Leftover, ...] = ()) -> Reading:
+        def made(*remarks: str, leftovers: tuple[Leftover, ...] = ()) -> Reading:
             first = (target.problem,) if target.problem else ()
-            return Reading(tuple(nodes), target.cluster, target.protected, wanted, (*first, *remarks), leftovers)
+            remarks = (*first, *remarks)
+            return Reading(self._known(target), target.cluster, target.protected, wanted, remarks, leftovers)
 
-        def so_far(node: Node | None = None) -> None:
-            with told:
-                if node is not None:
-                    known[id(node.host)] = node
-                say(made([known.get(id(host), Node(host)) for host in target.hosts]))
+        def found(node: Node) -> None:
+            self._know(node, begun)
+            say(made())
 
-        nodes: Sequence[Node]
         if asks and api is not None:
-            nodes = mirrored(api, target.hosts)
+            for node in mirrored(api, target.hosts):
+                self._know(node, begun)
         else:
-            so_far()
-            nodes = survey(target.hosts, found=so_far)
+            say(made())
+            survey(target.hosts, found=found)
         if api is not None:
-            nodes = with_instances(nodes, api)
-        self._nodes = tuple(nodes)
-        say(made(nodes))
+            for node in with_instances(self._known(target), api):
+                self._know(node, begun)
+        say(made())
         leftovers: tuple[Leftover, ...] = ()
         if api is not None and self._by_pods:
             with suppress(ClusterError):
                 mine = {getattr(host, "pod", "") for host in target.hosts}
                 leftovers = tuple(one for one in api.leftovers() if one.name not in mine)
-        return made(nodes, *self._tunnel_remarks(nodes), leftovers=leftovers)
+        return made(*self._tunnel_remarks(self._known(target)), leftovers=leftovers)
+
+    def look(self, nodes: Sequence[Node]) -> tuple[Node, ...]:
+        """These nodes as they are now, beside a reading that may wait for others. Does not raise."""
+        begun = time.monotonic()
+        found: Sequence[Node] = survey([node.host for node in nodes])
+        with suppress(ClusterError):
+            if (api := self._target().api) is not None:
+                found = with_instances(found, api)
+        for node in found:
+            self._know(node, begun)
+        return tuple(found)
+
+    def _know(self, node: Node, begun: float) -> None:
+        """Remember a node, unless it was looked at again after that look began (`time.monotonic()`)."""
+        with self._lock:
+            before = self._nodes.get(id(node.host))
+            if before is None or before[1] <= begun:
+                self._nodes[id(node.host)] = (node, begun)
+
+    def _known(self, target: Target) -> tuple[Node, ...]:
+        """All nodes, as they are known."""
+        with self._lock:
+            return tuple(self._nodes[id(host)][0] if id(host) in self._nodes else Node(host) for host in target.hosts)
 
     def let_pods_in(self) -> None:
         """From now on pods of ours may read files.
@@ -367,7 +388,7 @@ class RealControlPlanes:
     def why_nothing(self, node: str) -> tuple[str, ...]:
         """Why no span of a node arrives, as the doctor says."""
         target = self._target()
-        hosts = [one.host for one in self._nodes if one.is_called(node)] or list(target.hosts)
+        hosts = [one.host for one in self._known(target) if one.is_called(node)] or list(target.hosts)
         steps = doctor.examine(self._database, hosts, seconds=15.0)
         return tuple(
             f"{one.text}{f' {doctor.WAY_OUT} {one.way_out}' if one.way_out else ''}"

@@ -129,6 +129,10 @@ class StillPlanes:
             raise ClusterError("A node did not answer.")
         return reading
 
+    def look(self, nodes: Sequence[Node]) -> tuple[Node, ...]:
+        hosts = [node.host for node in nodes]
+        return tuple(node for node in self.nodes if node.host in hosts)
+
     def remove(self, leftovers: Sequence[Leftover]) -> None:
         self.leftovers = [one for one in self.leftovers if one not in leftovers]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -11,22 +12,25 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from textual.widgets import Input
 
 from tests.tui.still_feed import RECEIVED, StillFeed
-from tests.tui.still_planes import StillPlanes, interrupted, node_of
+from tests.tui.still_planes import StillHost, StillPlanes, interrupted, node_of
 from tests.tui.test_requests import Driven
 from tui.app import TraceApp
 from tui.cluster_feed import Change, ClusterFeed, NodeRun, NotAgreed
 from tui.clusters.load import expected_load
 from tui.clusters.model import Mode, Part, Plan, State, Trigger, Wish
+from tui.clusters.reach.api import Leftover
 from tui.clusters.rollout import Outcome
 from tui.clusters.survey import Node
 from tui.config import Settings
 from tui.glyphs import ASCII, UNICODE
 from tui.keys import KEYS
 from tui.screens.change import ConfirmScreen
-from tui.screens.cluster_lines import stages
+from tui.screens.cluster_lines import short_diff, stages
 from tui.theming import FALLBACK, palette
 
 COLOURS = {**FALLBACK, "foreground": "#ffffff", "background": "#000000", "primary": "#8888ff"}
@@ -476,6 +480,58 @@ async def test_pods_of_ours_are_asked_for_before_anything_else(clusters: Cluster
         assert (planes.pods, planes.begun) == (True, ["set arm cp-1"])
 
 
+async def test_pods_that_were_left_are_taken_away_after_a_question(clusters: Clusters) -> None:
+    planes = StillPlanes()
+    planes.leftovers = [Leftover("kube-system", "k8s-trace-tui-x", "cp-2", "2026-01-01T00:00:00Z", "Running")]
+    async with clusters(planes) as d:
+        assert "! A pod of ours was left on cp-2 at 2026-01-01T00:00:00Z" in d.screen
+        assert "x take away pods" in d.lines[-1]
+        await d.press("x")
+        await asked(d)
+        assert "kube-system/k8s-trace-tui-x on cp-2" in d.screen
+        await d.press("enter")
+        assert planes.leftovers
+        await d.press("x", "tab", "enter")
+        await d.until(lambda: not planes.leftovers and not d.app.clusters.snapshot.busy)
+        await d.settle()
+        assert "was left" not in d.screen
+        assert "take away" not in d.lines[-1]
+    planes.leftovers = [Leftover("kube-system", "k8s-trace-tui-x", "cp-2", "", "Running")]
+    async with clusters(planes, read_only=True) as d:
+        assert "A pod of ours was left on cp-2" in d.screen
+        await d.press("x")
+        assert "--read-only forbids it" in d.toasts[-1]
+        assert planes.leftovers
+
+
+# --- nodes that do not answer ----------------------------------------------------------------------------
+async def test_nobody_waits_for_a_node_that_does_not_answer(clusters: Clusters) -> None:
+    planes = StillPlanes()
+    silent = Node(StillHost("ssh://root@cp-3"))
+    planes.nodes.append(silent)
+    async with clusters(planes) as d:
+        planes.answers.clear()
+        try:
+            await d.press("r")
+            assert "reading" in d.title
+            assert "ssh://root@cp-3  ? is being looked at" in d.screen
+            await d.press("a")
+            await agree(d)
+            await d.until(lambda: "◐ armed" in row(d))
+            await d.press("end", "a")
+            assert "is still being looked at" in d.toasts[-1]
+            await d.command("arm everywhere")
+            assert "is still being looked at" in d.toasts[-1]
+        finally:
+            planes.answers.set()
+        planes.nodes[2] = replace(silent, problem="No sshd answers at ssh://root@cp-3.")
+        await d.press("r", "home")
+        await ended(d)
+        await d.command("sampling 1% everywhere")
+        await asked(d)
+        assert "! ssh://root@cp-3 is left out: No sshd answers" in d.screen
+
+
 # --- what a node says ----------------------------------------------------------------------------------
 async def test_nothing_that_a_node_says_reaches_the_terminal_raw(clusters: Clusters) -> None:
     evil = "\x1b]0;evil\x07\x1b[31m\u202e\r\n\u200b"
@@ -566,6 +622,27 @@ def test_stages_say_how_long_it_takes() -> None:
     assert shown(back)[3:] == [
         "4 old one gone ✗", "5 new one ready", "6 spans arriving", "putting back what was before … 12 s",
     ]  # fmt: skip
+
+
+LINES = st.lists(st.sampled_from(["a", "b", "- c", "-- d", "++ e", "@@ -1 +1 @@", ""]), max_size=14)
+
+
+@given(st.tuples(LINES, LINES), st.tuples(LINES, LINES))
+def test_a_short_diff_hides_no_change(first: tuple[list[str], list[str]], second: tuple[list[str], list[str]]) -> None:
+    """Whatever the files hold, also what looks like a diff's own lines."""
+
+    def diff(texts: tuple[list[str], list[str]], old: str, new: str) -> list[str]:
+        before, after = ([f"{line}\n" for line in text] for text in texts)
+        return list(difflib.unified_diff(before, after, old, new))
+
+    one, two = diff(first, "/etc/one", "/etc/one"), diff(second, "/dev/null", "/etc/two")
+    want = [line.rstrip("\n") for found in (one, two) for line in found[2:] if line[0] in "+-"]
+    colours = palette(COLOURS)
+    lines = short_diff("".join(one + two), 80, colours)
+    shown = [line[1][0] for line in lines if line[1:] and line[1][1] in (colours.ok, colours.error)]
+    assert shown == want
+    names = [line[0][0].strip() for line in lines if line[0][1] == colours.title]
+    assert names == [name for diff, name in ((one, "/etc/one"), (two, "/etc/two")) if diff]
 
 
 def test_the_load_to_expect_is_in_proportion() -> None:

@@ -5,6 +5,7 @@ Pure: what was found goes in, lines come out. All of it comes from hosts and is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -13,7 +14,7 @@ from rich.style import Style
 
 from tui.cluster_feed import Change, NodeRun, Run
 from tui.clusters import rates
-from tui.clusters.model import Mode, Part, State, Trigger
+from tui.clusters.model import Mode, Part, Plan, State, Trigger
 from tui.clusters.survey import Node
 from tui.glyphs import Glyphs
 from tui.sampling_text import about, arriving_text, rate_text
@@ -38,6 +39,7 @@ _MARKS: Final[Mapping[Mode, tuple[str, str]]] = {
 """What stands before a state, in Unicode and in ASCII."""
 _LONGEST_SENTENCE: Final = 1000
 _MOST_DIFF_LINES: Final = 4000
+_HUNK: Final = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _MOST_PIECES: Final = 64
 """Lines that one line of a diff may take; longer ones say so."""
 
@@ -133,11 +135,11 @@ class ComponentLines:
             ]
         parts: Line = [(self._glyphs.suspicious if row.differs else " ", p.warning)]
         for at, (column, cells) in enumerate(columns):
-            style = p.dim if state.mode is Mode.OFF else p.base
-            if column == "STATE":
-                style = _style(state, p)
-            elif column == "LAST CHANGE" and row.differs:
+            style = p.dim if state.mode is Mode.OFF and not row.differs else p.base
+            if row.differs and column in ("STATE", "LAST CHANGE"):
                 style = p.warning
+            elif column == "STATE":
+                style = _style(state, p)
             parts += [("  " if at else "", p.base), (fit(texts[column], cells, column in _RIGHT), style)]
         return parts
 
@@ -195,8 +197,8 @@ def _style(state: State, p: Palette) -> Style:
 
 
 # --- what is to be said of a row ---------------------------------------------------------------------
-def notes_of(row: ComponentRow | None, width: int, p: Palette, g: Glyphs) -> list[Line]:
-    """Everything about the chosen row that its columns do not say."""
+def notes_of(row: ComponentRow | None, width: int, p: Palette, g: Glyphs, arm_key: str = "") -> list[Line]:
+    """Everything about the chosen row that its columns do not say; `arm_key` arms it, "" where none may."""
     if row is None:
         return []
     state = row.state
@@ -209,14 +211,22 @@ def notes_of(row: ComponentRow | None, width: int, p: Palette, g: Glyphs) -> lis
         lines += sentence(state.note, width, p.error if state.mode is Mode.BROKEN else p.warning, g.suspicious)
     if state.read_only:
         lines += sentence(f"Read-only: {state.read_only}.".replace("..", "."), width, p.dim)
-    facts = [state.flavour, state.version, f"file {state.file}" if state.file else ""]
-    facts += [
-        f"sends to {state.endpoint}" if state.endpoint else "",
-        f"instance {state.instance}" if state.instance else "",
-    ]
-    if state.last_change:
-        facts.append(f"changed {state.last_change}")
-    return lines + sentence(f"{state.node} {state.part.value}: {', '.join(filter(None, facts))}", width, p.dim)
+    if state.mode is Mode.OFF and not state.read_only and arm_key:
+        text = f"Tracing is off. Press {arm_key} to arm it: one restart, and then only what is asked for is traced."
+        lines += sentence(text, width, p.base)
+    named = {
+        "node": f"{state.node}, {state.flavour}" if state.flavour else state.node,
+        "version": state.version,
+        "sends to": state.endpoint,
+        "instance": state.instance,
+        "file": state.file,
+        "changed": state.last_change,
+    }
+    for name, text in named.items():
+        pieces = wrap_words(printable(text, _LONGEST_SENTENCE), max(20, width - 12), 4) if text else ()
+        for at, piece in enumerate(pieces):
+            lines.append([(f" {fit(name if not at else '', 9)} ", p.dim), (piece.strip(), p.dim)])
+    return lines
 
 
 def left_pods(leftovers: Sequence[Leftover]) -> str:
@@ -309,11 +319,11 @@ def run_lines(run: Run, now: float, width: int, p: Palette, g: Glyphs) -> list[L
     for at, one in enumerate(run.nodes):
         several = len(run.nodes) > 1
         begun = bool(one.steps) or (not at and not run.ended)
-        if several:
-            lines += sentence(one.node, width, p.title)
         if not begun and one.outcome is None:
-            lines += sentence("waits for the node before it", width, p.dim)
+            lines += sentence(f"{one.node} waits for the node before it", width, p.dim)
             continue
+        if several and begun:
+            lines += sentence(one.node, width, p.title)
         if begun:
             lines += _flow(stages(one, run.kind, now, p, g), width, p)
         lines += _told(one, width, p, g)
@@ -357,6 +367,8 @@ def _outcome(run: NodeRun, outcome: Outcome, kind: str, width: int, p: Palette, 
         "unknown": "not known how it came out; the node goes on by itself",
     }
     style = p.dim if outcome.word == "not begun" else p.error
+    if any(step in ("back", "refused") and outcome.detail in why for step, why in run.steps):
+        detail = ""  # it stands above
     told = words.get(outcome.word, outcome.word)
     return sentence(f"{g.failed} {run.node} {run.part.value}: {told}{detail}", width, style)
 
@@ -394,7 +406,8 @@ def change_lines(change: Change, loads: Mapping[str, str], width: int, p: Palett
         said = sentence(text, width, p.base)
         return said + (sentence(left.detail, width, p.dim) if left.detail else [])
     lines: list[Line] = []
-    shown: dict[str, str] = {}
+    shown: dict[tuple[str, str, str, tuple[str, ...], tuple[str, ...]], str] = {}
+    told: set[str] = set()
     snippets: list[str] = []
     for job in change.jobs:
         plan, name = job.plan, f"{job.node.name} {job.plan.part.value}"
@@ -402,16 +415,29 @@ def change_lines(change: Change, loads: Mapping[str, str], width: int, p: Palett
             lines += sentence(f"{name}: nothing to change, it is so already.", width, p.dim)
             continue
         price = plan.price if job.node.host.alive else "Only files are written, nothing restarts."
+        price = f"{files_text(plan)} {price}".strip()
+        load = loads.get(job.node.name, "")
+        same = (price, load, plan.diff, job.warnings, job.questions)
+        if same in shown:
+            lines += sentence(f"{name}: the same as on {shown[same]}.", width, p.title)
+            continue
+        lines += [[]] if lines else []
         lines += sentence(f"{name}: {price}", width, p.title)
-        if loads.get(job.node.name):
-            lines += sentence(loads[job.node.name], width, p.base)
-        for text in (*job.questions, *job.warnings):
+        if load and load not in told:
+            lines += sentence(load, width, p.base)
+        told.add(load)
+        for text in (*job.questions, *(text for text in job.warnings if text not in plan.warnings)):
             lines += sentence(text, width, p.warning, g.suspicious)
-        if plan.diff in shown:
-            lines += sentence(f"The same files change as on {shown[plan.diff]}.", width, p.dim)
+        for text in plan.warnings:  # nothing is wrong: these go with any such change
+            if text not in told:
+                lines += sentence(text, width, p.base, g.suspicious)
+            told.add(text)
+        alike = next((other for (_, _, diff, _, _), other in shown.items() if diff == plan.diff), "")
+        if alike:
+            lines += sentence(f"The same files change as on {alike}.", width, p.dim)
         else:
-            lines += [[], *diff_lines(plan.diff, width, p), []]
-        shown.setdefault(plan.diff, job.node.name)
+            lines += short_diff(plan.diff, width, p)
+        shown[same] = job.node.name
         if plan.snippet and plan.snippet not in snippets:
             snippets.append(plan.snippet)
     for at, text in enumerate(change.differences):
@@ -419,6 +445,65 @@ def change_lines(change: Change, loads: Mapping[str, str], width: int, p: Palett
     for snippet in snippets:
         lines += sentence("What makes it last beyond `kubeadm upgrade`:", width, p.title)
         lines += _code(snippet, width, p.dim)
+    return lines
+
+
+def files_text(plan: Plan) -> str:
+    """`1 file new, 1 changed.`, "" where none is told."""
+    new = sum(change.before is None for change in plan.changes)
+    gone = sum(change.after is None for change in plan.changes)
+    changed = len(plan.changes) - new - gone
+    counts = [(new, "new"), (changed, "changed"), (gone, "removed")]
+    parts = [f"{number} {word}" for number, word in counts if number]
+    if not parts:
+        return ""
+    first = next(number for number, _ in counts if number)
+    parts[0] = f"{first} file{'s' if first > 1 else ''}{parts[0].removeprefix(str(first))}"
+    return f"{', '.join(parts)}."
+
+
+def short_diff(diff: str, width: int, p: Palette) -> list[Line]:
+    """A unified diff as it reads best: a line a file instead of two, and a line around each change instead of three.
+    A text that is no unified diff is shown whole."""
+    lines: list[Line] = []
+    old = ""
+    left = [0, 0]  # lines of this hunk that are still to come, before and after the change
+    hunk: list[str] = []
+    heading = False  # the line above is a file's name
+
+    def flush() -> None:
+        nonlocal heading
+        near = {at + by for at, line in enumerate(hunk) if line[:1] in ("+", "-") for by in (-1, 0, 1)}
+        before = -2
+        for at, line in enumerate(hunk):
+            if at in near:
+                if at != before + 1 and not heading:
+                    lines.append([(" ...", p.dim)])
+                before, heading = at, False
+                lines.extend(_code(line, width, {"+": p.ok, "-": p.error}.get(line[:1], p.dim)))
+        hunk.clear()
+
+    for line in diff.rstrip("\n").split("\n")[:_MOST_DIFF_LINES]:
+        if left[0] > 0 or left[1] > 0:
+            hunk.append(line)
+            if line[:1] != "\\":
+                left[0] -= line[:1] != "+"
+                left[1] -= line[:1] != "-"
+        elif line.startswith("--- "):
+            flush()
+            old = line[4:]
+        elif line.startswith("+++ "):
+            new = line[4:]
+            mark, path = ("+", new) if old == "/dev/null" else ("-", old) if new == "/dev/null" else ("~", new)
+            words = {"+": "new file", "-": "is removed", "~": "changed"}[mark]
+            lines.append([(f" {printable(path, 300)}", p.title), (f"  {words}", p.dim)])
+            heading = True
+        elif match := _HUNK.match(line):
+            flush()
+            left = [int(match[1] or 1), int(match[2] or 1)]
+        else:
+            hunk.append(line)
+    flush()
     return lines
 
 

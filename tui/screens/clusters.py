@@ -220,7 +220,9 @@ class ClustersScreen(FrameScreen):
         if run is not None:
             title = run.title
             lines += run_lines(run, now, width, p, g)
-        lines += notes_of(row, width, p, g)
+        arm = "" if self.clusters.read_only or run is not None else self.trace_app.key_of("clusters.arm")
+        notes = notes_of(row, width, p, g, arm)
+        lines += [[], *notes] if lines and notes else notes
         if found.reading is not None and found.reading.pods_wanted and not self.clusters.read_only:
             lines += sentence(f"{found.reading.pods_wanted} Any change asks for that first.", width, p.dim)
         self.query_one("#below", Rule).show([(printable(title, 300), p.title)])
@@ -312,7 +314,7 @@ class ClustersScreen(FrameScreen):
             said = sentence(run.question, width, p.base)
             for reason in run.reasons:
                 said += sentence(reason, width, p.warning, g.suspicious)
-            return said
+            return said + sentence("Cancel leaves the nodes behind it as they are.", width, p.dim)
 
         self.app.push_screen(
             ConfirmScreen(run.title, lines, "Go on"), lambda typed: self.clusters.answer(typed is not None)

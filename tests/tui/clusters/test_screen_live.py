@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,16 +10,20 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartReceiver
+from tests.doubles.shell_host import ShellHost
+from tests.doubles.stub_api import StubApi
 from tests.tui.clusters.control_plane import ControlPlane, wait_for
 from tests.tui.still_feed import StillFeed
 from tests.tui.test_requests import Driven
 from tests.tui.test_sampling import files, make_node
 from tui import control_planes
 from tui.app import TraceApp
-from tui.cluster_feed import ClusterFeed, Named
+from tui.cluster_feed import ClusterFeed, Named, NotAgreed, Reading
 from tui.clusters import rollout
 from tui.clusters.arriving import of_database
-from tui.clusters.model import Mode, Part, Wish
+from tui.clusters.model import Done, Mode, Part, ReachError, Wish
+from tui.clusters.reach import api
+from tui.clusters.reach.folder import FolderHost
 from tui.clusters.targets import Target
 from tui.config import Settings
 from tui.control_planes import RealControlPlanes
@@ -86,6 +91,93 @@ def test_without_a_control_plane_it_says_how_to_name_one(tmp_path: Path, monkeyp
     until(lambda: feed.snapshot.problem)
     assert "--host ssh://USER@HOST" in feed.snapshot.problem
     feed.close()
+
+
+def test_a_host_that_hangs_keeps_the_others_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read, planned and changed beside one whose connection does not come about."""
+    gives_up = threading.Event()
+
+    class Hangs(ShellHost):
+        def run(self, *_: object, **__: object) -> Done:
+            gives_up.wait(30)
+            raise ReachError("No sshd answers at ssh://root@cp-2.")
+
+    root = make_node(tmp_path, "cp-1")
+    hosts = (FolderHost(f"file://{root}"), Hangs(tmp_path, name="ssh://root@cp-2"))
+    monkeypatch.setattr(control_planes, "targets", lambda *_, **__: (Target("lab", hosts),))
+    feed = ClusterFeed(lambda: RealControlPlanes(Settings(), Named(), tmp_path / "spans.db"))
+    try:
+        feed.read()
+        until(lambda: feed.snapshot.reading and feed.snapshot.reading.nodes[0].facts)
+        assert feed.snapshot.reading is not None
+        first, second = feed.snapshot.reading.nodes
+        assert (first.states[0].mode, second.awaited) == (Mode.OFF, True)
+        feed.plan(ARM, [first])
+        until(lambda: feed.snapshot.offer)
+        gives_up.set()
+        until(lambda: not feed.snapshot.busy)
+        assert feed.snapshot.reading.nodes[1].problem == "No sshd answers at ssh://root@cp-2."
+    finally:
+        gives_up.set()
+        feed.close()
+
+
+def test_through_the_api_no_pod_before_it_was_agreed_to(
+    control_plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in control_plane.host.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(api, "_CLOSE_SECONDS", 5.0)
+    (tmp_path / "api").mkdir()
+    stub = StubApi(control_plane.root, tmp_path / "api")
+    stub.start()
+    stub.add_control_plane("cp-1")
+    monkeypatch.setenv("KUBECONFIG", str(stub.kubeconfig()))
+    left = api.ApiHost(api.Api("lab"), "cp-1")
+    left.open()  # as a program that was killed leaves it
+    before = control_plane.files()
+    feed = ClusterFeed(lambda: RealControlPlanes(Settings(protected=("lab",)), Named(context="lab"), tmp_path / "x.db"))
+
+    def settled() -> Reading:
+        until(lambda: feed.snapshot.reading and not feed.snapshot.busy)
+        assert feed.snapshot.reading is not None, feed.snapshot.problem
+        return feed.snapshot.reading
+
+    try:
+        feed.read()
+        found = settled()
+        assert (found.cluster, found.protected, found.nodes[0].states[0].mode) == ("lab", True, Mode.OFF)
+        assert "privileged pod of ours" in found.pods_wanted
+        assert [one.name for one in found.leftovers] == [left.pod]
+        feed.remove(found.leftovers)
+        assert settled().leftovers == ()
+        assert stub.ours() == [], "nothing of ours is there before it was agreed to"
+        feed.let_pods_in()
+        found = settled()
+        assert (found.pods_wanted, found.nodes[0].facts is not None, len(stub.ours())) == ("", True, 1)
+        assert found.leftovers == (), "that is ours and at work"
+        feed.plan(ARM, found.nodes)
+        until(lambda: feed.snapshot.offer or feed.snapshot.refusal)
+        change = feed.take_offer()
+        assert change is not None, feed.snapshot.refusal
+        assert change.type_name == "lab"
+        with pytest.raises(NotAgreed):
+            feed.begin(change)
+        feed.begin(change, "lab")
+        until(lambda: feed.rolling is None and not feed.snapshot.busy, 60)
+        assert settled().nodes[0].states[0].mode is Mode.ARMED
+        feed.plan_revert(Part.APISERVER, settled().nodes)
+        until(lambda: feed.snapshot.offer)
+        change = feed.take_offer()
+        assert change is not None
+        feed.begin(change, "lab")
+        until(lambda: feed.rolling is None and not feed.snapshot.busy, 60)
+        assert control_plane.files() == before
+    finally:
+        feed.close()
+        ours = stub.ours()
+        stub.stop()
+    assert ours == []
 
 
 @pytest.fixture
