@@ -211,7 +211,9 @@ def hot(database: Database, query: Query, *, as_json: bool) -> int:
     """Print what is hot among the traces that a query selects."""
     with database.moment():
         index = load_index(database)
-    found = hot_spots(index, View(query, None, False, False, "start", False), time.time_ns())
+        known = _attributes(database, query, index)
+    view, now = View(query, None, False, False, "start", False), time.time_ns()
+    found = hot_spots(index, view, now, slots=select(index, view, now, found=known).slots)
     if as_json:
         print(dumps(hot_text.document(found)))
     else:
@@ -233,16 +235,17 @@ def compare(before: Path, after: Path, query: Query, *, as_json: bool, everythin
         code = 1
         warn(sentence)
 
-    indexes = []
+    indexes, known = [], []
     for path in (before, after):
         check(path)
         database = Database.memory()
         try:
             take(path, database, bad, arrived_now=False)
             indexes.append(load_index(database))
+            known.append(_attributes(database, query, indexes[-1]))
         finally:
             database.close()
-    found = changes(indexes[0], indexes[1], query)
+    found = changes(indexes[0], indexes[1], query, (known[0], known[1]))
     if as_json:
         for change in found:
             print(dumps(comparison_text.document(change)))

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from receiver.store.index import Index
 from receiver.traces.facets import SCOPES, reading
+from receiver.traces.filter.evaluate import Found
 from receiver.traces.phases import GROUPS
 from receiver.traces.query import Query, View, select
 
@@ -124,10 +125,16 @@ class _Side:
     means: dict[str, float]  # by group of phases
 
 
-def changes(before: Index, after: Index, query: Query) -> list[Change]:
+def changes(
+    before: Index, after: Index, query: Query, known: tuple[Found | None, Found | None] = (None, None)
+) -> list[Change]:
     """Each shape of the requests that a filter finds, without those that are asked to last: what changed first, by how
-    much, then what did not."""
-    sides = _sides(before, query), _sides(after, query)
+    much, then what did not.
+
+    Args:
+        known: what is known on each side of the attributes that the filter asks for, as for `query.select`.
+    """
+    sides = _sides(before, query, known[0]), _sides(after, query, known[1])
     nothing = _Side(np.zeros(0, np.int64), 0, {})
     keys = sorted({*sides[0], *sides[1]})
     tested = [key for key in keys if all(key in side and len(side[key].durations) >= LEAST for side in sides)]
@@ -173,9 +180,9 @@ def _because(before: _Side, after: _Side) -> str:
     return max(GROUPS, key=lambda group: way * (after.means[group] - before.means[group]))
 
 
-def _sides(index: Index, query: Query) -> dict[_Key, _Side]:
+def _sides(index: Index, query: Query, known: Found | None) -> dict[_Key, _Side]:
     with index.lock:
-        slots = select(index, View(query, None, False, False, "start", False), 0).slots.astype(np.int64)
+        slots = select(index, View(query, None, False, False, "start", False), 0, found=known).slots.astype(np.int64)
     found: dict[_Key, _Side] = {}
     names = index.names
     with reading(index) as facets:

@@ -169,6 +169,23 @@ def test_filter_sort_limit_reverse(command: Command, db: Path) -> None:
     assert command("traces", "--db", db, "no-such-thing-anywhere") == (0, "", "")
 
 
+def test_attributes_filter_lists_and_exports(command: Command, db: Path, tmp_path: Path) -> None:
+    def ids(*words: str) -> set[str]:
+        return {trace["trace_id"] for trace in lines_of(command("traces", "--json", "--db", db, *words)[1])}
+
+    asked = "any(kind=server component=apiserver http.response.status_code=4xx)"
+    assert ids(asked) == ids("code=4xx") != set()
+    assert ids(f"!{asked} code>0") == ids("code>0 code!=4xx")
+    some = tmp_path / "some.jsonl"
+    assert command("export", "--db", db, asked, "-o", some)[0] == 0
+    assert command("import", "--db", tmp_path / "again.db", some)[0] == 0
+    again = lines_of(command("traces", "--json", "--db", tmp_path / "again.db")[1])
+    assert {trace["trace_id"] for trace in again} == ids("code=4xx")
+    code, _, error = command("traces", "--db", db, "duration>5")
+    assert code == 2
+    assert "5 has no unit" in error
+
+
 def test_codes_and_errors_are_those_of_the_request(command: Command, db: Path) -> None:
     denied = lines_of(command("traces", "--json", "--db", db, "code=403")[1])
     assert denied

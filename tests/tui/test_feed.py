@@ -101,6 +101,33 @@ def test_a_view_is_applied_at_once(started: Callable[[Feed], Feed]) -> None:
     assert {row.request.verb for row in rows if row.request} == {"list"}
 
 
+def test_attributes_are_looked_for_while_more_arrives(path: Path, started: Callable[[Feed], Feed]) -> None:
+    database = Database.create(path)
+    chunks = chunks_of(demo_requests())
+    database.append(chunks[: len(chunks) // 2])
+    feed = started(Feed(path))
+    until(lambda: ready(feed))
+    view = replace(EVERYTHING, query=Query.parse("http.request.method=get"))
+
+    def listed() -> set[str]:
+        snapshot = feed.snapshot
+        return {row.headline.split()[0] for row in feed.rows(snapshot, range(len(snapshot.selection.slots)))}
+
+    feed.set_view(view)
+    until(lambda: feed.snapshot.view == view and feed.snapshot.scan is not None and feed.snapshot.scan.done)
+    until(lambda: len(feed.snapshot.selection.slots) > 0)
+    first = len(feed.snapshot.selection.slots)
+    assert listed() <= {"GET", "authentication", "HTTP"}
+    database.append(chunks[len(chunks) // 2 :])
+    until(lambda: len(feed.snapshot.selection.slots) > first)
+    feed.cancel_scan()
+    until(lambda: feed.snapshot.scan is not None and feed.snapshot.scan.cancelled)
+    assert len(feed.snapshot.selection.slots) > first
+    feed.set_view(EVERYTHING)
+    until(lambda: feed.snapshot.scan is None and feed.snapshot.view == EVERYTHING)
+    database.close()
+
+
 def test_while_a_large_file_is_read_its_newest_end_is_shown(path: Path) -> None:
     database = Database.create(path)
     few = chunks_of(demo_requests(4))

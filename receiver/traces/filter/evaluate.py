@@ -458,5 +458,5 @@ _OF_SPAN: Final[dict[str, Callable[[Evaluation, Condition], Array]]] = {
 
 
 def is_of_spans(node: Condition) -> bool:
-    """Whether a condition that stands outside any(...) is about spans: `duration` and `errors` are then about the trace."""
+    """Whether a condition outside any(...) is about spans; `duration` and `errors` are about the trace there."""
     return node.attribute is not None or (node.name in _OF_SPAN and node.name not in ("duration", "errors", "instance"))
