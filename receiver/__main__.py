@@ -39,10 +39,10 @@ from receiver.control import (
     lock_path,
     log_path,
 )
-from receiver.ingest.address import Address, ListenError, NotHere, is_open, split_name
+from receiver.ingest.address import Address, ListenError, NotHere, check_distinct, is_open, split_name
 from receiver.ingest.server import Ingest, Tally
 from receiver.ingest.tls import TlsError, server_credentials
-from receiver.store.database import Database, StoreError
+from receiver.store.database import Database, DatabaseMissing, StoreError
 from receiver.store.place import choose_database, make_private
 from receiver.store.retention import DEFAULT_CAP, DEFAULT_MIN_FREE, Policy, Retention
 from receiver.store.writer import Writer
@@ -175,18 +175,6 @@ def _encodable(what: str, value: object) -> None:
         raise UsageError(f"{what} {str(value)!r} is not valid UTF-8: name another.") from None
 
 
-def _distinct(listeners: Sequence[tuple[str, str]]) -> None:
-    """Raises:
-    UsageError: an address or a name is there twice.
-    """
-    addresses = [text for _, text in listeners if Address.parse(text).path or Address.parse(text).port]
-    names = [name for name, _ in listeners if name]
-    for what, values in (("The address", addresses), ("The name", names)):
-        twice = next((one for at, one in enumerate(values) if one in values[:at]), None)
-        if twice is not None:
-            raise UsageError(f"{what} {twice} is given to --listen twice: give each once.")
-
-
 def policy_of(max_size: str | None, max_age: str | None, min_free: str | None) -> Policy:
     """How much is kept, as --max-size, --max-age and --min-free say it; None: the default.
 
@@ -210,7 +198,7 @@ def _options(args: argparse.Namespace) -> Options:
         listeners = tuple(split_name(text) for text in args.listen or ())
         for _, text in listeners:
             Address.parse(text).check(secure=args.tls_cert is not None, insecure=args.insecure)
-        _distinct(listeners)
+        check_distinct(listeners)
     except ListenError as error:
         raise UsageError(str(error)) from error
     if (args.tls_cert is None) != (args.tls_key is None):
@@ -303,7 +291,7 @@ def _receive(path: Path, options: Options, stop: threading.Event) -> None:
             if locked:
                 if stood_behind:
                     _complain("The receiver that ran has ended: this one receives now.")
-                Receiver(path, options, stop).run()
+                _be_the_receiver(path, options, stop)
                 return
             if options.child:
                 return  # the TUI that started us attaches to the other one
@@ -322,6 +310,40 @@ def _receive(path: Path, options: Options, stop: threading.Event) -> None:
         stop.wait(0.1)
 
 
+def _be_the_receiver(path: Path, options: Options, stop: threading.Event) -> None:
+    """Receive, with the lock held; when that could not even begin, nothing that was made for it is left."""
+    was_there = path.exists()
+    begun = False
+    try:
+        running = Receiver(path, options, stop)
+        try:
+            running.run()
+        finally:
+            begun = running.begun
+    finally:
+        if not was_there and not begun:
+            _unmake(path)
+
+
+def _unmake(path: Path) -> None:
+    """Take away a database that is empty, which it is not where an import was quicker, and its lock, which we hold."""
+    try:
+        database = Database.read(path)
+        try:
+            if database.last_id():
+                return
+        finally:
+            database.close()
+    except DatabaseMissing:
+        pass
+    except StoreError:
+        return
+    with contextlib.suppress(OSError):
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        lock_path(path).unlink(missing_ok=True)
+
+
 class Receiver:
     """Everything that runs in the process that holds a database's lock."""
 
@@ -330,6 +352,8 @@ class Receiver:
         self._options = options
         self._stop = stop
         self._started = time.time_ns()
+        self.begun = False
+        """All that was asked for is open."""
         credentials = None
         if options.tls_cert is not None and options.tls_key is not None:
             credentials = server_credentials(options.tls_cert, options.tls_key, options.tls_client_ca)
@@ -353,6 +377,7 @@ class Receiver:
             self._retention.start()
             self._open()
             self._control.start()
+            self.begun = True
             for one in self._ingest.listeners:
                 for address in one.addresses if one.error is None else ():
                     _say(one.name, address)
@@ -542,7 +567,8 @@ def _lock(path: Path) -> Iterator[bool]:
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            locked = True
+            # One that could not begin takes its lock's file away: then this is the lock of nothing.
+            locked = os.path.samestat(os.fstat(handle), os.stat(where, follow_symlinks=False))
         except OSError:
             locked = False
         yield locked

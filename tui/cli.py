@@ -360,11 +360,10 @@ def _readable_input() -> TextIO:
 
 
 def _check_listeners(settings: Settings) -> None:
-    from receiver.ingest.address import Address, ListenError, split_name
+    from receiver.ingest.address import ListenError, check_distinct, split_name
 
     try:
-        for listener in settings.listeners:
-            Address.parse(split_name(listener)[1])
+        check_distinct([split_name(listener) for listener in settings.listeners])
     except ListenError as problem:
         raise Usage(str(problem)) from problem
 

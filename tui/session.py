@@ -96,7 +96,9 @@ def _demo_database(given: Path | None) -> Iterator[Path]:
         Database.create(path).close()
         yield path.absolute()
         return
-    directory = Path(tempfile.mkdtemp(prefix="k8s-trace-tui-demo-"))
+    from tui.clusters.reach.private_folder import private_folder
+
+    directory = private_folder("k8s-trace-tui-demo", Path(tempfile.gettempdir()))
     try:
         yield directory / "demo.db"
     finally:

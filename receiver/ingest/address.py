@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -44,6 +44,24 @@ def split_name(text: str) -> tuple[str, str]:
     if not _NAME.fullmatch(name) or not name.isprintable():
         raise ListenError(f"{name!r} is not a name for a listener: use one word, as in --listen cp1=127.0.0.1:4317.")
     return name, address
+
+
+def check_distinct(listeners: Sequence[tuple[str, str]]) -> None:
+    """Refuse what is wanted twice.
+
+    Args:
+        listeners: names ("" for none) and addresses, as `split_name` gives them.
+
+    Raises:
+        ListenError: an address or a name is there twice, or an address is none.
+    """
+    places = [(text, Address.parse(text)) for _, text in listeners]
+    addresses = [str(place) for _, place in places if place.path or place.port]
+    names = [name for name, _ in listeners if name]
+    for what, values in (("The address", addresses), ("The name", names)):
+        twice = next((one for at, one in enumerate(values) if one in values[:at]), None)
+        if twice is not None:
+            raise ListenError(f"{what} {twice} is given to --listen twice: give each once.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ class Chunk:
 
     id: int  # 0 until the database gave one; ascending in arrival order
     source: str  # the listener's name
-    peer: str  # the sender's address as gRPC saw it
+    peer: str  # the sender's address as gRPC saw it; "" for a recording's
     received: int
     strings: list[str]
     resources: list[Resource]

@@ -86,6 +86,9 @@ _FACT_COLUMNS: Final = {
 }
 
 
+_CHUNK_COLUMNS: Final = {"chunk_id": "i8", "chunk_received": "i8", "chunk_source": "u2", "chunk_recorded": "?"}
+"""`chunk_recorded`: it came out of a recording, whole, and not from a sender."""
+
 _SLICE: Final = 1 << 15
 
 
@@ -203,7 +206,7 @@ class Index:
         self._spans = _Table(_SPAN_COLUMNS)
         self._traces = _Table(_TRACE_COLUMNS)
         self._facts = _Table(_FACT_COLUMNS)
-        self._chunks = _Table({"chunk_id": "i8", "chunk_received": "i8", "chunk_source": "u2"})
+        self._chunks = _Table(_CHUNK_COLUMNS)
         self._trace_keys = Keys(values=True)
         self._span_keys = Keys(values=False)
         # Secret multipliers: nobody who sends spans can choose ids that fall together.
@@ -247,6 +250,7 @@ class Index:
             self._chunks.view("chunk_id")[start:] = [c.id for c in chunks]
             self._chunks.view("chunk_received")[start:] = [c.received for c in chunks]
             self._chunks.view("chunk_source")[start:] = [self._source_ids[c.source] for c in chunks]
+            self._chunks.view("chunk_recorded")[start:] = [not c.peer for c in chunks]
         self._apply(batch)
         self.last_chunk = chunks[-1].id
 
@@ -263,7 +267,7 @@ class Index:
         gone = np.sort(np.fromiter(ids, np.int64, len(ids)))
         kept_chunks = ~np.isin(self.chunk_id, gone)
         new._chunks.grow(int(kept_chunks.sum()))
-        for column in ("chunk_id", "chunk_received", "chunk_source"):
+        for column in _CHUNK_COLUMNS:
             new._chunks.view(column)[:] = self._chunks.view(column)[kept_chunks]
         stays = dict(zip(self.chunk_id.tolist(), kept_chunks.tolist(), strict=True))
         rows = [low + np.flatnonzero(_lookup(stays, self.chunk[low : low + _SLICE])) for low in _steps(self.spans)]

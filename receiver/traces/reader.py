@@ -217,7 +217,7 @@ def summaries(index: Index, slots: Sequence[int] | Array, now: int, *, live: boo
             durations_of(index, at).tolist(),
             index.span_count[at].tolist(),
             index.error_count[at].tolist(),
-            index.last_received[at].tolist(),
+            last_sent(index, at).tolist(),
             [index.sources[i] for i in index.source[at].tolist()],
             [index.resources[i].instance for i in index.resource[head].tolist()],
             [index.names[i] for i in index.name[head].tolist()],
@@ -235,6 +235,14 @@ def summaries(index: Index, slots: Sequence[int] | Array, now: int, *, live: boo
             )
         )  # fmt: skip
     return made
+
+
+def last_sent(index: Index, slots: Array) -> Array:
+    """When the last span of each trace came from a sender, ns since the epoch; 0 where it came out of a recording,
+    behind which nothing else is on its way."""
+    at = np.searchsorted(index.chunk_id, index.chunk[index.last_row[slots]])
+    found: Array = np.where(index.chunk_recorded[at], 0, index.last_received[slots])
+    return found
 
 
 def _settled(last_received: int, missing: int, now: int, live: bool) -> Settled:
@@ -265,7 +273,7 @@ def load(index: Index, trace_id: str, now: int, cap: int = SPAN_CAP, *, live: bo
         if left_out and head < rows[left_out]:
             rows[left_out] = head  # what names the trace is always there
         spans = spans_at(index, rows[left_out:])
-        state = _settled(int(index.last_received[slot]), missing, now, live)
+        state = _settled(int(last_sent(index, one)[0]), missing, now, live)
         request = _requests(index, one)[0]
     trace = build(spans, settled=state, missing=missing, left_out=left_out)
     self_times(trace)

@@ -326,6 +326,15 @@ def test_what_is_exported_imports_to_the_same(command: Command, db: Path, tmp_pa
     assert told(other) == told(db)
 
 
+def test_what_was_just_imported_is_settled(command: Command, recording: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    command("import", "--db", path, recording)
+    traces = lines_of(command("traces", "--json", "--db", path)[1])
+    assert traces
+    assert all(trace["settled"] for trace in traces)
+    assert lines_of(command("show", "--json", "--db", path, traces[0]["trace_id"])[1])[0]["settled"]
+
+
 @pytest.mark.parametrize("name", ["", "-wal", "-shm", ".lock", ".sock"])
 @pytest.mark.parametrize("way", ["itself", "symbolic", "hard", "other database name"])
 def test_an_export_never_overwrites_the_database(

@@ -115,7 +115,7 @@ def _request(spans: Sequence[tuple[str, str, str, SpanMessage]]) -> bytes:
 def chunks_of(requests: Iterable[bytes], received: int = T0, source: str = "local") -> list[Chunk]:
     found = []
     for number, body in enumerate(requests):
-        chunk = decode(body, source=source, peer="", received=received + number).chunk
+        chunk = decode(body, source=source, peer="127.0.0.1:1", received=received + number).chunk
         assert chunk is not None
         chunk.id = number + 1
         found.append(chunk)

@@ -141,6 +141,21 @@ def test_settled(age: int, live: bool, missing: int, settled: Settled) -> None:
     assert (trace.settled, trace.missing) == (settled, missing)
 
 
+@pytest.mark.parametrize("without", [False, True])
+def test_what_came_out_of_a_recording_waits_for_nothing(without: bool) -> None:
+    """Until a sender adds to it; and also when other chunks were evicted."""
+    index = Index()
+    other, recorded = plain_chunk(1, [9], [9], [0]), plain_chunk(2, [1], [1], [0])
+    sent = replace(plain_chunk(3, [1], [2], [1]), peer="127.0.0.1:1")
+    index.extend([other, recorded])
+    for more, settled in (([], Settled.SETTLED), ([sent], Settled.ARRIVING)):
+        index.extend(more)
+        asked = index.without([1]) if without else index
+        slot = asked.slot_of(f"{1:016x}{1:016x}")
+        assert slot is not None
+        assert summaries(asked, [slot], T0 + 1)[0].settled is settled
+
+
 def test_missing_parents_are_counted_once_each_and_per_trace() -> None:
     rec = Recorder()
     known = rec.span("a", trace="one")

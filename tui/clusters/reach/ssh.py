@@ -22,6 +22,7 @@ from typing import IO, Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from tui.clusters.model import Done, ReachError
+from tui.clusters.reach.private_folder import private_folder
 from tui.clusters.reach.wire import NAME, WRAPPER, Answer, end_group, last_line, packed, plain, run_process
 
 CONNECT_SECONDS: Final = 10
@@ -336,23 +337,7 @@ def private_directory() -> Path:
     base = tempfile.gettempdir()
     if len(os.fsencode(base)) > 30:
         base = "/tmp"
-    _sweep(Path(base))
-    return Path(tempfile.mkdtemp(prefix=f"ktt-{os.getpid()}-", dir=base))
-
-
-def _sweep(base: Path) -> None:
-    """Take away what programs of ours that were killed left here."""
-    for found in base.glob("ktt-*-*"):
-        pid = found.name.split("-")[1]
-        with suppress(OSError):
-            if not pid.isdigit() or found.lstat().st_uid != os.getuid() or found.is_symlink():
-                continue
-            try:
-                os.kill(int(pid), 0)
-            except ProcessLookupError:
-                shutil.rmtree(found, ignore_errors=True)
-            except OverflowError:
-                continue
+    return private_folder("ktt", Path(base))
 
 
 def _no_ssh(error: OSError) -> ReachError:
