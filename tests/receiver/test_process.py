@@ -243,6 +243,19 @@ def test_a_database_that_is_emptied_is_noticed_without_senders(receiver: StartRe
     assert live.process.wait(20) == 1
 
 
+def test_what_was_there_before_a_start_that_failed_stays(receiver: StartReceiver, tmp_path: Path) -> None:
+    """Whatever is in it, and whoever waits for its lock."""
+    db = tmp_path / "spans.db"
+    receiver(db).stop()
+    before = sorted(tmp_path.iterdir())
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        code, error = ended("--db", str(db), "--listen", f"127.0.0.1:{other.getsockname()[1]}")
+    assert (code, "in use" in error) == (1, True)
+    assert sorted(tmp_path.iterdir()) == before
+
+
 @pytest.mark.parametrize(
     ("listen", "says"),
     [
@@ -500,6 +513,7 @@ def test_what_cannot_be_is_one_sentence(tmp_path: Path) -> None:
             assert part in error
             assert len(error.splitlines()) == 1
             assert "Traceback" not in error
+            assert [path.name for path in tmp_path.iterdir() if path.name.startswith("spans.db")] == []
     assert foreign.read_bytes() == b"not a database, and somebody's" * 100
 
 

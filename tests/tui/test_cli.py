@@ -120,6 +120,8 @@ def test_help_knows_the_orders_that_the_query_knows() -> None:
         (["import"], "FILE"),
         (["demo", "--seed", "x"], "--seed"),
         (["--listen", "nowhere"], "not an address"),
+        (["--listen", "127.0.0.1:4390", "--listen", "a=127.0.0.1:4390"], "The address 127.0.0.1:4390 is given"),
+        (["demo", "--listen", "unix:/x", "--listen", "unix:///x"], "The address unix:/x is given"),
         (["--lis", "127.0.0.1:1"], "--lis"),
         (["receive", "--bogus"], "--bogus"),
         (["receive", "--max-size", "much"], "not a size"),
