@@ -100,7 +100,7 @@ async def test_steps_stand_on_top_with_their_way_out(quiet: Quiet, size: tuple[i
         said = " ".join(d.screen.split())
         assert f"{good} port 4317 is ours" in said
         assert f"{bad} cp-1 apiserver v1.34.2 has no --tracing-config-file: tracing is off" in said
-        assert f"{arrow} :clusters, then a, or arm it (one restart): k8s-trace-tui sampling arm" in said
+        assert f"{arrow} :clusters, then a: arm it (one restart), or k8s-trace-tui sampling arm" in said
         assert all(len(line) <= size[0] for line in d.lines)
         assert planes.looks == 1
         assert not planes.pods
@@ -109,7 +109,7 @@ async def test_steps_stand_on_top_with_their_way_out(quiet: Quiet, size: tuple[i
 async def test_the_recipe_is_there_where_tracing_is_off_or_nothing_was_looked_at(quiet: Quiet) -> None:
     for steps, shown in (
         (steps_of(OFF), True),
-        (steps_of(SAMPLING), False),
+        (steps_of(SAMPLING, State("cp-2", Part.ETCD, Mode.OFF, "3.6.5")), False),
         (tuple(judge(LISTENING, (), ())), True),
         (tuple(judge(LISTENING, [NodeFindings("cp-1", False, problem="ssh: no route.")], ())), True),
     ):

@@ -121,9 +121,8 @@ def judge(
 def _receiver_steps(receiver: ReceiverFindings) -> list[Step]:
     status = receiver.status
     if status is None:
-        problem, _, way_out = _bare(receiver.problem).rpartition(": ")
-        text = f"{problem[:1].lower()}{problem[1:]}" if problem else "no receiver is running"
-        steps = [Step(Mark.BAD, text, way_out or "start one with k8s-trace-tui receive")]
+        text, way_out = _parted(receiver.problem)
+        steps = [Step(Mark.BAD, text or "no receiver is running", way_out or "start one with k8s-trace-tui receive")]
         if receiver.port_taken:
             who = receiver.holder or "another program (root can see which: ss -ltnp)"
             steps.append(
@@ -140,12 +139,14 @@ def _receiver_steps(receiver: ReceiverFindings) -> list[Step]:
     if good:
         steps.append(Step(Mark.GOOD, f"the receiver listens on {', '.join(good[:6])}"))
     else:
-        steps.append(Step(Mark.BAD, "the receiver listens nowhere", "start it with --listen ADDRESS"))
+        way_out = "" if listeners else "start it with --listen ADDRESS"  # else each listener says what is wrong
+        steps.append(Step(Mark.BAD, "the receiver listens nowhere", way_out))
     for one in listeners:
         # Without IPv6 there is nothing to listen on, and nobody who would send to it.
         if one.get("error"):
             minor = str(one.get("address")) == f"[::1]:{PORT}" and bool(good) and "no address" in str(one.get("error"))
-            steps.append(Step(Mark.UNKNOWN if minor else Mark.BAD, _bare(str(one.get("error")))))
+            text, way_out = _parted(str(one.get("error")))
+            steps.append(Step(Mark.UNKNOWN if minor else Mark.BAD, text, "" if minor else way_out))
     if any(address.endswith(f":{PORT}") for address in good):
         steps.append(Step(Mark.GOOD, f"port {PORT} is ours"))
     if status.get("disk_full"):
@@ -166,7 +167,7 @@ def _receiver_steps(receiver: ReceiverFindings) -> list[Step]:
     sent = {stream.service or "(no service.name)" for stream in receiver.arriving or ()} - {probing.SERVICE}
     if sent:
         steps.append(Step(Mark.GOOD, f"spans arrived in the last {SECONDS:.0f} s, from {', '.join(sorted(sent)[:6])}"))
-    elif receiver.arriving is not None:
+    elif receiver.arriving is not None and good:
         steps.append(Step(Mark.UNKNOWN, f"nothing arrived in the last {SECONDS:.0f} s"))
     return steps
 
@@ -362,6 +363,14 @@ def _listen_there(node: str) -> str:
 
 def _dials_loopback(state: State) -> bool:
     return any(map(probing.loopback, probing.addresses(state.endpoint)))
+
+
+def _parted(sentence: str) -> tuple[str, str]:
+    """What is wrong and the way out, of a sentence of ours that says both: `Port 4317 is in use: stop it.`"""
+    problem, colon, way_out = _bare(sentence).rpartition(": ")
+    if not colon:
+        problem, way_out = way_out, ""
+    return f"{problem[:1].lower()}{problem[1:]}", way_out
 
 
 def _bare(sentence: str) -> str:

@@ -23,9 +23,9 @@ Line = list[Part]
 
 
 def needs_recipe(steps: Sequence[Step]) -> bool:
-    """Whether the operator has to know how tracing is turned on by hand: it is off somewhere, or no control plane could
-    be looked at."""
-    return any(step.off for step in steps) or not any(step.part for step in steps)
+    """Whether the operator has to know how tracing is turned on by hand: that it is off is a reason why nothing arrives
+    (etcd's alone is none), or no control plane could be looked at."""
+    return any(step.off and step.mark is Mark.BAD for step in steps) or not any(step.part for step in steps)
 
 
 def doctor_lines(
@@ -75,7 +75,10 @@ def doctor_lines(
 
 
 def _way_out(step: Step, key_for: Callable[[str], str]) -> str:
-    """What to do: by a key where there is one, and as the doctor says it."""
+    """What to do, as the doctor says it, and by a key where there is one: `KEYS: arm it (one restart), or COMMAND`."""
     way_out = printable(step.way_out, _LONGEST)
     here = key_for(step.mended_by) if step.mended_by else ""
-    return f"{here}, or {way_out}" if here and way_out else here or way_out
+    if not here or not way_out:
+        return here or way_out
+    what, colon, command = way_out.partition(": ")
+    return f"{here}: {what}, or {command}" if colon else f"{here}, or {way_out}"

@@ -295,9 +295,9 @@ class ReceiverScreen(FrameScreen):
         p = self.palette
         styles = {"text": p.dim, "paste": p.base, "file": p.title, "warn": p.warning}
         if quiet >= QUIET_NS:
-            said = f" Nothing has arrived for {_ago(quiet)}. To turn tracing on:"
+            said = f" Nothing has arrived for {_ago(quiet)}. To turn tracing on by hand:"
         else:
-            said = " To turn tracing on:"
+            said = " To turn tracing on by hand:"
         lines: list[Line] = [[(said, p.warning if quiet >= QUIET_NS else p.title)]]
         for kind, text in recipe(endpoint_of(snapshot.status)):
             if kind == "paste":
@@ -330,7 +330,8 @@ class ReceiverScreen(FrameScreen):
     def _senders(self, status: dict[str, Any]) -> list[Line]:
         p, wide = self.palette, self.size.width >= 120
         narrow = self.size.width < 72
-        others = (one for one in _list(status, "senders") if one.get("service") != OURSELVES)  # none of the doctor's
+        every = _list(status, "senders")
+        others = (one for one in every if one.get("service") != OURSELVES)  # each look of the doctor's is a new one
         senders = sorted(others, key=lambda one: (str(one.get("service")), sender_key(one)))
         peer = 22 if wide else 16
         service = 18 if wide else 14
@@ -360,7 +361,7 @@ class ReceiverScreen(FrameScreen):
                 line.append((f"  {printable(str(sender.get('agent', '')), 80)}", p.dim))
             lines.append(line)
         if not senders:
-            lines.append([(" nobody yet", p.dim)])
+            lines.append([(" nobody but the doctor yet" if every else " nobody yet", p.dim)])
         return lines
 
     def _totals(self, status: dict[str, Any], snapshot: Snapshot) -> list[Line]:

@@ -67,11 +67,11 @@ def test_all_is_well() -> None:
             "--listen",
         ),
         (
-            replace(RUNNING, status={"listeners": [{**OURS, "error": "Port 4317 is in use by otelcol (pid 7)."}]}),
+            replace(RUNNING, status={"listeners": [{**OURS, "error": "Port 4317 is in use by otelcol: stop it."}]}),
             node(API),
             (),
-            "in use by otelcol",
-            "",
+            "port 4317 is in use by otelcol",
+            "stop it",
         ),
         (
             replace(RUNNING, status={**(RUNNING.status or {}), "disk_full": True}),
