@@ -1,347 +1,368 @@
-"""A static pod manifest: where its parts stand in the text, and edits that move no other byte.
+"""A static pod manifest: which container runs the program, its flags, volumes and mounts, and edits of them.
 
-ruamel.yaml tells the line of each node; lines are put in, replaced or taken out, and the result is parsed again: if it
-differs from what was meant by anything else, the edit is refused. What is written in a form that this cannot be sure
-about (flow style, aliases, several documents, one string for a shell) is refused with its line.
+The kubelet reads the first document of a file as one Pod. Flags are words of `command` or `args`; the ways in which
+people write them are all read, and where a way cannot be edited safely the refusal names the line.
 """
 
 from __future__ import annotations
 
-import copy
-import io
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
 
 from tui.clusters.model import PlanRefused
+from tui.clusters.yaml_text import Leaf, Path, Value, YamlText
 
-MOST_BYTES: Final = 256 << 10
-_ITEM: Final = re.compile(r"^(\s*- +)(\S.*?)\s*$")
+METADATA: Final[Path] = ("metadata",)
+ANNOTATIONS: Final[Path] = ("metadata", "annotations")
+VOLUMES: Final[Path] = ("spec", "volumes")
+CONTAINERS: Final[Path] = ("spec", "containers")
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
-    """A manifest as it was read: `pod` is what it says, `content` its bytes."""
+class Flag:
+    """A flag as it stands in a list of words: `--name=value` ("="), `--name` and `value` after it ("next"), or
+    `--name` alone ("bare", value "")."""
 
-    path: str
-    content: bytes
-    pod: Mapping[str, Any]
+    name: str  # without dashes, underscores as dashes
+    value: str
+    form: str
+    path: Path  # of the word with the name
+    value_path: Path  # of the word with the value
+    spelled: str  # `--tracing_config_file`
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Where a directory or file of the node is seen in the container."""
+
+    index: int
+    name: str
+    container_path: str
+    read_only: bool
+    sub_path: str
+    odd: bool  # subPathExpr: only the kubelet knows where it leads
+    host_path: str  # "" when the volume is none of hostPath
+    host_type: str
+    kind: str  # of the volume: `hostPath`, `emptyDir`, "" when there is no such volume
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A manifest that parses, and the container in it that runs `program`."""
+
+    yaml: YamlText
+    program: str
+    container: int
 
     @property
-    def name(self) -> str:
-        """Of the pod."""
-        return str((self.pod.get("metadata") or {}).get("name") or "")
+    def path(self) -> str:
+        """The manifest's path on the node."""
+        return self.yaml.path
 
-    def container(self, program: str) -> Mapping[str, Any]:
-        """The container that runs a program (`kube-apiserver`, `etcd`).
+    @property
+    def at(self) -> Path:
+        """The container's path within the file."""
+        return (*CONTAINERS, self.container)
 
-        Raises:
-            PlanRefused: there is none, or it is started in a way that cannot be edited.
-        """
-        for one in _containers(self.pod):
-            words = [str(word) for word in (*(one.get("command") or ()), *(one.get("args") or ()))]
-            if not words:
-                continue
-            if one.get("name") == program or posixpath.basename(words[0]) == program:
-                if any(" --" in word for word in words):
-                    raise PlanRefused(
-                        f"{self.path}: {program} is started by a shell line, whose flags are one string; "
-                        "write them as a list, or edit the file by hand."
-                    )
-                return one
-        raise PlanRefused(f"{self.path} has no container that runs {program}, so there is nothing to trace in it.")
+    @property
+    def image(self) -> str:
+        """The container's image."""
+        return self.yaml.words((*self.at, "image"))
 
+    @property
+    def container_name(self) -> str:
+        """The container's name."""
+        return self.yaml.words((*self.at, "name"))
 
-def _containers(pod: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    spec = pod.get("spec")
-    for one in spec.get("containers") or () if isinstance(spec, Mapping) else ():
-        if isinstance(one, Mapping):
-            yield one
+    @property
+    def full_name(self) -> tuple[str, str]:
+        """Namespace and name, by which the kubelet knows the pod."""
+        return pod_name(self.yaml)
 
+    @property
+    def grace_seconds(self) -> int:
+        """How long the kubelet waits before it kills: 30 unless the pod says otherwise."""
+        text = self.yaml.words(("spec", "terminationGracePeriodSeconds"))
+        return min(int(text), 3600) if re.fullmatch(r"\d{1,9}", text) else 30
 
-def read(path: str, content: bytes) -> Manifest | None:
-    """A manifest, None for what is no pod.
-
-    Raises:
-        PlanRefused: it is not YAML, or holds more than one document.
-    """
-    documents = [one for one in _documents(path, content) if one is not None]
-    if len(documents) > 1:
-        raise PlanRefused(f"{path} holds {len(documents)} documents; the kubelet takes one pod a file: split it.")
-    if not documents or not isinstance(documents[0], Mapping) or documents[0].get("kind") != "Pod":
-        return None
-    return Manifest(path, content, documents[0])
-
-
-def _documents(path: str, content: bytes) -> list[Any]:
-    import yaml
-
-    if len(content) > MOST_BYTES:
-        raise PlanRefused(f"{path} is larger than {MOST_BYTES >> 10} KiB, which no manifest is.")
-    try:
-        return list(yaml.load_all(content.decode("utf-8"), Loader=yaml.SafeLoader))
-    except UnicodeDecodeError:
-        raise PlanRefused(f"{path} is not UTF-8.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark is not None else ""
-        raise PlanRefused(
-            f"{path}{where} is not YAML ({getattr(error, 'problem', None) or getattr(error, 'reason', 'see there')})."
-        ) from None
-
-
-def flag(container: Mapping[str, Any], name: str) -> str | None:
-    """A flag's value, `true` for one without a value, None where it is not given; the last one counts."""
-    words = [str(word) for word in (*(container.get("command") or ()), *(container.get("args") or ()))]
-    found: str | None = None
-    for at, word in enumerate(words):
-        for dashes in ("--", "-"):
-            if word == dashes + name:
-                following = words[at + 1] if at + 1 < len(words) else "--"
-                found = "true" if following.startswith("-") else following
-            elif word.startswith(f"{dashes}{name}="):
-                found = word.partition("=")[2]
-    return found
-
-
-def host_path(manifest: Manifest, container: Mapping[str, Any], path: str) -> str:
-    """Where on the node a file lies that the container sees as `path`; "" when it is under no mount."""
-    volumes = {
-        str(volume.get("name")): str((volume.get("hostPath") or {}).get("path") or "")
-        for volume in (manifest.pod.get("spec") or {}).get("volumes") or ()
-        if isinstance(volume, Mapping)
-    }
-    best, found = -1, ""
-    for mount in container.get("volumeMounts") or ():
-        if not isinstance(mount, Mapping):
-            continue
-        inside = str(mount.get("mountPath") or "").rstrip("/")
-        below = path == inside or path.startswith(inside + "/")
-        if inside and below and len(inside) > best and volumes.get(str(mount.get("name"))):
-            sub = str(mount.get("subPath") or "")
-            base = posixpath.join(volumes[str(mount["name"])], sub) if sub else volumes[str(mount["name"])]
-            best, found = len(inside), base.rstrip("/") + path[len(inside) :]
-    return found
-
-
-# --- edits ------------------------------------------------------------------------------------------
-class Editor:
-    """Edits of one manifest, checked as a whole by `done`."""
-
-    def __init__(self, manifest: Manifest, program: str) -> None:
-        """
-        Raises:
-            PlanRefused: see `Manifest.container`.
-        """
-        self._manifest = manifest
-        self._program = program
-        manifest.container(program)
-        self._text = manifest.content.decode("utf-8")
-        self._newline = "\r\n" if "\r\n" in self._text else "\n"
-        self._wanted: dict[str, Any] = copy.deepcopy(dict(manifest.pod))
-
-    # Each edit changes the text by lines, and what is wanted as an object; then the lines are looked up anew.
-    def set_flag(self, name: str, value: str) -> None:
-        """Give a flag, or another value to it."""
-        container, lines = self._node(), self._lines()
-        key, words = self._words(container)
-        word = f"--{name}={value}"
-        held = [at for at, one in enumerate(words) if str(one).startswith((f"--{name}=", f"-{name}="))]
-        bare = [at for at, one in enumerate(words) if str(one) in (f"--{name}", f"-{name}")]
-        if len(held) + len(bare) > 1:
-            raise self._refused(words.lc.item((held + bare)[1])[0], f"--{name} stands there twice; take one away")
-        if bare:
-            raise self._refused(words.lc.item(bare[0])[0], f"--{name} and its value are two lines; make them one")
-        plain = (
-            word
-            if re.fullmatch(r"[\w./:=,@%+-]+", word)
-            else '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        )
-        if held:
-            at = words.lc.item(held[0])[0]
-            lines[at] = self._item(lines, at)[0] + plain + self._newline
-            self._mine()[key][held[0]] = word
-        else:
-            at = words.lc.item(len(words) - 1)[0]
-            lead = self._item(lines, at)[0]
-            if not lines[at].endswith(("\n", "\r")):
-                lines[at] += self._newline
-            lines.insert(at + 1, lead + plain + self._newline)
-            self._mine()[key].append(word)
-        self._text = "".join(lines)
-
-    def drop_flag(self, name: str) -> None:
-        """Take a flag away; nothing where it is not given."""
-        container, lines = self._node(), self._lines()
-        key, words = self._words(container)
-        for at, one in enumerate(words):
-            if str(one) in (f"--{name}", f"-{name}"):
-                raise self._refused(words.lc.item(at)[0], f"--{name} and its value are two lines; make them one")
-        for at in reversed(range(len(words))):
-            if str(words[at]).startswith((f"--{name}=", f"-{name}=")):
-                line = words.lc.item(at)[0]
-                self._item(lines, line)
-                del lines[line]
-                del self._mine()[key][at]
-        self._text = "".join(lines)
-
-    def add_mount(self, name: str, path: str) -> None:
-        """Mount a directory of the node at the same path, read-only; it is made where it is not there.
-
-        Raises:
-            PlanRefused: something else has that name or place already.
-        """
-        mount = {"mountPath": path, "name": name, "readOnly": True}
-        volume = {"hostPath": {"path": path, "type": "DirectoryOrCreate"}, "name": name}
-        mine = self._mine()
-        for other in mine.get("volumeMounts") or ():
-            if other.get("name") == name or str(other.get("mountPath")).rstrip("/") == path:
-                raise PlanRefused(f"{self._manifest.path} mounts something at {path} or as {name} already.")
-        for other in self._wanted["spec"].get("volumes") or ():
-            if other.get("name") == name:
-                raise PlanRefused(f"{self._manifest.path} has a volume {name} already.")
-        self._put_first(self._node, "volumeMounts", [f"- mountPath: {path}", f"  name: {name}", "  readOnly: true"])
-        mine["volumeMounts"].insert(0, mount)
-        self._put_first(
-            lambda: self._root()["spec"], "volumes",
-            ["- hostPath:", f"    path: {path}", "    type: DirectoryOrCreate", f"  name: {name}"],
-        )  # fmt: skip
-        self._wanted["spec"]["volumes"].insert(0, volume)
-
-    def drop_mount(self, name: str) -> None:
-        """Take away what `add_mount` made; nothing where it is not there."""
-        for parent, key, wanted in (
-            (self._node, "volumeMounts", self._mine()),
-            (lambda: self._root()["spec"], "volumes", self._wanted["spec"]),
-        ):
-            items: Any = parent().get(key) or ()
-            for at, one in enumerate(items):
-                if one.get("name") == name:
-                    lines, first = self._lines(), items.lc.item(at)[0]
-                    dash = lines[first].index("-")
-                    last = first + 1
-                    while last < len(lines) and re.match(rf"\s{{{dash + 1},}}\S", lines[last]):
-                        last += 1
-                    del lines[first:last]
-                    self._text = "".join(lines)
-                    del wanted[key][at]
-                    break
-
-    def set_annotation(self, name: str, value: str) -> None:
-        """Give an annotation, or another value to it."""
-        lines, metadata = self._lines(), self._root()["metadata"]
-        annotations = metadata.get("annotations")
-        wanted = self._wanted["metadata"]
-        text = f'{name}: "{value}"{self._newline}'
-        if annotations and name in annotations:
-            at, column = annotations.lc.key(name)
-            lines[at] = lines[at][:column] + text
-        elif annotations:
-            at = metadata.lc.key("annotations")[0]
-            first = min(annotations.lc.key(key)[0] for key in annotations)
-            column = annotations.lc.key(next(iter(annotations)))[1]
-            if first <= at:
-                raise self._refused(at, "the annotations are in flow style; write them in lines")
-            lines.insert(at + 1, " " * column + text)
-        else:
-            if "annotations" in metadata:
-                raise self._refused(metadata.lc.key("annotations")[0], "the annotations are empty; take the key away")
-            key = next(iter(metadata))
-            at, column = metadata.lc.key(key)
-            lines.insert(at, f"{' ' * column}annotations:{self._newline}{' ' * (column + 2)}{text}")
-        self._text = "".join(lines)
-        wanted.setdefault("annotations", {})[name] = value
-
-    def drop_annotation(self, name: str) -> None:
-        """Take an annotation away; nothing where it is not there. With the last one goes the key."""
-        lines, metadata = self._lines(), self._root()["metadata"]
-        annotations = metadata.get("annotations")
-        if not annotations or name not in annotations:
-            return
-        at = annotations.lc.key(name)[0]
-        del lines[at]
-        del self._wanted["metadata"]["annotations"][name]
-        if not self._wanted["metadata"]["annotations"]:
-            del lines[metadata.lc.key("annotations")[0]]
-            del self._wanted["metadata"]["annotations"]
-        self._text = "".join(lines)
-
-    def done(self) -> bytes:
-        """The edited file.
-
-        Raises:
-            PlanRefused: it would not say exactly what was meant.
-        """
-        content = self._text.encode("utf-8")
-        if [one for one in _documents(self._manifest.path, content) if one is not None] != [self._wanted]:
-            raise PlanRefused(
-                f"{self._manifest.path} is written in a way that cannot be edited safely (aliases, flow style or "
-                "several parts of one line); make the change by hand."
+    @property
+    def user(self) -> tuple[int | None, int | None]:
+        """User and group that the container runs as, None where the manifest leaves it to the image."""
+        found: list[int | None] = []
+        for key in ("runAsUser", "runAsGroup"):
+            text = self.yaml.words((*self.at, "securityContext", key)) or self.yaml.words(
+                ("spec", "securityContext", key)
             )
-        return content
+            found.append(int(text) if re.fullmatch(r"\d{1,9}", text) else None)
+        return found[0], found[1]
 
-    # -- the text -----------------------------------------------------------------------------------------
-    def _lines(self) -> list[str]:
-        return self._text.splitlines(keepends=True)
+    def refusal(self, path: Path, why: str) -> PlanRefused:
+        """A sentence that names the file and the line of what stands at a path."""
+        return self.yaml.refusal(self.yaml.line(path), why)
 
-    def _root(self) -> Any:
-        from ruamel.yaml import YAML
-        from ruamel.yaml.error import YAMLError
+    # --- flags -----------------------------------------------------------------------------------
+    def words(self) -> tuple[tuple[Path, str], ...]:
+        """What follows the program's name in `command` and `args`.
 
-        yaml = YAML()  # round trip: with places
-        try:
-            roots = [one for one in yaml.load_all(io.StringIO(self._text)) if one is not None]
-        except (YAMLError, ValueError) as error:
-            raise PlanRefused(f"{self._manifest.path} cannot be edited ({str(error).splitlines()[0]}).") from None
-        return roots[0]
+        Raises:
+            PlanRefused: the program is started in a way whose flags cannot be told, or a word is no string.
+        """
+        found: list[tuple[Path, str]] = []
+        for key in ("command", "args"):
+            path: Path = (*self.at, key)
+            listed = self.yaml.get(path)
+            if isinstance(listed, Leaf) and listed.tag != "null":
+                raise self.refusal(path, f"`{key}` is one string where a list is needed; write it as a list.")
+            for index in range(self.yaml.size(path)):
+                word = self.yaml.get((*path, index))
+                if not isinstance(word, Leaf) or word.tag != "str":
+                    raise self.refusal((*path, index), f"this item of `{key}` is no string; put it in quotes.")
+                found.append(((*path, index), word.text))
+        if self.yaml.merged(self.at):
+            raise self.refusal(self.at, "the container takes keys from elsewhere (`<<`); write them out.")
+        for index, (path, text) in enumerate(found):
+            if text.rpartition("/")[2] == self.program:
+                return tuple(found[index + 1 :])
+            if len(text.split()) > 1 and re.search(rf"(^|[\s/;&|(]){re.escape(self.program)}(\s|$)", text):
+                raise self.refusal(
+                    path,
+                    f"{self.program} is started by a shell from one string, so its flags cannot be edited safely; "
+                    "make a list with a flag an item of it.",
+                )
+        if self.yaml.size((*self.at, "command")):
+            raise self.refusal(
+                (*self.at, "command"),
+                f"the command does not name {self.program}, so which words are its flags cannot be told.",
+            )
+        return tuple(found)
 
-    def _node(self) -> Any:
-        at = self._position()
-        return self._root()["spec"]["containers"][at]
+    def flags(self) -> tuple[Flag, ...]:
+        """Every flag of the program, in their order. Raises PlanRefused as `words` does."""
+        words = self.words()
+        found: list[Flag] = []
+        for index, (path, text) in enumerate(words):
+            if not text.startswith("-") or not text.strip("-"):
+                continue
+            head, equals, value = text.partition("=")
+            name = head.lstrip("-").replace("_", "-")
+            following = words[index + 1] if index + 1 < len(words) else None
+            if equals:
+                found.append(Flag(name, value, "=", path, path, head))
+            elif following is not None and not following[1].startswith("-"):
+                found.append(Flag(name, following[1], "next", path, following[0], head))
+            else:
+                found.append(Flag(name, "", "bare", path, path, head))
+        return tuple(found)
 
-    def _position(self) -> int:
-        chosen = self._manifest.container(self._program)
-        return next(at for at, one in enumerate(self._manifest.pod["spec"]["containers"]) if one is chosen)
+    def flag(self, name: str) -> Flag | None:
+        """The flag of that name. Raises PlanRefused where it stands twice, or its value is a variable."""
+        found = [flag for flag in self.flags() if flag.name == name]
+        if len(found) > 1:
+            raise self.refusal(found[1].path, f"--{name} stands here a second time; leave one of them.")
+        if found and "$(" in found[0].value:
+            raise self.refusal(found[0].path, f"the value of --{name} is a variable; write it out.")
+        return found[0] if found else None
 
-    def _mine(self) -> dict[str, Any]:
-        mine: dict[str, Any] = self._wanted["spec"]["containers"][self._position()]
-        return mine
+    def value(self, name: str, default: str = "") -> str:
+        """The last value of a flag, for reading only."""
+        found = [flag.value for flag in self.flags() if flag.name == name]
+        return found[-1] if found else default
 
-    def _words(self, container: Any) -> tuple[str, Any]:
-        """The list that holds the flags: `args` where there is one with flags, else `command`."""
-        for key in ("args", "command"):
-            words = container.get(key)
-            if words and (key == "command" or any(str(word).startswith("-") for word in words)):
-                line = container.lc.key(key)[0]
-                if words.lc.item(0)[0] <= line:
-                    raise self._refused(line, f"{key} is in flow style; write a line for each flag")
-                return key, words
-        raise PlanRefused(f"{self._manifest.path}: the container of {self._program} has no command.")
+    def with_flag(self, name: str, value: str) -> Pod:
+        """With that flag at that value: in its place where it stands, else after all others."""
+        flag = self.flag(name)
+        if flag is None:
+            if any(text == "--" for _, text in self.words()):
+                raise self.refusal(self.at, "a lone -- ends the flags, so none can be added; remove it.")
+            args: Path = (*self.at, "args")
+            command: Path = (*self.at, "command")
+            where = args if self.yaml.size(args) or not self.yaml.size(command) else command
+            return self._with_item(where, f"--{name}={value}")
+        if flag.form == "next":
+            return self._with(self.yaml.replace(flag.value_path, value))
+        return self._with(self.yaml.replace(flag.path, f"{flag.spelled}={value}"))
 
-    def _item(self, lines: list[str], at: int) -> tuple[str, str]:
-        match = _ITEM.match(lines[at].rstrip("\r\n"))
-        if match is None or match[2][0] in "|>&*!{[":
-            raise self._refused(at, "that item is more than one plain line")
-        return match[1], match[2]
+    def without_flag(self, name: str) -> Pod:
+        """Without that flag and, where it is a word of its own, its value."""
+        flag = self.flag(name)
+        if flag is None:
+            return self
+        text = self.yaml
+        if flag.form == "next":
+            text = text.remove(flag.value_path)
+        return self._with(text.remove(flag.path))
 
-    def _put_first(self, parent: Callable[[], Any], key: str, item: list[str]) -> None:
-        """An item of a list of mappings, before its first one."""
-        holder = parent()
-        items = holder.get(key)
-        if not items:
-            raise PlanRefused(f"{self._manifest.path} has no {key} to add to; add the list with one entry by hand.")
-        line = holder.lc.key(key)[0]
-        first = items.lc.item(0)[0]
-        if first <= line:
-            raise self._refused(line, f"{key} is in flow style; write it in lines")
-        lines = self._lines()
-        match = re.match(r"(\s*)- ", lines[first])
-        if match is None:
-            raise self._refused(first, "no list item begins there as expected")
-        lines[line + 1 : line + 1] = [match[1] + one + self._newline for one in item]
-        self._text = "".join(lines)
+    def environment(self) -> Mapping[str, tuple[Path, str | None]]:
+        """Environment variables that the manifest sets; the value is None where it comes from elsewhere."""
+        found: dict[str, tuple[Path, str | None]] = {}
+        path: Path = (*self.at, "env")
+        for index in range(self.yaml.size(path)):
+            value = self.yaml.get((*path, index, "value"))
+            name = self.yaml.words((*path, index, "name"))
+            found[name] = ((*path, index), value.text if isinstance(value, Leaf) else None)
+        return found
 
-    def _refused(self, line: int, why: str) -> PlanRefused:
-        return PlanRefused(f"{self._manifest.path} line {line + 1}: {why}.")
+    # --- files -----------------------------------------------------------------------------------
+    def mounts(self) -> tuple[Mount, ...]:
+        """What is mounted into the container."""
+        volumes: dict[str, tuple[str, str, str]] = {}
+        for index in range(self.yaml.size(VOLUMES)):
+            at = self.yaml.get((*VOLUMES, index))
+            kinds = [key for key in at if key != "name"] if isinstance(at, dict) else []
+            host = (*VOLUMES, index, "hostPath")
+            volumes[self.yaml.words((*VOLUMES, index, "name"))] = (
+                self.yaml.words((*host, "path")),
+                self.yaml.words((*host, "type")),
+                kinds[0] if kinds else "",
+            )
+        found: list[Mount] = []
+        path: Path = (*self.at, "volumeMounts")
+        for index in range(self.yaml.size(path)):
+            item: Path = (*path, index)
+            name = self.yaml.words((*item, "name"))
+            host_path, host_type, kind = volumes.get(name, ("", "", ""))
+            found.append(
+                Mount(
+                    index,
+                    name,
+                    posixpath.normpath(self.yaml.words((*item, "mountPath")) or "/nowhere"),
+                    self.yaml.words((*item, "readOnly")).lower() == "true",
+                    self.yaml.words((*item, "subPath")),
+                    bool(self.yaml.words((*item, "subPathExpr"))),
+                    host_path,
+                    host_type,
+                    kind,
+                )
+            )
+        return tuple(found)
+
+    def covering(self, path: str) -> Mount | None:
+        """The mount in which a path of the container lies, the closest one."""
+        clean = posixpath.normpath(path)
+        over = [mount for mount in self.mounts() if _within(clean, mount.container_path)]
+        return max(over, key=lambda mount: len(mount.container_path), default=None)
+
+    def host_path(self, path: str) -> str:
+        """Where a path of the container lies on the node, "" when that cannot be told: no mount, or not of the node."""
+        mount = self.covering(path)
+        if mount is None or not mount.host_path or mount.odd:
+            return ""
+        rest = posixpath.relpath(posixpath.normpath(path), mount.container_path)
+        return posixpath.normpath(posixpath.join(mount.host_path, mount.sub_path, "" if rest == "." else rest))
+
+    def check_mounts(self) -> None:
+        """Refuse what makes the Pod invalid: equal volume names, equal mount paths, a mount of no volume."""
+        names: set[str] = set()
+        for index in range(self.yaml.size(VOLUMES)):
+            name = self.yaml.words((*VOLUMES, index, "name"))
+            if name in names:
+                raise self.refusal((*VOLUMES, index), f"a second volume has the name {name[:60]!r}; leave one of them.")
+            names.add(name)
+        paths: set[str] = set()
+        for mount in self.mounts():
+            at = (*self.at, "volumeMounts", mount.index)
+            if mount.container_path in paths:
+                raise self.refusal(at, f"{mount.container_path[:120]} is mounted a second time; leave one of them.")
+            if mount.name not in names:
+                raise self.refusal(at, f"there is no volume {mount.name[:60]!r} for this mount.")
+            paths.add(mount.container_path)
+
+    def with_directory(self, name: str, directory: str) -> Pod:
+        """With a directory of the node mounted read-only at its own path, and made where it is not there."""
+        with_mount = self._with_item(
+            (*self.at, "volumeMounts"), {"mountPath": directory, "name": name, "readOnly": True}
+        )
+        return with_mount._with_item(
+            VOLUMES, {"hostPath": {"path": directory, "type": "DirectoryOrCreate"}, "name": name}
+        )
+
+    def without_directory(self, name: str, directory: str) -> Pod:
+        """Without that mount and, where no other container has a mount of it, its volume."""
+        pod = self
+        for mount in pod.mounts():
+            if mount.name == name and mount.container_path == directory and mount.host_path == directory:
+                pod = pod._with(pod.yaml.remove((*pod.at, "volumeMounts", mount.index)))
+                if not pod._mounted_elsewhere(name):
+                    index = next(i for i, volume in enumerate(pod.volume_names()) if volume == name)
+                    pod = pod._with(pod.yaml.remove((*VOLUMES, index)))
+                break
+        return pod
+
+    def volume_names(self) -> list[str]:
+        """The names of all volumes, in their order."""
+        return [self.yaml.words((*VOLUMES, index, "name")) for index in range(self.yaml.size(VOLUMES))]
+
+    def _mounted_elsewhere(self, name: str) -> bool:
+        for key in ("containers", "initContainers", "ephemeralContainers"):
+            for index in range(self.yaml.size(("spec", key))):
+                path: Path = ("spec", key, index, "volumeMounts")
+                for mount in range(self.yaml.size(path)):
+                    if self.yaml.words((*path, mount, "name")) == name:
+                        return True
+        return False
+
+    # --- annotations -----------------------------------------------------------------------------
+    def annotation(self, key: str) -> str:
+        """The text of an annotation, "" for none."""
+        return self.yaml.words((*ANNOTATIONS, key))
+
+    def with_annotation(self, key: str, value: str) -> Pod:
+        """With that annotation at that value."""
+        annotations = self.yaml.get(ANNOTATIONS)
+        if annotations is None:
+            return self._with(self.yaml.add(METADATA, "annotations", {key: value}))
+        if isinstance(annotations, Leaf):
+            return self._with(self.yaml.fill(ANNOTATIONS, {key: value}))
+        if isinstance(annotations, dict) and key in annotations:
+            same = annotations[key] == Leaf("str", value)
+            return self if same else self._with(self.yaml.replace((*ANNOTATIONS, key), value))
+        return self._with(self.yaml.add(ANNOTATIONS, key, value))
+
+    def without_annotation(self, key: str) -> Pod:
+        """Without that annotation."""
+        annotations = self.yaml.get(ANNOTATIONS)
+        if not isinstance(annotations, dict) or key not in annotations:
+            return self
+        return self._with(self.yaml.remove((*ANNOTATIONS, key)))
+
+    def _with(self, yaml: YamlText) -> Pod:
+        return replace(self, yaml=yaml)
+
+    def _with_item(self, path: Path, value: Value) -> Pod:
+        listed = self.yaml.get(path)
+        if listed is None:
+            return self._with(self.yaml.add(path[:-1], str(path[-1]), [value]))
+        if isinstance(listed, Leaf) and listed.tag == "null":
+            return self._with(self.yaml.fill(path, [value]))
+        return self._with(self.yaml.append(path, value))
+
+
+def pod_name(yaml: YamlText) -> tuple[str, str]:
+    """Namespace and name of what a file holds."""
+    return yaml.words(("metadata", "namespace"), "default"), yaml.words(("metadata", "name"))
+
+
+def is_pod(yaml: YamlText) -> bool:
+    """Whether a file holds a Pod."""
+    return yaml.words(("kind",)) == "Pod" and yaml.words(("apiVersion",)) == "v1"
+
+
+def pods_running(yaml: YamlText, program: str) -> Iterator[Pod]:
+    """A Pod for each container of the file that runs `program`: by its name, its image or its words."""
+    for index in range(yaml.size(CONTAINERS)):
+        at: Path = (*CONTAINERS, index)
+        image = yaml.words((*at, "image")).partition("@")[0].rpartition("/")[2].partition(":")[0]
+        words = [
+            yaml.words((*at, key, word)).rpartition("/")[2]
+            for key in ("command", "args")
+            for word in range(yaml.size((*at, key)))
+        ]
+        if program in words or program in (image, yaml.words((*at, "name"))):
+            yield Pod(yaml, program, index)
+
+
+def _within(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip("/") + "/")

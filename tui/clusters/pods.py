@@ -1,0 +1,228 @@
+"""What plans for static pods have in common: the one manifest of a program, what a restart costs, files and diffs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from typing import Final
+
+from tui.clusters.manifest import Pod, is_pod, pod_name, pods_running
+from tui.clusters.model import Container, FileChange, HostFile, NodeFacts, Part, PlanRefused
+from tui.clusters.yaml_text import YamlText
+
+OURS: Final = "k8s-trace-tui"
+"""The name of our volume, and what our annotations begin with."""
+DIRECTORY: Final = "/etc/kubernetes/k8s-trace-tui"
+FILE: Final = f"{DIRECTORY}/apiserver.yaml"
+"""The tracing file that we make where the manifest names none."""
+CHECKSUM: Final = f"{OURS}/tracing-checksum"
+ADDED: Final = f"{OURS}/added"
+"""Annotation with the flags that we added, where their names alone do not tell whose they are."""
+
+PROGRAMS: Final = {Part.APISERVER: "kube-apiserver", Part.ETCD: "etcd"}
+CONTROLLERS: Final = ("kube-controller-manager", "kube-scheduler")
+RECENT_SECONDS: Final = 600
+"""The kubelet forgets restarts, and with them the back-off, after about ten minutes."""
+
+
+def node_name(facts: NodeFacts) -> str:
+    """What the node calls itself, or how it was reached."""
+    return facts.hostname or facts.host
+
+
+def manifest_files(facts: NodeFacts) -> tuple[HostFile, ...]:
+    """The files of the static pod directory that the kubelet reads: all without a dot in front."""
+    directory = facts.manifest_directory.rstrip("/")
+    if not directory:
+        return ()
+    found = (facts.files.get(f"{directory}/{name}") for name in sorted(facts.manifests) if not name.startswith("."))
+    return tuple(file for file in found if file is not None)
+
+
+def mentions(facts: NodeFacts, part: Part) -> bool:
+    """Whether a manifest on this node runs that component, as far as its bytes tell."""
+    program = PROGRAMS[part].encode()
+    return any(program in (file.content or b"") for file in manifest_files(facts))
+
+
+def pods_of(facts: NodeFacts, part: Part) -> tuple[Pod, ...]:
+    """Every container of every manifest that runs the component.
+
+    Raises:
+        PlanRefused: a manifest that names it cannot be read or is no YAML.
+    """
+    program = PROGRAMS[part]
+    found: list[Pod] = []
+    for file in manifest_files(facts):
+        if file.problem:
+            raise PlanRefused(f"{facts.host}: {file.path} could not be read: {file.problem}; run as root.")
+        if program.encode() not in (file.content or b""):
+            continue
+        try:
+            text = YamlText(file.path, file.content or b"")
+        except PlanRefused:
+            # Only what may be this component's manifest matters; an API server names its etcd's certificates.
+            if program in file.path.rpartition("/")[2] or f"name: {program}".encode() in (file.content or b""):
+                raise
+            continue
+        if is_pod(text):
+            found += pods_running(text, program)
+    return tuple(found)
+
+
+def only_pod(facts: NodeFacts, part: Part) -> Pod | None:
+    """The pod that runs the component here, None where there is none.
+
+    Raises:
+        PlanRefused: there is more than one, or its file is not one that may be replaced.
+    """
+    pods = pods_of(facts, part)
+    if not pods:
+        return None
+    pod = pods[0]
+    for other in pods[1:]:
+        if other.path == pod.path:
+            raise other.refusal(other.at, f"a second container runs {pod.program}, so which one is meant is unclear.")
+        raise two_files(pod.path, other.path, pod.program)
+    name = pod.full_name
+    for file in manifest_files(facts):
+        if file.path == pod.path or name[1].encode() not in (file.content or b""):
+            continue
+        try:
+            text = YamlText(file.path, file.content or b"")
+        except PlanRefused:
+            continue
+        if is_pod(text) and pod_name(text) == name:
+            raise two_files(pod.path, file.path, "/".join(name))
+    return pod
+
+
+def two_files(first: str, second: str, what: str) -> PlanRefused:
+    """The refusal of two manifests for one pod."""
+    return PlanRefused(
+        f"{first} and {second} both make the pod of {what[:120]}, and the kubelet lets the one that sorts last win: "
+        "move one of them out of the directory first."
+    )
+
+
+def check_replaceable(facts: NodeFacts, pod: Pod) -> None:
+    """Refuse a manifest that is a symbolic link: a file that is renamed over it would take the link's place."""
+    file = facts.files[pod.path]
+    if file.target:
+        raise PlanRefused(
+            f"{pod.path} is a symbolic link to {file.target}, so something else makes it: change it there, "
+            "or put the file itself into the directory."
+        )
+
+
+def check_controllers(facts: NodeFacts, part: Part) -> tuple[str, ...]:
+    """Refuse while controllers are down or in back-off; a warning instead where the component itself is down, since a
+    change may be what repairs it."""
+    if facts.containers is None:
+        return ()
+    down = [
+        name
+        for name in CONTROLLERS
+        if (known := [item for item in facts.containers if item.name == name])
+        and not any(item.running for item in known)
+    ]
+    if not down:
+        return ()
+    names = " and ".join(down)
+    if running(facts, PROGRAMS[part]) is None:
+        return (f"{names} of {facts.host} are down too and come back some minutes after the API server.",)
+    raise PlanRefused(
+        f"{facts.host}: {names} are down or in back-off, and another restart would make that longer (up to 5 minutes): "
+        "wait until they run, then try again."
+    )
+
+
+def running(facts: NodeFacts, container: str) -> Container | None:
+    """The container of that name that runs, the newest; None if none does or it cannot be asked."""
+    alive = [item for item in facts.containers or () if item.name == container and item.running]
+    return max(alive, key=lambda item: (item.started, item.attempt), default=None)
+
+
+def stop_is_cheap(facts: NodeFacts, container: str) -> bool:
+    """Whether a stop by CRI brings the container back at once: it runs, and was not restarted within ten minutes."""
+    now = running(facts, container)
+    if now is None:
+        return False
+    if now.attempt > 0 and facts.now - _epoch(now.started) < RECENT_SECONDS:
+        return False
+    return not any(
+        item.name == container and not item.running and facts.now - _epoch(item.finished) < RECENT_SECONDS
+        for item in facts.containers or ()
+        if item.pod_uid == now.pod_uid
+    )
+
+
+def recent_changes(facts: NodeFacts) -> tuple[str, ...]:
+    """A warning where this node was changed within the last ten minutes."""
+    recent = [item for item in facts.rollouts if 0 <= facts.now - item.when < RECENT_SECONDS]
+    if not recent:
+        return ()
+    times = "once" if len(recent) == 1 else f"{len(recent)} times"
+    return (
+        f"{facts.host} was changed {times} in the last ten minutes: each restart more pushes controller-manager and "
+        "scheduler further into back-off, up to 5 minutes.",
+    )
+
+
+def last_change(facts: NodeFacts, part: Part) -> str:
+    """`12:01 alice: 1 %` of the newest rollout that ended well, "" for none. Local time of who looks."""
+    done = [item for item in facts.rollouts if item.part == part.value and item.ended == "done"]
+    if not done:
+        return ""
+    newest = max(done, key=lambda item: item.when)
+    when = datetime.fromtimestamp(newest.when, tz=timezone.utc).astimezone()
+    return (
+        f"{when:%H:%M} {newest.who}: {newest.what}"
+        if facts.now - newest.when < 86_400
+        else (f"{when:%d %b %H:%M} {newest.who}: {newest.what}")
+    )
+
+
+def changed(file: HostFile, after: bytes | None) -> FileChange:
+    """Other bytes for a file that is there: it keeps mode, owner and label."""
+    return FileChange(file.path, file.content, after, file.mode, file.uid, file.gid, file.label)
+
+
+def new_file(facts: NodeFacts, pod: Pod, path: str, after: bytes) -> FileChange:
+    """A file that is not there yet: mode and owner of the manifest, or the user that the container runs as; the label
+    of a neighbour that the container reads already."""
+    manifest = facts.files[pod.path]
+    user, group = pod.user
+    neighbour = facts.files.get("/etc/kubernetes/pki/ca.crt")
+    label = (neighbour.label if neighbour and neighbour.content is not None else "") or manifest.label
+    uid = manifest.uid if user is None else user
+    gid = group if group is not None else manifest.gid
+    return FileChange(path, None, after, manifest.mode, uid, gid, label)
+
+
+def unified(changes: Iterable[FileChange]) -> str:
+    """A unified diff of all of them, as `diff -u` prints it. Bytes that are no UTF-8 are replaced."""
+    lines: list[str] = []
+    for change in changes:
+        before, after = (
+            (side or b"").decode("utf-8", "replace").splitlines(keepends=True) for side in (change.before, change.after)
+        )
+        for line in difflib.unified_diff(
+            before,
+            after,
+            "/dev/null" if change.before is None else change.path,
+            "/dev/null" if change.after is None else change.path,
+        ):
+            lines.append(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n")
+    return "".join(lines)
+
+
+def _epoch(text: str) -> float:
+    """Seconds since the epoch of an RFC 3339 text with any number of decimals; 0 for none."""
+    head, dot, rest = text.partition(".")
+    zone = "".join(rest.lstrip("0123456789")) if dot else ""
+    try:
+        return datetime.fromisoformat((head + zone).replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
