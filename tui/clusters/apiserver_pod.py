@@ -118,7 +118,8 @@ def plan(facts: NodeFacts, wish: Wish, *, kubeadm: bool) -> Plan:
     if draft.pod.yaml.content != before.yaml.content:
         trigger = Trigger.MANIFEST
     elif draft.files:
-        cheap = pods.stop_is_cheap(facts, before.container_name)
+        # Where no CRI can be asked nothing runs, or the rollout finds that out: then no more is changed than need be.
+        cheap = facts.containers is None or pods.stop_is_cheap(facts, before.container_name)
         trigger = Trigger.STOP if cheap else Trigger.MANIFEST
     if trigger is Trigger.MANIFEST and wish.per_million is not None:
         draft.pod = _bumped(facts, draft)
@@ -154,7 +155,7 @@ def _plan(facts: NodeFacts, wish: Wish, before: Pod, draft: _Draft, trigger: Tri
         wish,
         before.path,
         before.container_name,
-        health(before),
+        health(before) if trigger is not Trigger.NOTHING else (),
         before.grace_seconds,
     )
 
@@ -370,40 +371,36 @@ def _without_gate(pod: Pod, added: str) -> Pod:
 
 # --- what it means --------------------------------------------------------------------------------
 def health(pod: Pod) -> tuple[str, ...]:
-    """URLs of the node's own API server that must answer 200: /livez, which knows about etcd, then /readyz."""
-    base = f"{_scheme_and_host(pod)}:{_port(pod)}"
+    """URLs of the node's own API server that must answer 200: /livez, which knows about etcd, then /readyz. They are
+    where its probes look: on its advertised address unless the manifest says otherwise."""
+    bound = pod.value("bind-address")
+    host = _probe(pod, "host") or (bound if bound not in ("", "0.0.0.0", "::") else "") or "127.0.0.1"
+    host = host if re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", host) else "127.0.0.1"
+    port = _probe(pod, "port")
+    if not re.fullmatch(r"[1-9]\d{0,4}", port):  # kubeadm 1.34 names it
+        port = pod.value("secure-port")
+    port = port if re.fullmatch(r"[1-9]\d{0,4}", port) else "6443"
+    scheme = "http" if _probe(pod, "scheme") == "HTTP" else "https"
+    base = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     return f"{base}/livez", f"{base}/readyz"
 
 
 def _probe(pod: Pod, key: str) -> str:
-    for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
+    for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
         found = pod.yaml.words((*pod.at, probe, "httpGet", key))
         if found:
             return found
     return ""
 
 
-def _scheme_and_host(pod: Pod) -> str:
-    host = pod.value("bind-address")
-    if host in ("", "0.0.0.0", "::"):
-        host = _probe(pod, "host") or "127.0.0.1"
-    host = host if re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", host) else "127.0.0.1"
-    return f"https://[{host}]" if ":" in host else f"https://{host}"
-
-
-def _port(pod: Pod) -> int:
-    port = pod.value("secure-port") or _probe(pod, "port")
-    return int(port) if re.fullmatch(r"[1-9]\d{0,4}", port) else 6443
-
-
 def _price(facts: NodeFacts, pod: Pod, trigger: Trigger) -> str:
-    where = f"the API server of {facts.host}"
+    where = f"the API server of {pods.node_name(facts)}"
     if trigger is Trigger.NOTHING:
         return "Nothing changes."
     if trigger is Trigger.STOP:
         return f"About 5 s without {where}: its container is stopped and restarted."
     quick = "shutdown-send-retry-after" in _names(pod) or "shutdown-watch-termination-grace-period" in _names(pod)
-    seconds = "15-20" if quick or pod.grace_seconds <= 5 else "35-50"
+    seconds = "15 to 20" if quick or pod.grace_seconds <= 5 else "35 to 50"
     return (
         f"{seconds} s without {where}; controller-manager and scheduler may restart, and several changes in a row push "
         "them into minutes of back-off."

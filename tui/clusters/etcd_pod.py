@@ -119,7 +119,7 @@ def plan(facts: NodeFacts, wish: Wish, *, kubeadm: bool) -> Plan:
             "`kubeadm upgrade` writes this manifest anew and so undoes it, unless the ClusterConfiguration says it too."
         )
     price = (
-        f"65-70 s without writes and quorum reads where the etcd of {facts.host} is the only member, else only this "
+        f"65 to 70 s without writes and quorum reads where the etcd of {pods.node_name(facts)} is the only member, else only this "
         "member is away; controller-manager and scheduler may restart."
     )
     return Plan(
@@ -135,7 +135,7 @@ def plan(facts: NodeFacts, wish: Wish, *, kubeadm: bool) -> Plan:
         wish,
         before.path,
         before.container_name,
-        _health(facts, before, version),
+        _health(facts, before) if changes else (),
         before.grace_seconds,
     )
 
@@ -246,16 +246,17 @@ def _unknown_flag(pod: Pod, version: Version, flag: Flag) -> PlanRefused:
     return pod.refusal(flag.path, f"etcd {version} does not start with --{flag.name[:80]}, which it does not know.")
 
 
-def _health(facts: NodeFacts, pod: Pod, version: Version) -> tuple[str, ...]:
-    """etcd's own answer on its metrics port, then the API server's, where one is on this node."""
+def _health(facts: NodeFacts, pod: Pod) -> tuple[str, ...]:
+    """etcd's own answer on its metrics port, then the API server's, through which etcd is read."""
     listed = pod.value("listen-metrics-urls").split(",")[0].strip().rstrip("/")
-    ready = "/readyz" if version.at_least(3, 5, 11) else "/health"
-    own = (f"{listed}{ready}",) if re.fullmatch(r"http://[A-Za-z0-9.:\[\]-]{1,253}", listed) else ()
-    try:
-        server = pods.only_pod(facts, Part.APISERVER)
-        return own + (apiserver_pod.health(server) if server else ())
-    except PlanRefused:
-        return own
+    # /readyz came with 3.5.11, /health is in all of them.
+    own = (f"{listed}/health",) if re.fullmatch(r"http://[A-Za-z0-9.:\[\]-]{1,253}", listed) else ()
+    server = pods.only_pod(facts, Part.APISERVER)
+    if server is None:
+        raise PlanRefused(
+            f"{facts.host}: no API server runs there that could be asked whether etcd is well; change it by hand."
+        )
+    return own + apiserver_pod.health(server)
 
 
 def snippet(rules: EtcdRules, version: Version, wish: Wish) -> str:

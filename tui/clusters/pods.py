@@ -130,7 +130,8 @@ def check_controllers(facts: NodeFacts, part: Part) -> tuple[str, ...]:
     if not down:
         return ()
     names = " and ".join(down)
-    if running(facts, PROGRAMS[part]) is None:
+    known_here = any(item.name == PROGRAMS[part] for item in facts.containers)
+    if known_here and running(facts, PROGRAMS[part]) is None:
         return (f"{names} of {facts.host} are down too and come back some minutes after the API server.",)
     raise PlanRefused(
         f"{facts.host}: {names} are down or in back-off, and another restart would make that longer (up to 5 minutes): "

@@ -22,6 +22,7 @@ Value: TypeAlias = "str | bool | int | dict[str, Value] | list[Value]"
 _MOST_NODES: Final = 50_000
 _DEEPEST: Final = 60
 _TAG: Final = "tag:yaml.org,2002:"
+_ALIAS: Final = re.compile(r"(?:[\s,\[-]|#[^\n]*)*\*[^\s,\[\]{}]+")
 _PLAIN: Final = re.compile(r"[A-Za-z/_-][A-Za-z0-9_./=@%+-]*(?::[A-Za-z0-9_./=@%+-]+)*")
 _NOT_TEXT: Final = re.compile(r"(?i)y|n|yes|no|true|false|on|off|null|-+|---.*|[-+.].*inf|.*nan|-[0-9.].*|-")
 
@@ -164,12 +165,12 @@ class YamlText:
         if not isinstance(now, list):
             raise self.refusal(self.line(path), "there is no list, though one was expected.")
         if node.flow_style:
-            splice = self._flow_splice(node, node.value[-1] if node.value else None, json.dumps(value))
+            splice = self._flow_splice(node, self._end_of_item(node, len(now) - 1), json.dumps(value))
         else:
             column = node.start_mark.column
             lines = _block(value, column + 2)
             lines[0] = " " * column + "- " + lines[0].lstrip(" ")
-            splice = self._lines_after(self._end(node.value[-1]), lines)
+            splice = self._lines_after(self._end_of_item(node, len(now) - 1), lines)
         return self._with(splice, lambda tree: _put(tree, path, [*now, _as_tree(value)]))
 
     def add(self, path: Path, key: str, value: Value) -> YamlText:
@@ -182,7 +183,9 @@ class YamlText:
             last = node.value[-1] if node.value else None
             if last is not None and _empty(last[1]):
                 raise self.refusal(last[0].start_mark.line + 1, "a key without a value ends a mapping in braces.")
-            splice = self._flow_splice(node, last[1] if last else None, f"{json.dumps(key)}: {json.dumps(value)}")
+            splice = self._flow_splice(
+                node, self._end_of_pair(last) if last else -1, f"{json.dumps(key)}: {json.dumps(value)}"
+            )
         else:
             column = node.start_mark.column
             splice = self._lines_after(self._end_of_pair(node.value[-1]), self._key_lines(key, value, column))
@@ -210,7 +213,8 @@ class YamlText:
         step = path[-1]
         if isinstance(now, list) and isinstance(step, int):
             index = step
-            parts = [(item.start_mark.index, self._end(item)) for item in holder.value]
+            ends = [self._end_of_item(holder, i) for i in range(len(holder.value))]
+            parts = [(item.start_mark.index, end) for item, end in zip(holder.value, ends, strict=True)]
         elif isinstance(now, dict) and isinstance(step, str):
             index = next(i for i, pair in enumerate(holder.value) if pair[0].value == step)
             parts = [(pair[0].start_mark.index, self._end_of_pair(pair)) for pair in holder.value]
@@ -297,6 +301,17 @@ class YamlText:
             return len(self.text[: node.start_mark.index].rstrip(" \r\n"))
         return int(node.end_mark.index)
 
+    def _end_of_item(self, holder: Any, index: int) -> int:
+        """Where an item of a list ends, -1 for the one before the first. An alias has the marks of its anchor."""
+        if index < 0:
+            return -1
+        item = holder.value[index]
+        before = max(self._end_of_item(holder, index - 1), holder.start_mark.index)
+        if id(item) not in self._shared or item.start_mark.index > before or (index == 0 and item.anchor is None):
+            return self._end(item)
+        match = _ALIAS.match(self.text, before)
+        return match.end() if match else self._end(item)
+
     def _end_of_pair(self, pair: Any) -> int:
         if _empty(pair[1]):
             colon = self.text.find(":", pair[0].end_mark.index)
@@ -339,11 +354,12 @@ class YamlText:
             return _Splice(end, end, "".join(line + newline for line in lines))
         return _Splice(end, end, "".join(newline + line for line in lines))
 
-    def _flow_splice(self, node: Any, last: Any, text: str) -> _Splice:
-        if last is None:
-            at = self.text.index("[" if self.text[node.end_mark.index - 1] == "]" else "{", node.start_mark.index) + 1
+    def _flow_splice(self, node: Any, end: int, text: str) -> _Splice:
+        """One more part in braces or brackets, after the one that ends at `end`; -1: they are empty."""
+        if end < 0:
+            opening = "[" if self.text[node.end_mark.index - 1] == "]" else "{"
+            at = self.text.index(opening, node.start_mark.index) + 1
             return _Splice(at, at, text)
-        end = self._end(last)
         return _Splice(end, end, f", {text}")
 
     def _key_lines(self, key: str, value: Value, column: int) -> list[str]:

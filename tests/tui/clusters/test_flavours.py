@@ -39,10 +39,10 @@ def test_a_unit_that_runs_tells_it_too() -> None:
     assert found.name == "k3s"
 
 
-def test_kubeadm_is_static_pods_and_nothing_is_nothing() -> None:
+def test_kubeadm_is_told_by_its_annotations_and_nothing_is_nothing() -> None:
     found = flavours.of(node(apiserver=apiserver()))
     assert found is not None
-    assert found.name == "static pods"
+    assert found.name == "kubeadm"
     assert flavours.of(node()) is None
     with pytest.raises(PlanRefused, match="no control plane"):
         flavours.plan(node(), Wish(Part.APISERVER, 0))

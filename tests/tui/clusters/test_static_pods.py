@@ -9,7 +9,8 @@ import yaml
 
 from tests.tui.clusters.nodes import APISERVER, ETCD, NOW, after, apiserver, etcd, facts_with, node
 from tui.clusters import flavours
-from tui.clusters.flavours.static_pods import ANNOTATION, TRACING_FILE
+from tui.clusters.pods import CHECKSUM as ANNOTATION
+from tui.clusters.pods import FILE as TRACING_FILE
 from tui.clusters.model import Container, HostFile, Mode, NodeFacts, Part, PlanRefused, Trigger, Wish
 
 ARM = Wish(Part.APISERVER, 0)
@@ -126,15 +127,15 @@ OLD = "- kube-apiserver\n"
     ("old", "new", "says"),
     [
         ("  - command:\n    - kube-apiserver\n", "  - command: [kube-apiserver]\n    args:\n", ""),
-        ("    volumeMounts:\n", "    volumeMounts: [{mountPath: /a, name: ca-certs}]\n    x:\n", "flow style"),
+        ("    volumeMounts:\n", "    volumeMounts: [{mountPath: /a, name: ca-certs}]\n    x:\n", ""),
         (
             "    - --secure-port=6443\n",
             "    - --secure-port=6443\n    - &a --v=2\n    - *a\n",
-            "more than one plain line",
+            "",
         ),
-        (OLD, "- sh\n    - -c\n    - exec kube-apiserver --secure-port=6443\n", "shell line"),
+        (OLD, "- sh\n    - -c\n    - exec kube-apiserver --secure-port=6443\n", "line 17: .* by a shell"),
         ("  containers:\n", "  containers:\n\t", "line 14|not YAML"),
-        ("status: {}\n", "---\napiVersion: v1\nkind: Pod\n", "2 documents"),
+        ("status: {}\n", "---\napiVersion: v1\nkind: Pod\n", "line 50: a second document"),
         (
             "    - --secure-port=6443\n",
             "    - --secure-port=6443\n    - --tracing-config-file=/opt/tracing.yaml\n",
@@ -147,8 +148,9 @@ OLD = "- kube-apiserver\n"
         ),
         ("kube-apiserver:v1.34.2", "kube-apiserver@sha256:" + "a" * 64, "version"),
         ("kube-apiserver:v1.34.2", "kube-apiserver:v1.37.0", ""),
-        ("kube-apiserver:v1.34.2", "kube-apiserver:v1.24.1", "APIServerTracing=true"),
-        ("      name: ca-certs\n", "      name: k8s-trace-tui\n", "already"),
+        ("kube-apiserver:v1.34.2", "kube-apiserver:v1.24.1", ""),
+        ("kube-apiserver:v1.34.2", "kube-apiserver:v1.21.14", r"1\.21\.14 knows no tracing"),
+        ("      name: ca-certs\n", "      name: k8s-trace-tui\n", "line 32: there is no volume"),
     ],
 )
 def test_what_is_not_safe_is_refused_in_one_sentence(old: str, new: str, says: str) -> None:
@@ -184,7 +186,7 @@ def test_controllers_in_back_off_are_waited_for() -> None:
 @pytest.mark.parametrize(
     ("content", "mode", "says"),
     [
-        (None, Mode.BROKEN, "not there"),
+        (None, Mode.BROKEN, "no such file"),
         (b"", Mode.BROKEN, ""),
         (b"apiVersion: apiserver.config.k8s.io/v2\nkind: TracingConfiguration\n", Mode.BROKEN, "v2"),
         (b"apiVersion: apiserver.config.k8s.io/v1\nkind: TracingConfiguration\nbogus: 1\n", Mode.BROKEN, "bogus"),
