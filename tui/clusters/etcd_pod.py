@@ -119,8 +119,8 @@ def plan(facts: NodeFacts, wish: Wish, *, kubeadm: bool) -> Plan:
             "`kubeadm upgrade` writes this manifest anew and so undoes it, unless the ClusterConfiguration says it too."
         )
     price = (
-        f"65 to 70 s without writes and quorum reads where the etcd of {pods.node_name(facts)} is the only member, else only this "
-        "member is away; controller-manager and scheduler may restart."
+        f"65 to 70 s without writes and quorum reads where the etcd of {pods.node_name(facts)} is the only member, "
+        "else only this member is away; controller-manager and scheduler may restart."
     )
     return Plan(
         pods.node_name(facts),
