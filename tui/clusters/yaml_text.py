@@ -1,7 +1,8 @@
 """YAML files as text whose parts are known by place: edits are spliced in, and no other byte moves.
 
 ruamel.yaml composes the nodes with their marks; nothing is ever dumped. After each edit the new text is composed
-again and compared, value by value, with what the edit was to give: a splice that did anything else is refused.
+again and compared, value by value, with what the edit was to give: a splice that did anything else is refused. So is a
+text that PyYAML reads otherwise: it follows libyaml, as Go's reader does, by which the kubelet reads a manifest.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class YamlText:
             self._root = _compose(self.text)
             self._shared = _shared(self._root)
             self.tree: Tree = _tree(self._root, [0], 0)
+            _check_reading(self.text, self.tree)
         except Fault as fault:
             raise self.refusal(fault.line, f"{fault.why}, so it is not edited; correct it first.") from None
 
@@ -266,9 +268,14 @@ class YamlText:
     def _editable(self, path: Path) -> Any:
         """The node at a path, unless an edit there would show elsewhere too."""
         node = self._root
-        for step in (None, *path):
+        for at, step in enumerate((None, *path)):
             if step is not None:
-                node = self._step(node, step)
+                try:
+                    node = self._step(node, step)
+                except KeyError:
+                    raise self.refusal(
+                        self.line(path[: at - 1]), f"there is no {_place(path[:at])} here, though one was expected."
+                    ) from None
             if id(node) in self._shared:
                 name = f"`*{node.anchor}`" if node.anchor else "an alias"
                 raise self.refusal(
@@ -430,6 +437,42 @@ def _compose(text: str) -> Any:
     if documents[0] is not full[0]:
         raise Fault("the first document is empty, and no other is read", full[0].start_mark.line + 1)
     return full[0]
+
+
+def _check_reading(text: str, tree: Tree) -> None:
+    """Raises Fault where PyYAML does not read the same."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        documents = list(yaml.compose_all(text, Loader=loader))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        why = f"this is no YAML for every reader ({getattr(error, 'problem', None) or 'see there'})"
+        raise Fault(why, mark.line + 1 if mark else 0) from None
+    if not documents or not _same(documents[0], tree):
+        raise Fault("readers of YAML do not agree about this", 1)
+
+
+def _same(node: Any, tree: Tree) -> bool:
+    """Whether a node of PyYAML holds the same; tags are left out, since YAML 1.1 has more of them."""
+    if isinstance(tree, Leaf):
+        return isinstance(node.value, str) and node.value == tree.text
+    if isinstance(tree, dict):
+        if not isinstance(node.value, list) or len(node.value) != len(tree):
+            return False
+        return all(
+            isinstance(pair, tuple) and pair[0].value == key and _same(pair[1], inner)
+            for pair, (key, inner) in zip(node.value, tree.items(), strict=True)
+        )
+    if not isinstance(node.value, list) or len(node.value) != len(tree):
+        return False
+    return all(_same(item, inner) for item, inner in zip(node.value, tree, strict=True))
+
+
+def _place(path: Path) -> str:
+    """`spec.containers[0]`."""
+    return "`" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".") + "`"
 
 
 def _empty(node: Any) -> bool:

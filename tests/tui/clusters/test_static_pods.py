@@ -9,9 +9,9 @@ import yaml
 
 from tests.tui.clusters.nodes import APISERVER, ETCD, NOW, after, apiserver, etcd, facts_with, node
 from tui.clusters import flavours
+from tui.clusters.model import Container, HostFile, Mode, NodeFacts, Part, PlanRefused, Trigger, Wish
 from tui.clusters.pods import CHECKSUM as ANNOTATION
 from tui.clusters.pods import FILE as TRACING_FILE
-from tui.clusters.model import Container, HostFile, Mode, NodeFacts, Part, PlanRefused, Trigger, Wish
 
 ARM = Wish(Part.APISERVER, 0)
 OFF = Wish(Part.APISERVER, None)

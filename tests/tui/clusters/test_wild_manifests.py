@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +18,7 @@ from tests.tui.clusters.nodes import apiserver as kubeadm_apiserver
 from tui.clusters import flavours
 from tui.clusters.manifest import Pod, pods_running
 from tui.clusters.model import Container, Mode, NodeFacts, Part, Plan, PlanRefused, State, Trigger, Wish
-from tui.clusters.pods import FILE
+from tui.clusters.pods import CHECKSUM, DIRECTORY, FILE, OURS
 from tui.clusters.yaml_text import YamlText
 
 ARM = Wish(Part.APISERVER, 0)
@@ -117,6 +119,24 @@ def pod_of(text: bytes, program: str = "kube-apiserver") -> Pod:
     return next(pods_running(YamlText(APISERVER, text), program))
 
 
+def read_by_libyaml(text: str | bytes) -> Any:
+    """As a reader that is not the one of the code under test sees it: Go's is made after libyaml."""
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def expected(text: str, annotations: dict[str, str]) -> Any:
+    """What an armed manifest says: what it said before, our flag, mount, volume and annotation, and nothing else."""
+    pod = read_by_libyaml(text)
+    container = next(one for one in pod["spec"]["containers"] if "kube-apiserver" in one["image"])
+    container.setdefault("args" if "args" in container else "command", []).append(FLAG)
+    mount = {"mountPath": DIRECTORY, "name": OURS, "readOnly": True}
+    volume = {"hostPath": {"path": DIRECTORY, "type": "DirectoryOrCreate"}, "name": OURS}
+    container.setdefault("volumeMounts", []).append(mount)
+    pod["spec"].setdefault("volumes", []).append(volume)
+    pod["metadata"]["annotations"] = {**(pod["metadata"].get("annotations") or {}), **annotations}
+    return pod
+
+
 def only_added(before: str, now: str) -> bool:
     """Whether `now` is `before` with characters put in."""
     rest = iter(now)
@@ -147,14 +167,24 @@ def test_ways_of_writing_are_kept(text: str, newline: str, mark: str) -> None:
     ("manifest", "old", "new", "says"),
     [
         (ALIASES, "", "", r"line 13: .*`\*m`"),
-        (FLOW, "'--secure-port=6443',", "'--tracing_config_file=/x', '--tracing-config-file=/y'", "line 8: .*second time"),
+        (
+            FLOW,
+            "'--secure-port=6443',",
+            "'--tracing_config_file=/x', '--tracing-config-file=/y'",
+            "line 8: .*second time",
+        ),
         (FLOW, "containers:", "containers: &c", ""),
-        (ARGS, "    - /usr/local/bin/kube-apiserver\n", "    - /start.sh\n", r"line 10: .* does not name kube-apiserver"),
-        (ARGS, '"6443"', "6443", "line 15: .*no string"),
+        (
+            ARGS,
+            "    - /usr/local/bin/kube-apiserver\n",
+            "    - /start.sh\n",
+            r"line 11: .* does not name kube-apiserver",
+        ),
+        (ARGS, '"6443"', "6443", "line 16: .*no string"),
         (ARGS, "    args:\n", "    args:\n    - |\n      --x\n    - --\n", "lone --"),
-        (ARGS, "'--v=2'", "--tracing-config-file=$(FILE)", "line 16: .*variable"),
-        (ARGS, "'--v=2'", "--tracing-config-file", "line 16: .*no value"),
-        (ARGS, "'--v=2'", "--tracing-config-file=etc/x.yaml", "line 16: .*no mount"),
+        (ARGS, "'--v=2'", "--tracing-config-file=$(FILE)", "line 17: .*variable"),
+        (ARGS, "'--v=2'", "--tracing-config-file", "line 17: .*no value"),
+        (ARGS, "'--v=2'", "--tracing-config-file=etc/x.yaml", "line 17: .*no mount"),
         (ARGS, "  name: kube-apiserver\n", "  name: kube-apiserver\n  name: x\n", "line 6: .*second time"),
         (ARGS, "spec:\n", "spec: &s\n  x: *s\n", "nested deeper"),
         (ARGS, "  - image", "\t- image", "line 8: .*no YAML"),
@@ -163,15 +193,30 @@ def test_ways_of_writing_are_kept(text: str, newline: str, mark: str) -> None:
         (ARGS, "    # the end\n", "---\n# nothing\n---\n", ""),
         (ARGS, "    name: proxy-less\n", "    <<: {name: kube-apiserver}\n", "line 8: .*<<"),
         (SIDECAR, "    - name: kms\n", "    - name: kube-apiserver\n", "a second container"),
-        (SIDECAR, "      hostPath: {path: /etc/kubernetes/pki}", "      hostPath: {path: /p}\n    - {name: pki}", "line 28: a second volume"),
+        (
+            SIDECAR,
+            "      hostPath: {path: /etc/kubernetes/pki}",
+            "      hostPath: {path: /p}\n    - {name: pki}",
+            "line 26: a second volume",
+        ),
         (SIDECAR, "        - >-\n", "        - --tracing-config-file=/run/t/x.yaml\n        - >-\n", "under no mount"),
-        (SIDECAR, "{path: /etc/kubernetes/pki}", "{path: /e}\n    - {name: k8s-trace-tui, emptyDir: {}}", "line 27: .*k8s-trace-tui already"),
-        (SIDECAR, "mountPath: /etc/kubernetes/pki", "mountPath: /etc/kubernetes/k8s-trace-tui/", "line 2[34]: .*from elsewhere"),
-        (SIDECAR, "v1.33.0", "latest", "line 14: .*names no version"),
+        (
+            SIDECAR,
+            "{path: /etc/kubernetes/pki}",
+            "{path: /e}\n    - {name: k8s-trace-tui, emptyDir: {}}",
+            "line 26: .*k8s-trace-tui already",
+        ),
+        (
+            SIDECAR,
+            "mountPath: /etc/kubernetes/pki",
+            "mountPath: /etc/kubernetes/k8s-trace-tui/",
+            "line 21: .*from elsewhere",
+        ),
+        (SIDECAR, "v1.33.0", "latest", "line 15: .*names no version"),
         (SIDECAR, "v1.33.0", "v1.37.1", ""),
         (SIDECAR, "        - >-\n", "        - --feature-gates=A=true,APIServerTracing=true\n        - >-\n", ""),
     ],
-)  # fmt: skip
+)
 def test_what_is_odd_is_planned_right_or_refused_with_its_line(manifest: str, old: str, new: str, says: str) -> None:
     assert old in manifest
     text = manifest.replace(old, new, 1)
@@ -291,7 +336,7 @@ def test_the_operators_own_flags_of_etcd_stay() -> None:
     assert state(off, Part.ETCD).mode is Mode.OFF
     newer = node(apiserver=kubeadm_apiserver(), etcd=text.replace("3.6.5-0", "3.7.0-0"))
     assert state(newer, Part.ETCD).mode is Mode.BROKEN
-    with pytest.raises(PlanRefused, match=r"line 13: etcd 3\.7\.0.* does not start"):
+    with pytest.raises(PlanRefused, match=r"line 14: etcd 3\.7\.0.* does not start"):
         flavours.plan(newer, Wish(Part.ETCD, 0))
 
 
@@ -369,14 +414,18 @@ WISHES = st.builds(
 def test_any_manifest_is_as_wished_and_comes_back_byte_for_byte(text: str, first: Wish, second: Wish) -> None:
     start = node(apiserver=text)
     facts = start
+    armed_once: NodeFacts | None = None
     for wish in (first, second):
         plan = flavours.plan(facts, wish)
         facts = after(facts, plan)
+        armed_once = armed_once or facts
         found = state(facts)
         assert (found.per_million, found.mode is Mode.ARMED) == (wish.per_million, wish.per_million == 0)
         assert found.endpoint == (wish.endpoint or first.endpoint or "localhost:4317")
         assert only_added(text, content(facts).decode())
         assert applied(plan)
+        checksum = hashlib.sha256(content(armed_once, FILE)).hexdigest()
+        assert read_by_libyaml(content(facts)) == expected(text, {CHECKSUM: checksum})
         assert flavours.plan(facts, replace(wish, endpoint="")).empty
     off = after(facts, flavours.plan(facts, OFF))
     assert content(off).decode() == text
@@ -405,8 +454,12 @@ def test_broken_manifests_are_refused_and_never_half_edited(text: str, data: st.
     try:
         plan = flavours.plan(facts, ARM)
     except PlanRefused as refused:
-        assert "\n" not in str(refused)
-        return
-    armed = after(facts, plan)
-    assert only_added(text, content(armed).decode())
-    assert yaml.safe_load(content(armed))["kind"] == "Pod"
+        sentence = str(refused)
+    else:
+        sentence = ""
+        armed = after(facts, plan)
+        checksum = hashlib.sha256(content(armed, FILE)).hexdigest()
+        assert only_added(text, content(armed).decode())
+        assert read_by_libyaml(content(armed)) == expected(content(facts).decode(), {CHECKSUM: checksum})
+        assert content(after(armed, flavours.plan(armed, OFF))) == content(facts)
+    assert "\n" not in sentence
