@@ -20,6 +20,7 @@ ENDPOINT: Final = "endpoint"
 DEFAULT_ENDPOINT: Final = "localhost:4317"
 """Where the exporter sends when the file names no endpoint."""
 
+_OURS: Final = "# Written by k8s-trace-tui; `k8s-trace-tui sampling off` takes it away again."
 _READ: Final = "failed to read tracing config: unable to decode tracing configuration data: "
 _VALIDATE: Final = "failed to validate tracing configuration: "
 _FIELDS: Final = frozenset({"apiVersion", "kind", RATE, ENDPOINT})
@@ -87,9 +88,9 @@ def read(path: str, content: bytes, rules: ApiserverRules | None) -> Tracing:
 
 def made(per_million: int, endpoint: str, rules: ApiserverRules) -> bytes:
     """A new file for a server with these rules."""
-    lines = [f"apiVersion: {rules.api_version}", f"kind: {KIND}", f"{ENDPOINT}: {endpoint or DEFAULT_ENDPOINT}"]
+    lines = [_OURS, f"apiVersion: {rules.api_version}", f"kind: {KIND}", f"{ENDPOINT}: {endpoint or DEFAULT_ENDPOINT}"]
     if endpoint and not re.fullmatch(r"[A-Za-z][A-Za-z0-9./-]*:[A-Za-z0-9./_-]+", endpoint):
-        lines[2] = f"{ENDPOINT}: '{endpoint}'"
+        lines[3] = f"{ENDPOINT}: '{endpoint}'"
     return "\n".join([*lines, f"{RATE}: {per_million}", ""]).encode()
 
 
