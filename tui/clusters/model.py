@@ -259,6 +259,17 @@ class Plan:
         return not self.changes and self.trigger is Trigger.NOTHING
 
 
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the API shows of a cluster, or of one of its nodes, without touching anything: `version` of the API server
+    (`v1.34.2-eks-1a2b3c`) or of the kubelet (`v1.33.5+k3s1`), `os_image` of the node (`Talos (v1.11.2)`), `address` of
+    the API server as the kubeconfig has it. "" for what is unknown."""
+
+    version: str = ""
+    os_image: str = ""
+    address: str = ""
+
+
 class Flavour(Protocol):
     """A kind of control plane. Adding one touches no other file: `flavours` finds every class in its package."""
 
@@ -266,15 +277,23 @@ class Flavour(Protocol):
     """For people: `kubeadm`, `k3s`."""
     rank: int
     """Where several recognise a node, the lowest has it: special kinds before general ones."""
+    paths: Sequence[str]
+    """Files by which it is told, or that it wants besides the static pod directory: they are always read."""
 
     def recognises(self, facts: NodeFacts) -> bool:
         """Whether this node is of that kind; the first flavour (by `rank`) that says yes has it."""
+
+    def recognises_from_afar(self, sight: Sight) -> bool:
+        """Whether what the API shows is of that kind, for nodes whose files were not read."""
 
     def more_paths(self, facts: NodeFacts) -> tuple[str, ...]:
         """Files that those in `facts` mention and that `states` and `plan` want too: a second round of reading."""
 
     def states(self, facts: NodeFacts) -> tuple[State, ...]:
         """The components on this node and what they do about tracing."""
+
+    def states_from_afar(self, node: str, sight: Sight) -> tuple[State, ...]:
+        """The components on a node that `recognises_from_afar`; `node` is its name."""
 
     def plan(self, facts: NodeFacts, wish: Wish) -> Plan:
         """What to change.

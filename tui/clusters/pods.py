@@ -16,6 +16,8 @@ OURS: Final = "k8s-trace-tui"
 DIRECTORY: Final = "/etc/kubernetes/k8s-trace-tui"
 FILE: Final = f"{DIRECTORY}/apiserver.yaml"
 """The tracing file that we make where the manifest names none."""
+NEIGHBOUR: Final = "/etc/kubernetes/pki/ca.crt"
+"""A file that the API server reads already: new files get its SELinux label."""
 CHECKSUM: Final = f"{OURS}/tracing-checksum"
 ADDED: Final = f"{OURS}/added"
 """Annotation with the flags that we added, where their names alone do not tell whose they are."""
@@ -195,7 +197,7 @@ def new_file(facts: NodeFacts, pod: Pod, path: str, after: bytes) -> FileChange:
     of a neighbour that the container reads already."""
     manifest = facts.files[pod.path]
     user, group = pod.user
-    neighbour = facts.files.get("/etc/kubernetes/pki/ca.crt")
+    neighbour = facts.files.get(NEIGHBOUR)
     label = (neighbour.label if neighbour and neighbour.content is not None else "") or manifest.label
     uid = manifest.uid if user is None else user
     gid = group if group is not None else manifest.gid

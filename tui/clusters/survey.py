@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from tui.clusters import flavours
 from tui.clusters.inspect import read_facts
-from tui.clusters.model import ClusterError, Host, Mode, NodeFacts, Part, RolloutFacts, State
+from tui.clusters.model import ClusterError, Host, Mode, NodeFacts, Part, RolloutFacts, Sight, State
 
 if TYPE_CHECKING:
     from tui.clusters.reach.api import Api, MirrorPod
@@ -72,7 +72,7 @@ def look(host: Host, seconds: float = 60.0) -> NodeFacts:
         ClusterError: it cannot be reached or read, or took longer.
     """
     until = time.monotonic() + seconds
-    paths = list(flavours.WANTED_PATHS)
+    paths = list(flavours.wanted_paths())
     facts = read_facts(host, paths, timeout=seconds)
     for _ in range(_ROUNDS):
         more = [path for path in flavours.more_paths(facts) if path not in paths]
@@ -139,11 +139,15 @@ def mirrored(api: Api, hosts: Sequence[Host]) -> list[Node]:
         mode = Mode.UNKNOWN if configured else Mode.OFF
         return State(pod.node, part, mode, pod.version, note=note, flavour=flavour)
 
+    sights = {node.name: Sight(node.version, node.os_image, api.address) for node in api.nodes()}
     found: list[Node] = []
     for host in hosts:
-        mine = [pod for pod in pods if host.name == f"{pod.node} (through the API)"]
-        states = tuple(one for one in map(state, mine) if one is not None)
-        found.append(Node(host, states=states, problem="" if states else "The API shows no static pods of it."))
+        name = host.name.removesuffix(" (through the API)")
+        sight = sights.get(name, Sight())
+        kind = flavours.from_afar(sight)
+        states = kind.states_from_afar(name, sight) if kind is not None else ()
+        states = states or tuple(one for pod in pods if pod.node == name if (one := state(pod)) is not None)
+        found.append(Node(host, states=states, problem="" if states else f"The API shows no static pods of {name}."))
     return found
 
 

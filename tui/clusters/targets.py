@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tui.clusters.model import ClusterError, Host, ReachError
+from tui.clusters import flavours
+from tui.clusters.model import ClusterError, Host, ReachError, Sight
 from tui.config import Settings
 
 if TYPE_CHECKING:
@@ -145,15 +146,27 @@ def _through_the_api(context: str, protected: bool, node_image: str, kubeconfig:
     try:
         names = [node.name for node in api.nodes()] or sorted({pod.node for pod in api.mirror_pods()} - {""})
         if not names:
-            raise ReachError(
-                f"The API of {context} shows no control-plane nodes, as where a provider runs them: what such a control"
-                " plane does about tracing is the provider's to change."
-            )
+            raise ReachError(_nothing_to_see(api))
     except BaseException:
         api.close()
         raise
     made = tuple(ApiHost(api, name, image=node_image or DEFAULT_IMAGE) for name in names[:MOST_HOSTS])
     return Target(context, made, context, protected, api)
+
+
+def _nothing_to_see(api: Api) -> str:
+    """Why no control-plane nodes are shown, as far as the API tells."""
+    try:
+        version = api.version()
+    except ReachError:
+        version = ""
+    kind = flavours.from_afar(Sight(version, address=api.address))
+    if kind is not None and (states := kind.states_from_afar("", Sight(version))):
+        return f"The API of {api.context} shows no control-plane nodes. {states[0].read_only}"
+    return (
+        f"The API of {api.context} shows no control-plane nodes, as where a provider runs them, or where they are pods "
+        "of another cluster: then the provider sets tracing, or it is set there, in their ConfigMap and Deployment."
+    )
 
 
 def _is_there(manifest: Path) -> bool:

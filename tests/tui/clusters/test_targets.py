@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.doubles.stub_api import StubApi
-from tui.clusters.model import ReachError
+from tui.clusters.model import Mode, ReachError
 from tui.clusters.reach.local import LocalHost
+from tui.clusters.survey import mirrored
 from tui.clusters.targets import Target, contexts_here, targets
 from tui.config import Settings
 
@@ -63,8 +64,25 @@ def test_nodes_without_a_label_are_found_by_their_static_pods_and_hosted_ones_ar
     assert len(target.hosts) == 2
     target.close()
     stub.pods.clear()
-    with pytest.raises(ReachError, match="shows no control-plane nodes"):
+    with pytest.raises(ReachError, match=r"shows no control-plane nodes, .* pods of another cluster"):
         targets(Settings(), context="lab", kubeconfig=stub.kubeconfig())
+    stub.version = "v1.31.2-eks-7f9249a"
+    with pytest.raises(ReachError, match=r"shows no control-plane nodes\. EKS: the provider"):
+        targets(Settings(), context="lab", kubeconfig=stub.kubeconfig())
+
+
+def test_kinds_that_show_no_static_pods_are_shown_with_their_reason(stub: StubApi) -> None:
+    stub.version = "v1.33.5+k3s1"
+    stub.add_control_plane("cp-3")
+    stub.pods.pop("kube-apiserver-cp-3")
+    (target,) = targets(Settings(), context="lab", kubeconfig=stub.kubeconfig())
+    assert target.api is not None
+    first, _, third = mirrored(target.api, target.hosts)
+    assert (first.states[0].mode, first.states[0].read_only) == (Mode.OFF, "")
+    assert (third.states[0].flavour, third.states[0].version) == ("k3s", "v1.33.5+k3s1")
+    assert third.states[0].read_only.startswith("k3s: its API server takes")
+    assert stub.ours() == []
+    target.close()
 
 
 def test_hosts_are_enough_when_the_context_cannot_be_used(stub: StubApi) -> None:

@@ -12,40 +12,19 @@ import pkgutil
 from functools import lru_cache
 from typing import Final, cast
 
-from tui.clusters.model import Flavour, NodeFacts, Plan, PlanRefused, State, Wish
+from tui.clusters.model import Flavour, NodeFacts, Plan, PlanRefused, Sight, State, Wish
 
-WANTED_PATHS: Final = (
-    # what tells kinds apart
-    "/etc/os-release",
-    "/kind/kubeadm.conf",
-    "/kind/version",
-    "/var/tmp/minikube/kubeadm.yaml",
-    "/var/lib/kubelet/config.yaml",
-    "/var/lib/kubelet/kubeadm-flags.env",
-    "/etc/kubernetes/azure.json",
-    "/etc/eks/eks-supported-versions",
-    "/etc/eks/bootstrap.sh",
-    "/home/kubernetes/kubelet-config.yaml",
-    "/etc/microshift/config.yaml",
-    # k3s and RKE2
-    "/etc/rancher/k3s/config.yaml",
-    "/etc/rancher/k3s/config.yaml.d",
-    "/etc/rancher/rke2/config.yaml",
-    "/etc/rancher/rke2/config.yaml.d",
-    "/var/lib/rancher/rke2/agent/pod-manifests",
-    # units
-    "/etc/systemd/system/k3s.service",
-    "/etc/systemd/system/kube-apiserver.service",
-    "/etc/systemd/system/etcd.service",
-    "/usr/lib/systemd/system/kube-apiserver.service",
-    "/lib/systemd/system/kube-apiserver.service",
-    # ours, and a neighbour of it that the API server reads: for the label of new files
-    "/etc/kubernetes/k8s-trace-tui/apiserver.yaml",
-    "/etc/kubernetes/pki/ca.crt",
+_MEMBERS: Final = (
+    "name",
+    "rank",
+    "paths",
+    "recognises",
+    "recognises_from_afar",
+    "more_paths",
+    "states",
+    "states_from_afar",
+    "plan",
 )
-"""What is always read on a host, besides every file of the static pod directory: files, and directories whose plain
-files are all wanted. Each path that is asked for has an entry in `NodeFacts.files`, without content where there is
-none; what has no entry was never looked at."""
 
 
 @lru_cache(maxsize=1)
@@ -57,14 +36,25 @@ def every() -> tuple[Flavour, ...]:
         for name, member in vars(module).items():
             if name.startswith("_") or not inspect.isclass(member) or member.__module__ != module_info.name:
                 continue
-            if all(hasattr(member, wanted) for wanted in ("name", "rank", "recognises", "states", "plan")):
+            if all(hasattr(member, wanted) for wanted in _MEMBERS):
                 found.append(cast(Flavour, member()))
     return tuple(sorted(found, key=lambda flavour: (flavour.rank, flavour.name)))
+
+
+def wanted_paths() -> tuple[str, ...]:
+    """What is always read on a host, besides every file of the static pod directory: what any flavour wants. Each path
+    has an entry in `NodeFacts.files`, without content where there is none."""
+    return tuple(dict.fromkeys(path for flavour in every() for path in flavour.paths))
 
 
 def of(facts: NodeFacts) -> Flavour | None:
     """The kind of control plane that this node carries, None where it is nothing that we know."""
     return next((flavour for flavour in every() if flavour.recognises(facts)), None)
+
+
+def from_afar(sight: Sight) -> Flavour | None:
+    """The kind of control plane that the API shows, None where that tells nothing."""
+    return next((flavour for flavour in every() if flavour.recognises_from_afar(sight)), None)
 
 
 def more_paths(facts: NodeFacts) -> tuple[str, ...]:

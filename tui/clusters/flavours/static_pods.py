@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tui.clusters import apiserver_pod, etcd_pod, kubelet, pods
-from tui.clusters.model import NodeFacts, Part, Plan, PlanRefused, State, Wish
+from tui.clusters.model import NodeFacts, Part, Plan, PlanRefused, Sight, State, Wish
 
 
 class StaticPods:
@@ -13,11 +14,18 @@ class StaticPods:
 
     name = "static pods"
     rank = 60
+    paths: Sequence[str] = (kubelet.CONFIG, pods.FILE, pods.NEIGHBOUR)
     kubeadm = False
+    marks: Sequence[str] = ()
+    """One of these files is there on such a node."""
 
     def recognises(self, facts: NodeFacts) -> bool:
         """Whether a manifest of this node runs an API server or etcd."""
         return pods.mentions(facts, Part.APISERVER) or pods.mentions(facts, Part.ETCD)
+
+    def recognises_from_afar(self, sight: Sight) -> bool:
+        """Never: the mirrors of its pods are seen instead, see `tui.clusters.survey`."""
+        return False
 
     def more_paths(self, facts: NodeFacts) -> tuple[str, ...]:
         """The tracing file that the API server's manifest names."""
@@ -32,6 +40,10 @@ class StaticPods:
         )
         no_root = "" if facts.root else "it needs root on the node"
         return tuple(replace(state, read_only=state.read_only or no_root) for state in found if state is not None)
+
+    def states_from_afar(self, node: str, sight: Sight) -> tuple[State, ...]:
+        """Nothing."""
+        return ()
 
     def plan(self, facts: NodeFacts, wish: Wish) -> Plan:
         """What to change. Raises PlanRefused as the parts do."""
@@ -49,36 +61,41 @@ class Kubeadm(StaticPods):
 
     name = "kubeadm"
     rank = 50
+    paths: Sequence[str] = (*StaticPods.paths, "/var/lib/kubelet/kubeadm-flags.env")
+    marks: Sequence[str] = ("/var/lib/kubelet/kubeadm-flags.env",)
     kubeadm = True
 
     def recognises(self, facts: NodeFacts) -> bool:
-        """By what kubeadm leaves for the kubelet, or its annotations."""
+        """By what kubeadm, or who calls it, leaves; by kubeadm's annotations too."""
         if not super().recognises(facts):
             return False
-        left = facts.files.get("/var/lib/kubelet/kubeadm-flags.env")
-        signed = any(b"kubeadm.kubernetes.io/" in (file.content or b"") for file in pods.manifest_files(facts))
-        return signed or (left is not None and left.content is not None)
+        found = (facts.files.get(path) for path in self.marks)
+        return any(file is not None and file.content is not None for file in found) or self._signed(facts)
+
+    def _signed(self, facts: NodeFacts) -> bool:
+        return any(b"kubeadm.kubernetes.io/" in (file.content or b"") for file in pods.manifest_files(facts))
 
 
-class Kind(Kubeadm):
+class _ByKubeadm(Kubeadm):
+    """Who calls kubeadm has marks of its own, and its manifests are signed by kubeadm too."""
+
+    def _signed(self, facts: NodeFacts) -> bool:
+        return False
+
+
+class Kind(_ByKubeadm):
     """A node of kind: kubeadm inside of a container."""
 
     name = "kind"
     rank = 40
-
-    def recognises(self, facts: NodeFacts) -> bool:
-        """By the files that kind puts into its nodes."""
-        marks = (facts.files.get("/kind/version"), facts.files.get("/kind/kubeadm.conf"))
-        return any(mark is not None and mark.content is not None for mark in marks) and super().recognises(facts)
+    paths = ("/kind/version", "/kind/kubeadm.conf")
+    marks = paths
 
 
-class Minikube(Kubeadm):
+class Minikube(_ByKubeadm):
     """A node of minikube, whose `start` runs kubeadm's phases again."""
 
     name = "minikube"
     rank = 41
-
-    def recognises(self, facts: NodeFacts) -> bool:
-        """By the kubeadm configuration that minikube keeps."""
-        mark = facts.files.get("/var/tmp/minikube/kubeadm.yaml")
-        return mark is not None and mark.content is not None and super().recognises(facts)
+    paths = ("/var/tmp/minikube/kubeadm.yaml",)
+    marks = paths

@@ -70,6 +70,7 @@ class ApiNode:
     ready: bool
     control_plane: bool
     taints: tuple[str, ...]
+    os_image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +214,11 @@ class Api:
     def close(self) -> None:
         """End its connections."""
         self._client.rest_client.pool_manager.clear()
+
+    @property
+    def address(self) -> str:
+        """Of its API server, as the kubeconfig has it."""
+        return plain(self._configuration.host)
 
     # --- asking -----------------------------------------------------------------------------------------
     def ask(
@@ -787,6 +793,7 @@ def _node(item: Any) -> ApiNode:
             f"{_text(one, 'key')}{'=' + _text(one, 'value') if _text(one, 'value') else ''}:{_text(one, 'effect')}"
             for one in _list(item, "spec", "taints")
         ),
+        _text(item, "status", "nodeInfo", "osImage"),
     )
 
 
