@@ -265,13 +265,16 @@ class RealControlPlanes:
         jobs: list[Job] = []
         for node, facts in self._fresh(nodes):
             plan = replace(flavours.plan(facts, wish), node=node.name)
-            warnings = plan.warnings
+            warnings, questions = plan.warnings, plan.questions
             if wish.per_million is not None and node.host.alive and not plan.empty:
                 state = node.state_of(wish.part)
                 warnings += self._ways_for(node, wish.endpoint)
                 lost = doctor.unheard(node.host, node.name, wish.endpoint or (state.endpoint if state else ""))
-                warnings += (lost,) if lost else ()
-            jobs.append(Job(node, plan, warnings, plan.questions))
+                if lost and wish.per_million:
+                    questions += (lost,)
+                elif lost:
+                    warnings += (lost,)  # armed, it sends nothing yet
+            jobs.append(Job(node, plan, warnings, questions))
         return tuple(jobs)
 
     def _ways_for(self, node: Node, endpoint: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from receiver.store.place import default_place
-from tui.clusters import doctor, flavours, rollout
+from tui.clusters import doctor, drift, flavours, rollout
 from tui.clusters.arriving import of_database, per_state, verifier
 from tui.clusters.model import ClusterError, Host, Mode, NodeAsks, NodeFacts, NothingToPutBack, Part, RolloutFacts, Wish
 from tui.clusters.rollout import Outcome
@@ -28,7 +28,6 @@ from tui.printing import paper, warn
 from tui.sampling_text import (
     Job,
     about,
-    differing_of,
     going_on,
     job_document,
     left_over,
@@ -174,7 +173,7 @@ def status(reach: Reach, asked: Asked) -> int:
     nodes = find(reach, asked, look_only=True)
     states = [state for node in nodes for state in node.states]
     arriving = per_state(states, of_database(asked.database))
-    differing = differing_of(states)
+    differing = drift.differing(states)
     if asked.as_json:
         for node in nodes:
             for document in status_documents(node, arriving, differing):
@@ -219,12 +218,15 @@ def change(reach: Reach, asked: Asked, name: str) -> int:
     jobs: list[Job] = []
     for node, facts in _readable(reach, asked):
         plan = flavours.plan(facts, wish)
-        warnings = plan.warnings
+        warnings, questions = plan.warnings, plan.questions
         if wish.per_million is not None and node.host.alive and not plan.empty:
             state = node.state_of(asked.part)
             lost = doctor.unheard(node.host, node.name, asked.endpoint or (state.endpoint if state else ""))
-            warnings += (lost,) if lost else ()
-        jobs.append(Job(node, plan, warnings, plan.questions))
+            if lost and wish.per_million:
+                questions += (lost,)
+            elif lost:
+                warnings += (lost,)  # armed, it sends nothing yet
+        jobs.append(Job(node, plan, warnings, questions))
     return _carry_out(jobs, asked, name)
 
 

@@ -30,22 +30,6 @@ class Job:
     outcome: Outcome | None = None
 
 
-def differing_of(states: Sequence[State]) -> dict[tuple[str, Part], str]:
-    """How a component differs from most of its like on the other nodes, by (node, part); the others are left out."""
-    found: dict[tuple[str, Part], str] = {}
-    for part in Part:
-        group = [state for state in states if state.part is part and state.mode is not Mode.UNKNOWN]
-        kinds = [(state.mode, state.per_million if state.mode is Mode.SAMPLING else None) for state in group]
-        if len(set(kinds)) < 2:
-            continue
-        usual = max(kinds, key=lambda kind: (kinds.count(kind), -kinds.index(kind)))
-        like = ", ".join(state.node for state, kind in zip(group, kinds, strict=True) if kind == usual)
-        for state, kind in zip(group, kinds, strict=True):
-            if kind != usual:
-                found[state.node, part] = f"differs from {like}"
-    return found
-
-
 COLUMNS: Final = ("NODE", "COMPONENT", "VERSION", "STATE", "RATE", "ENDPOINT", "ARRIVING", "LAST CHANGE")
 
 

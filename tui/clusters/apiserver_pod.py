@@ -131,9 +131,10 @@ def _plan(facts: NodeFacts, wish: Wish, before: Pod, draft: _Draft, trigger: Tri
     if draft.pod.yaml.content != before.yaml.content:
         changes += (pods.changed(facts.files[before.path], draft.pod.yaml.content),)
     adds = bool(FLAG not in _names(before)) and FLAG in _names(draft.pod)
+    questions: tuple[str, ...] = ()
     if trigger is not Trigger.NOTHING:
-        draft.warnings += pods.check_controllers(facts, Part.APISERVER)
-        draft.warnings += pods.recent_changes(facts)
+        recent, questions = pods.recent_changes(facts)
+        draft.warnings += (*pods.check_controllers(facts, Part.APISERVER), *recent)
     if kubeadm and adds:
         draft.warnings.append(
             "`kubeadm upgrade` writes this manifest anew and so undoes it, unless the ClusterConfiguration says it too."
@@ -150,7 +151,7 @@ def _plan(facts: NodeFacts, wish: Wish, before: Pod, draft: _Draft, trigger: Tri
         pods.unified(changes),
         _price(facts, before, trigger),
         tuple(draft.warnings),
-        _questions(facts, draft, wish) if trigger is not Trigger.NOTHING else (),
+        questions,
         snippet(versions.of_image(before.image)) if kubeadm and adds else "",
         wish,
         before.path,
@@ -189,11 +190,16 @@ def _turn_on(facts: NodeFacts, draft: _Draft, wish: Wish, per_million: int) -> N
         draft.files.append(change)
     tracing = tracing_file.read(path, (change.after if change else facts.files[path].content) or b"", rules)
     draft.warnings += tracing.warnings
-    socket = re.match(r"unix:(?://)?(/.*)", tracing.endpoint)
+    socket = re.match(r"unix://(/.*)", tracing.endpoint)
     if socket and not pod.host_path(socket[1]):
         raise PlanRefused(
             f"The socket {socket[1]} of the endpoint lies under no mount of {pod.path}, so the API server cannot see "
             "it: mount its directory first, or use host:port."
+        )
+    if re.match(r"unix(-abstract)?:(?!//)", tracing.endpoint):
+        raise PlanRefused(
+            f"{path}: the endpoint {tracing.endpoint[:120]!r} is taken for a host named unix, and not every API server "
+            "starts with it: write unix:///path."
         )
     if tracing.endpoint.startswith("unix-abstract:"):
         draft.warnings.append("An abstract socket is only seen within the same network namespace: the node's own.")
@@ -395,29 +401,17 @@ def _probe(pod: Pod, key: str) -> str:
 
 def _price(facts: NodeFacts, pod: Pod, trigger: Trigger) -> str:
     where = f"the API server of {pods.node_name(facts)}"
+    alone = "where it is the only one, no API at all meanwhile, else the others serve"
     if trigger is Trigger.NOTHING:
         return "Nothing changes."
     if trigger is Trigger.STOP:
-        return f"About 5 s without {where}: its container is stopped and restarted."
+        return f"About 5 s without {where}, whose container is stopped and restarted: {alone}."
     quick = "shutdown-send-retry-after" in _names(pod) or "shutdown-watch-termination-grace-period" in _names(pod)
     seconds = "15 to 20" if quick or pod.grace_seconds <= 5 else "35 to 50"
     return (
-        f"{seconds} s without {where}; controller-manager and scheduler may restart, and several changes in a row push "
-        "them into minutes of back-off."
+        f"{seconds} s without {where}: {alone}; controller-manager and scheduler may restart, and several changes in a "
+        "row push them into minutes of back-off."
     )
-
-
-def _questions(facts: NodeFacts, draft: _Draft, wish: Wish) -> tuple[str, ...]:
-    if wish.per_million is None or facts.containers is None or facts.listeners:
-        return ()
-    flag = draft.pod.flag(FLAG)
-    path = draft.pod.host_path(flag.value) if flag else ""
-    after = next((change.after for change in draft.files if change.path == path), None)
-    content = after or (facts.files[path].content if path in facts.files else None) or b""
-    endpoint = tracing_file.read(path, content, None).endpoint or tracing_file.DEFAULT_ENDPOINT
-    if not re.fullmatch(r"(localhost|127\.0\.0\.1|\[::1\]):4317", endpoint):
-        return ()
-    return (f"Nothing listens on {endpoint} of {facts.host}, so its spans will be dropped: go on?",)
 
 
 def _names(pod: Pod) -> frozenset[str]:

@@ -211,7 +211,8 @@ def _state_steps(node: NodeFindings, state: State, receiver: ReceiverFindings, r
         return Step(mark, f"{title} {text}", way_out, name, part, off, mended_by)
 
     if state.mode is Mode.UNKNOWN:
-        return [step(Mark.UNKNOWN, f"was not looked into: {_bare(state.note) or 'its files could not be read'}")]
+        why = _bare(state.note or state.read_only) or "its files could not be read"
+        return [step(Mark.UNKNOWN, f"was not looked into: {why}")]
     steps: list[Step] = []
     if state.part is Part.APISERVER and node.ready is not None:
         if node.ready:
@@ -235,11 +236,11 @@ def _state_steps(node: NodeFindings, state: State, receiver: ReceiverFindings, r
             ),
         ]
     if state.mode is Mode.OFF:
+        mark = Mark.BAD if state.part is Part.APISERVER else Mark.UNKNOWN
         arm = "k8s-trace-tui sampling arm" + ("" if state.part is Part.APISERVER else f" --component {part}")
         if state.read_only:
-            return [*steps, step(Mark.BAD, "has tracing off", _bare(state.read_only), off=True)]
+            return [*steps, step(mark, "has tracing off", _bare(state.read_only), off=True)]
         flag = "has no --tracing-config-file: tracing is off" if state.part is Part.APISERVER else "has tracing off"
-        mark = Mark.BAD if state.part is Part.APISERVER else Mark.UNKNOWN
         cost = " (one restart)" if node.alive else ""
         return [*steps, step(mark, flag, f"arm it{cost}: {arm}", off=True, mended_by="arm")]
     if state.note:

@@ -109,9 +109,10 @@ def plan(facts: NodeFacts, wish: Wish, *, kubeadm: bool) -> Plan:
         )
     same = after.yaml.content == before.yaml.content
     changes = () if same else (pods.changed(facts.files[before.path], after.yaml.content),)
+    questions: tuple[str, ...] = ()
     if changes:
-        warnings += pods.check_controllers(facts, Part.ETCD)
-        warnings += pods.recent_changes(facts)
+        recent, questions = pods.recent_changes(facts)
+        warnings += (*pods.check_controllers(facts, Part.ETCD), *recent)
         warnings.append("Change etcd only while all its members are healthy, and one member at a time.")
     adds = bool(changes) and wish.per_million is not None
     if kubeadm and adds:
@@ -120,7 +121,8 @@ def plan(facts: NodeFacts, wish: Wish, *, kubeadm: bool) -> Plan:
         )
     price = (
         f"65 to 70 s without writes and quorum reads where the etcd of {pods.node_name(facts)} is the only member, "
-        "else only this member is away; controller-manager and scheduler may restart."
+        "else only this member is away; controller-manager and scheduler may restart, and several changes in a row "
+        "push them into minutes of back-off."
     )
     return Plan(
         pods.node_name(facts),
@@ -130,7 +132,7 @@ def plan(facts: NodeFacts, wish: Wish, *, kubeadm: bool) -> Plan:
         pods.unified(changes),
         price if changes else "Nothing changes.",
         tuple(warnings),
-        (),
+        questions,
         snippet(rules, version, wish) if kubeadm and adds else "",
         wish,
         before.path,

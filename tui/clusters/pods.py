@@ -161,16 +161,18 @@ def stop_is_cheap(facts: NodeFacts, container: str) -> bool:
     )
 
 
-def recent_changes(facts: NodeFacts) -> tuple[str, ...]:
-    """A warning where this node was changed within the last ten minutes."""
+def recent_changes(facts: NodeFacts) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A warning where this node was changed once within the last ten minutes, a question where it was more often: then
+    the controllers are in back-off for minutes after the next restart (10, 20, 40, 80, 160, 300 s)."""
     recent = [item for item in facts.rollouts if 0 <= facts.now - item.when < RECENT_SECONDS]
     if not recent:
-        return ()
+        return (), ()
     times = "once" if len(recent) == 1 else f"{len(recent)} times"
-    return (
+    said = (
         f"{facts.host} was changed {times} in the last ten minutes: each restart more pushes controller-manager and "
-        "scheduler further into back-off, up to 5 minutes.",
+        "scheduler further into back-off, up to 5 minutes."
     )
+    return ((said,), ()) if len(recent) == 1 else ((), (said,))
 
 
 def last_change(facts: NodeFacts, part: Part) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from textual.widget import Widget
 
 from tui.cluster_feed import READ_ONLY, Change, ClusterFeed, NotAgreed, Run, title_of
-from tui.clusters import rates
+from tui.clusters import drift, rates
 from tui.clusters.arriving import Stream, per_state
 from tui.clusters.load import expected_load
 from tui.clusters.model import ClusterError, Mode, Part, State, Wish
@@ -17,7 +17,7 @@ from tui.clusters.survey import Node
 from tui.commands import CommandError
 from tui.feed import Snapshot
 from tui.keys import bindings
-from tui.sampling_text import about, differing_of
+from tui.sampling_text import about
 from tui.screens.change import ConfirmScreen
 from tui.screens.cluster_lines import (
     ComponentLines,
@@ -140,7 +140,7 @@ class ClustersScreen(FrameScreen):
                 Stream(service, instance, source, 0, rate, 0)
                 for (_, service, instance, source), rate in snapshot.sender_rates.items()
             ]
-        self._rows = rows_of(nodes, per_state(states, streams), differing_of(states))
+        self._rows = rows_of(nodes, per_state(states, streams), drift.differing(states))
         table = self.table
         table.say_instead(self._instead())
         table.source = ComponentLines(self._rows, self.palette, self.glyphs, self._version)

@@ -98,13 +98,13 @@ def test_a_node_that_does_not_come_up_is_put_back_and_stops_the_rest(
     control_plane.until_ready()
 
 
-def test_nobody_hears_is_a_warning_and_no_restart(
+def test_nobody_hears_is_asked_about_and_no_restart(
     control_plane: ControlPlane, asked: Asked, live: LiveReceiver, capsys: pytest.CaptureFixture[str]
 ) -> None:
     live.kill()
     assert set_rate(control_plane, asked, 1_000_000, "all") == 0
     document = json.loads(capsys.readouterr().out)
-    assert any("Nobody takes spans" in warning for warning in document["warnings"])
+    assert any("Nobody takes spans" in question for question in document["questions"])
     assert (document["outcome"], document["spans_arrive"]) == ("done", None)
 
 
