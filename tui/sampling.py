@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from receiver.store.place import default_place
 from tui.clusters import doctor, drift, flavours, rollout
 from tui.clusters.arriving import of_database, per_state, verifier
+from tui.clusters.load import expected_load
 from tui.clusters.model import ClusterError, Host, Mode, NodeAsks, NodeFacts, NothingToPutBack, Part, RolloutFacts, Wish
 from tui.clusters.rollout import Outcome
 from tui.clusters.survey import Node, mirrored, survey, with_instances
@@ -216,11 +217,16 @@ def change(reach: Reach, asked: Asked, name: str) -> int:
     """
     wish = Wish(asked.part, asked.per_million, asked.endpoint, name)
     jobs: list[Job] = []
-    for node, facts in _readable(reach, asked):
+    readable = _readable(reach, asked)
+    streams = of_database(asked.database) if wish.per_million else None
+    arriving = per_state([state for node, _ in readable for state in node.states], streams)
+    for node, facts in readable:
         plan = flavours.plan(facts, wish)
         warnings, questions = plan.warnings, plan.questions
         if wish.per_million is not None and node.host.alive and not plan.empty:
             state = node.state_of(asked.part)
+            load = expected_load(state, arriving.get((node.name, asked.part)), wish.per_million)
+            warnings += (load,) if load else ()
             lost = doctor.unheard(node.host, node.name, asked.endpoint or (state.endpoint if state else ""))
             if lost and wish.per_million:
                 questions += (lost,)

@@ -11,11 +11,14 @@ from typing import Final
 from tui.clusters import pods, tracing_file, versions
 from tui.clusters.manifest import Flag, Pod
 from tui.clusters.model import FileChange, Mode, NodeFacts, Part, Plan, PlanRefused, State, Trigger, Wish
+from tui.clusters.pods import Author
 from tui.clusters.tracing_file import BadTracing
 from tui.clusters.versions import GATE, Gate, Version
 
 FLAG: Final = "tracing-config-file"
 GATES: Final = "feature-gates"
+MUCH: Final = 100_000
+"""Per million: from here on a busy server's exporter may drop spans."""
 
 
 def state(facts: NodeFacts, flavour: str) -> State | None:
@@ -98,8 +101,8 @@ class _Draft:
     warnings: list[str]
 
 
-def plan(facts: NodeFacts, wish: Wish, *, kubeadm: bool) -> Plan:
-    """What to change for the wish; `kubeadm`: that its upgrade would undo it.
+def plan(facts: NodeFacts, wish: Wish, author: Author) -> Plan:
+    """What to change for the wish; `author` would undo it.
 
     Raises:
         PlanRefused: it cannot be done, or not safely.
@@ -123,10 +126,10 @@ def plan(facts: NodeFacts, wish: Wish, *, kubeadm: bool) -> Plan:
         trigger = Trigger.STOP if cheap else Trigger.MANIFEST
     if trigger is Trigger.MANIFEST and wish.per_million is not None:
         draft.pod = _bumped(facts, draft)
-    return _plan(facts, wish, before, draft, trigger, kubeadm=kubeadm)
+    return _plan(facts, wish, before, draft, trigger, author)
 
 
-def _plan(facts: NodeFacts, wish: Wish, before: Pod, draft: _Draft, trigger: Trigger, *, kubeadm: bool) -> Plan:
+def _plan(facts: NodeFacts, wish: Wish, before: Pod, draft: _Draft, trigger: Trigger, author: Author) -> Plan:
     changes = tuple(draft.files)
     if draft.pod.yaml.content != before.yaml.content:
         changes += (pods.changed(facts.files[before.path], draft.pod.yaml.content),)
@@ -135,14 +138,14 @@ def _plan(facts: NodeFacts, wish: Wish, before: Pod, draft: _Draft, trigger: Tri
     if trigger is not Trigger.NOTHING:
         recent, questions = pods.recent_changes(facts)
         draft.warnings += (*pods.check_controllers(facts, Part.APISERVER), *recent)
-    if kubeadm and adds:
+    if adds and author.writes:
+        draft.warnings.append(author.undoes("this"))
+    elif author.configured and wish.per_million is None and changes:
         draft.warnings.append(
-            "`kubeadm upgrade` writes this manifest anew and so undoes it, unless the ClusterConfiguration says it too."
+            f"{author.writes} turns tracing on again where the ClusterConfiguration holds {FLAG}; take it out there."
         )
-    elif kubeadm and wish.per_million is None and changes:
-        draft.warnings.append(
-            f"`kubeadm upgrade` turns tracing on again where the ClusterConfiguration holds {FLAG}; take it out there."
-        )
+    if changes and (wish.per_million or 0) >= MUCH:
+        draft.warnings.append("At 10 % and more a busy API server drops spans: its exporter queues 2,048 of them.")
     return Plan(
         pods.node_name(facts),
         Part.APISERVER,
@@ -152,7 +155,7 @@ def _plan(facts: NodeFacts, wish: Wish, before: Pod, draft: _Draft, trigger: Tri
         _price(facts, before, trigger),
         tuple(draft.warnings),
         questions,
-        snippet(versions.of_image(before.image)) if kubeadm and adds else "",
+        snippet(versions.of_image(before.image)) if author.configured and adds else "",
         wish,
         before.path,
         before.container_name,

@@ -8,6 +8,7 @@ from typing import Final
 from tui.clusters import apiserver_pod, pods, tracing_file, versions
 from tui.clusters.manifest import Flag, Pod
 from tui.clusters.model import Mode, NodeFacts, Part, Plan, PlanRefused, State, Trigger, Wish
+from tui.clusters.pods import Author
 from tui.clusters.rates import MILLION
 from tui.clusters.versions import EtcdRules, Version
 
@@ -75,8 +76,8 @@ def _state(facts: NodeFacts, pod: Pod, flavour: str) -> State:
     return made(Mode.SAMPLING if per_million else Mode.ARMED, per_million, endpoint, known[rules.instance])
 
 
-def plan(facts: NodeFacts, wish: Wish, *, kubeadm: bool) -> Plan:
-    """What to change in etcd's manifest for the wish.
+def plan(facts: NodeFacts, wish: Wish, author: Author) -> Plan:
+    """What to change in etcd's manifest for the wish; `author` would undo it.
 
     Raises:
         PlanRefused: it cannot be done, or not safely, or this version cannot do it.
@@ -115,10 +116,8 @@ def plan(facts: NodeFacts, wish: Wish, *, kubeadm: bool) -> Plan:
         warnings += (*pods.check_controllers(facts, Part.ETCD), *recent)
         warnings.append("Change etcd only while all its members are healthy, and one member at a time.")
     adds = bool(changes) and wish.per_million is not None
-    if kubeadm and adds:
-        warnings.append(
-            "`kubeadm upgrade` writes this manifest anew and so undoes it, unless the ClusterConfiguration says it too."
-        )
+    if adds and author.writes:
+        warnings.append(author.undoes("this"))
     price = (
         f"65 to 70 s without writes and quorum reads where the etcd of {pods.node_name(facts)} is the only member, "
         "else only this member is away; controller-manager and scheduler may restart, and several changes in a row "
@@ -133,7 +132,7 @@ def plan(facts: NodeFacts, wish: Wish, *, kubeadm: bool) -> Plan:
         price if changes else "Nothing changes.",
         tuple(warnings),
         questions,
-        snippet(rules, version, wish) if kubeadm and adds else "",
+        snippet(rules, version, wish) if author.configured and adds else "",
         wish,
         before.path,
         before.container_name,

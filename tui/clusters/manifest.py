@@ -123,6 +123,8 @@ class Pod:
                 found.append(((*path, index), word.text))
         if self.yaml.merged(self.at):
             raise self.refusal(self.at, "the container takes keys from elsewhere (`<<`); write them out.")
+        if not found:
+            raise self.refusal(self.at, "the container has neither `command` nor `args`, so its flags cannot be told.")
         for index, (path, text) in enumerate(found):
             if text.rpartition("/")[2] == self.program:
                 return tuple(found[index + 1 :])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Final
 
@@ -26,6 +27,22 @@ PROGRAMS: Final = {Part.APISERVER: "kube-apiserver", Part.ETCD: "etcd"}
 CONTROLLERS: Final = ("kube-controller-manager", "kube-scheduler")
 RECENT_SECONDS: Final = 600
 """The kubelet forgets restarts, and with them the back-off, after about ten minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who writes the manifests anew, and when: `writes` is the subject of a sentence (`kubeadm upgrade`), "" where they
+    are written by hand. `configured`: whether a ClusterConfiguration makes a change last."""
+
+    writes: str = ""
+    configured: bool = False
+
+    def undoes(self, what: str) -> str:
+        """A warning that an addition will be lost, "" when it will not."""
+        if not self.writes:
+            return ""
+        so = "unless the ClusterConfiguration says it too" if self.configured else f"so repeat {what} after it"
+        return f"{self.writes} writes this manifest anew and so undoes it, {so}."
 
 
 def node_name(facts: NodeFacts) -> str:

@@ -74,22 +74,26 @@ def test_the_api_alone_tells_some_kinds(sight: Sight, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mark", "name", "undone"),
+    ("mark", "name", "by", "lasts"),
     [
-        ("/kind/version", "kind", True),
-        ("/kind/kubeadm.conf", "kind", True),
-        ("/var/tmp/minikube/kubeadm.yaml", "minikube", True),
-        ("/var/lib/kubelet/kubeadm-flags.env", "kubeadm", True),
-        ("/etc/kubernetes/azure.json", "static pods", False),
+        ("/kind/version", "kind", "kubeadm upgrade", True),
+        ("/kind/kubeadm.conf", "kind", "kubeadm upgrade", True),
+        ("/var/tmp/minikube/kubeadm.yaml", "minikube", "minikube start", False),
+        ("/var/lib/kubelet/kubeadm-flags.env", "kubeadm", "kubeadm upgrade", True),
+        ("/etc/kubernetes/azure.json", "static pods", "", False),
     ],
 )
-def test_who_wrote_the_static_pods_is_told_and_all_are_changed_alike(mark: str, name: str, undone: bool) -> None:
+def test_who_wrote_the_static_pods_is_told_and_all_are_changed_alike(
+    mark: str, name: str, by: str, lasts: bool
+) -> None:
     by_hand = apiserver().replace("kubeadm.kubernetes.io/", "example.org/")
     facts = node_of({mark: "x", APISERVER: by_hand})
     assert mark in flavours.wanted_paths()
     assert flavours.states(facts)[0].flavour == name
     plan = flavours.plan(facts, Wish(Part.APISERVER, 0))
-    assert ("kubeadm upgrade" in " ".join(plan.warnings), bool(plan.snippet)) == (undone, undone)
+    undoing = [warning for warning in plan.warnings if "undoes it" in warning]
+    assert [warning.startswith(f"`{by}` writes") for warning in undoing] == ([True] if by else [])
+    assert bool(plan.snippet) == lasts
     assert plan.changes
     without = node_of({mark: "x"})
     assert not any(state.flavour == name for state in flavours.states(without)), "a worker is none"

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tui.clusters import apiserver_pod, etcd_pod, kubelet, pods
 from tui.clusters.model import NodeFacts, Part, Plan, PlanRefused, Sight, State, Wish
+from tui.clusters.pods import Author
 
 
 class StaticPods:
@@ -15,7 +16,7 @@ class StaticPods:
     name = "static pods"
     rank = 60
     paths: Sequence[str] = (kubelet.CONFIG, pods.FILE, pods.NEIGHBOUR)
-    kubeadm = False
+    author = Author()
     marks: Sequence[str] = ()
     """One of these files is there on such a node."""
 
@@ -50,9 +51,9 @@ class StaticPods:
         if not facts.root:
             raise PlanRefused(f"{facts.host}: only root may change manifests; run as root, or let sudo -n do it.")
         if wish.part is Part.APISERVER:
-            return apiserver_pod.plan(facts, wish, kubeadm=self.kubeadm)
+            return apiserver_pod.plan(facts, wish, self.author)
         if wish.part is Part.ETCD:
-            return etcd_pod.plan(facts, wish, kubeadm=self.kubeadm)
+            return etcd_pod.plan(facts, wish, self.author)
         raise PlanRefused(f"{facts.host}: {kubelet.WHY_READ_ONLY}")
 
 
@@ -63,7 +64,7 @@ class Kubeadm(StaticPods):
     rank = 50
     paths: Sequence[str] = (*StaticPods.paths, "/var/lib/kubelet/kubeadm-flags.env")
     marks: Sequence[str] = ("/var/lib/kubelet/kubeadm-flags.env",)
-    kubeadm = True
+    author = Author("`kubeadm upgrade`", configured=True)
 
     def recognises(self, facts: NodeFacts) -> bool:
         """By what kubeadm, or who calls it, leaves; by kubeadm's annotations too."""
@@ -99,3 +100,4 @@ class Minikube(_ByKubeadm):
     rank = 41
     paths = ("/var/tmp/minikube/kubeadm.yaml",)
     marks = paths
+    author = Author("`minikube start`")
