@@ -270,8 +270,9 @@ def _turn_off(facts: NodeFacts, draft: _Draft) -> None:
     if flag is None:
         return
     path = pod.host_path(flag.value)
+    pod, flags = pods.remembered(pod)
     pod = pod.without_flag(FLAG).without_directory(pods.OURS, pods.DIRECTORY).without_annotation(pods.CHECKSUM)
-    for added in pod.annotation(pods.ADDED).split():
+    for added in flags:
         pod = _without_gate(pod, added)
     draft.pod = pod.without_annotation(pods.ADDED)
     file = facts.files.get(path)
@@ -291,7 +292,7 @@ def _bumped(facts: NodeFacts, draft: _Draft) -> Pod:
     before = pods.only_pod(facts, Part.APISERVER)
     # After a stop by CRI the annotation may be that of an older file with the very same bytes.
     again = before is not None and before.annotation(pods.CHECKSUM) == checksum
-    return draft.pod.with_annotation(pods.CHECKSUM, f"{checksum}-again" if again else checksum)
+    return pods.noted(draft.pod.with_annotation(pods.CHECKSUM, f"{checksum}-again" if again else checksum))
 
 
 def _where(pod: Pod, flag: Flag) -> str:
@@ -364,8 +365,8 @@ def _with_gate(draft: _Draft, pod: Pod, version: Version) -> Pod:
         raise PlanRefused(problem)
     flag = pod.flag(GATES)
     if flag is None or not flag.value:
-        return pod.with_flag(GATES, f"{GATE}=true").with_annotation(pods.ADDED, GATES)
-    return pod.with_flag(GATES, f"{flag.value},{GATE}=true").with_annotation(pods.ADDED, f"{GATES}/{GATE}")
+        return pods.noted(pod.with_flag(GATES, f"{GATE}=true"), [GATES])
+    return pods.noted(pod.with_flag(GATES, f"{flag.value},{GATE}=true"), [f"{GATES}/{GATE}"])
 
 
 def _without_gate(pod: Pod, added: str) -> Pod:

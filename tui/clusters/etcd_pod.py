@@ -175,8 +175,7 @@ def _on(facts: NodeFacts, pod: Pod, rules: EtcdRules, version: Version, wish: Wi
         if known is None or known.value != value:
             after = after.with_flag(known.name if known else name, value)
     if added:
-        listed = pod.annotation(pods.ADDED).split()
-        after = after.with_annotation(pods.ADDED, " ".join([*listed, *(name for name in added if name not in listed)]))
+        after = pods.noted(pods.noted(after, added))  # the first may fill `annotations`
     return after
 
 
@@ -184,8 +183,7 @@ def _off(pod: Pod, rules: EtcdRules) -> Pod:
     enable = _flag(pod, rules, rules.enable)
     if enable is None or (enable.form == "=" and enable.value.lower() in _FALSE):
         return pod
-    added = pod.annotation(pods.ADDED).split()
-    after = pod
+    after, added = pods.remembered(pod)
     if enable.name not in added:
         # The operator's own flag stays where it is, and says no.
         after = after.with_flag(enable.name, "false")

@@ -51,11 +51,13 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A manifest that parses, and the container in it that runs `program`."""
+    """A manifest that parses, and the container in it that runs `program`. `filled` are keys that were there without a
+    value before something was put below them: they stay when that is taken away again."""
 
     yaml: YamlText
     program: str
     container: int
+    filled: frozenset[str] = frozenset()
 
     @property
     def path(self) -> str:
@@ -192,10 +194,8 @@ class Pod:
         flag = self.flag(name)
         if flag is None:
             return self
-        text = self.yaml
-        if flag.form == "next":
-            text = text.remove(flag.value_path)
-        return self._with(text.remove(flag.path))
+        pod = self._without(flag.value_path) if flag.form == "next" else self
+        return pod._without(flag.path)
 
     def environment(self) -> Mapping[str, tuple[Path, str | None]]:
         """Environment variables that the manifest sets; the value is None where it comes from elsewhere."""
@@ -286,10 +286,10 @@ class Pod:
         pod = self
         for mount in pod.mounts():
             if mount.name == name and mount.container_path == directory and mount.host_path == directory:
-                pod = pod._with(pod.yaml.remove((*pod.at, "volumeMounts", mount.index)))
+                pod = pod._without((*pod.at, "volumeMounts", mount.index))
                 if not pod._mounted_elsewhere(name):
                     index = next(i for i, volume in enumerate(pod.volume_names()) if volume == name)
-                    pod = pod._with(pod.yaml.remove((*VOLUMES, index)))
+                    pod = pod._without((*VOLUMES, index))
                 break
         return pod
 
@@ -317,7 +317,7 @@ class Pod:
         if annotations is None:
             return self._with(self.yaml.add(METADATA, "annotations", {key: value}))
         if isinstance(annotations, Leaf):
-            return self._with(self.yaml.fill(ANNOTATIONS, {key: value}))
+            return self._filled(ANNOTATIONS, {key: value})
         if isinstance(annotations, dict) and key in annotations:
             same = annotations[key] == Leaf("str", value)
             return self if same else self._with(self.yaml.replace((*ANNOTATIONS, key), value))
@@ -328,17 +328,23 @@ class Pod:
         annotations = self.yaml.get(ANNOTATIONS)
         if not isinstance(annotations, dict) or key not in annotations:
             return self
-        return self._with(self.yaml.remove((*ANNOTATIONS, key)))
+        return self._without((*ANNOTATIONS, key))
 
     def _with(self, yaml: YamlText) -> Pod:
         return replace(self, yaml=yaml)
+
+    def _filled(self, path: Path, value: Value) -> Pod:
+        return replace(self, yaml=self.yaml.fill(path, value), filled=self.filled | {str(path[-1])})
+
+    def _without(self, path: Path) -> Pod:
+        return self._with(self.yaml.remove(path, keep=path[-2] in self.filled))
 
     def _with_item(self, path: Path, value: Value) -> Pod:
         listed = self.yaml.get(path)
         if listed is None:
             return self._with(self.yaml.add(path[:-1], str(path[-1]), [value]))
         if isinstance(listed, Leaf) and listed.tag == "null":
-            return self._with(self.yaml.fill(path, [value]))
+            return self._filled(path, [value])
         return self._with(self.yaml.append(path, value))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Final
 
@@ -21,7 +21,9 @@ NEIGHBOUR: Final = "/etc/kubernetes/pki/ca.crt"
 """A file that the API server reads already: new files get its SELinux label."""
 CHECKSUM: Final = f"{OURS}/tracing-checksum"
 ADDED: Final = f"{OURS}/added"
-"""Annotation with the flags that we added, where their names alone do not tell whose they are."""
+"""Annotation with the flags that we added, where their names alone do not tell whose they are, and with the keys that
+were there without a value."""
+_FILLED: Final = "empty:"
 
 PROGRAMS: Final = {Part.APISERVER: "kube-apiserver", Part.ETCD: "etcd"}
 CONTROLLERS: Final = ("kube-controller-manager", "kube-scheduler")
@@ -115,6 +117,21 @@ def only_pod(facts: NodeFacts, part: Part) -> Pod | None:
         if is_pod(text) and pod_name(text) == name:
             raise two_files(pod.path, file.path, "/".join(name))
     return pod
+
+
+def noted(pod: Pod, flags: Iterable[str] = ()) -> Pod:
+    """With what we added written down in the manifest itself, for `remembered`; nothing where the names tell it."""
+    known = pod.annotation(ADDED).split()
+    entries = list(dict.fromkeys([*known, *flags, *(f"{_FILLED}{key}" for key in sorted(pod.filled))]))
+    return pod if entries == known else pod.with_annotation(ADDED, " ".join(entries))
+
+
+def remembered(pod: Pod) -> tuple[Pod, tuple[str, ...]]:
+    """The pod, knowing which keys were empty before us, and the flags that we added."""
+    entries = pod.annotation(ADDED).split()
+    filled = frozenset(entry.removeprefix(_FILLED) for entry in entries if entry.startswith(_FILLED))
+    flags = tuple(entry for entry in entries if not entry.startswith(_FILLED))
+    return replace(pod, filled=filled), flags
 
 
 def two_files(first: str, second: str, what: str) -> PlanRefused:

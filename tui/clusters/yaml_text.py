@@ -208,8 +208,9 @@ class YamlText:
             splice = _Splice(end, end, " " + _block(value, 0)[0])
         return self._with(splice, lambda tree: _put(tree, path, _as_tree(value)))
 
-    def remove(self, path: Path) -> YamlText:
-        """Without the item or key at a path. A block list or mapping that is left empty goes with its key."""
+    def remove(self, path: Path, *, keep: bool = False) -> YamlText:
+        """Without the item or key at a path. A block list or mapping that is left empty goes with its key, unless it is
+        to `keep` that: then the key has no value, as before `fill`."""
         holder = self._editable(path[:-1])
         now = self.get(path[:-1])
         step = path[-1]
@@ -234,8 +235,9 @@ class YamlText:
             elif len(parts) > 1:
                 end = parts[1][0]
             return self._with(_Splice(start, end, ""), lambda tree: _drop(tree, path))
-        if len(parts) == 1:
+        if len(parts) == 1 and not keep:
             return self.remove(path[:-1])
+        left = _put(self.tree, path[:-1], Leaf("null", "")) if len(parts) == 1 else _drop(self.tree, path)
         start = self._line_start(parts[index][0])
         if isinstance(step, int):
             start = self._dash_line(holder.start_mark, parts[index][0], first=index == 0)
@@ -244,7 +246,7 @@ class YamlText:
         end = self._next_line(parts[index][1])
         if not self.text[start:end].endswith("\n"):
             start = len(self.text[:start].removesuffix("\n").removesuffix("\r"))
-        return self._with(_Splice(start, end, ""), lambda tree: _drop(tree, path))
+        return self._with(_Splice(start, end, ""), lambda tree: left)
 
     # --- places ----------------------------------------------------------------------------------
     def _node(self, path: Path) -> Any:

@@ -9,7 +9,7 @@ import yaml
 
 from tests.tui.clusters.nodes import APISERVER, ETCD, NOW, after, apiserver, etcd, facts_with, node
 from tui.clusters import flavours
-from tui.clusters.model import Container, HostFile, Mode, NodeFacts, Part, PlanRefused, Trigger, Wish
+from tui.clusters.model import Container, HostFile, Mode, NodeFacts, Part, PlanRefused, RolloutFacts, Trigger, Wish
 from tui.clusters.pods import CHECKSUM as ANNOTATION
 from tui.clusters.pods import FILE as TRACING_FILE
 
@@ -204,3 +204,69 @@ def test_a_tracing_file_that_would_keep_it_from_starting_is_said(content: bytes 
 def test_without_root_it_is_shown_and_not_changed() -> None:
     facts = replace(node(apiserver=apiserver()), root=False)
     assert "root" in flavours.states(facts)[0].read_only
+
+
+def test_links_are_changed_where_they_lead_and_not_here() -> None:
+    link = HostFile(APISERVER, apiserver().encode(), target="/srv/config/kube-apiserver.yaml")
+    with pytest.raises(PlanRefused, match=r"symbolic link to /srv/config/kube-apiserver\.yaml"):
+        flavours.plan(facts_with({APISERVER: link}), ARM)
+    facts = armed()
+    tracing = replace(facts.files[TRACING_FILE], target="../managed/tracing.yaml")
+    facts = replace(facts, files={**facts.files, TRACING_FILE: tracing})
+    with pytest.raises(PlanRefused, match=r"symbolic link to /etc/kubernetes/managed/tracing\.yaml"):
+        flavours.plan(facts, Wish(Part.APISERVER, 10_000))
+
+
+def test_a_missing_file_of_a_flag_that_is_there_is_made_where_the_mount_says() -> None:
+    path = "/etc/kubernetes/pki/tracing.yaml"  # mounted read-only: it is written on the node, not in the container
+    text = apiserver(extra=f"    - --tracing-config-file={path}\n")
+    facts = facts_with({APISERVER: HostFile(APISERVER, text.encode()), path: HostFile(path)})
+    assert flavours.more_paths(replace(facts, files={APISERVER: facts.files[APISERVER]})) == (path,)
+    assert state(facts)[0] is Mode.BROKEN
+    crashing = Container("x", "kube-apiserver", False, 4, 1, "2026-11-18T11:46:00Z", "2026-11-18T11:46:01Z", "uid")
+    facts = replace(facts, containers=(crashing,))
+    plan = flavours.plan(facts, ARM)
+    assert plan.trigger is Trigger.MANIFEST, "its back-off ends with another pod only"
+    assert [(change.path, change.before is None) for change in plan.changes] == [(path, True), (APISERVER, False)]
+    assert state(after(facts, plan)) == (Mode.ARMED, 0, "localhost:4317")
+    assert "volumes" not in plan.diff
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "says"),
+    [
+        ("dns://10.0.0.5:4317", "sends nothing"),
+        ("http://10.0.0.5:4318", "unsupported scheme"),
+        ("unix:/run/otel.sock", "lacks slashes"),
+        ("unix:///run/otel.sock", "under no mount"),
+        ("otel", "no port"),
+        ("10.0.0.5:4317 ", "would not start"),
+    ],
+)
+def test_endpoints_that_lead_nowhere_are_refused(endpoint: str, says: str) -> None:
+    with pytest.raises(PlanRefused, match=says):
+        flavours.plan(node(apiserver=apiserver(), etcd=etcd()), Wish(Part.APISERVER, 0, endpoint))
+
+
+def test_an_endpoint_of_before_that_not_every_server_takes_is_not_kept() -> None:
+    facts = armed()
+    content = facts.files[TRACING_FILE].content
+    assert content is not None
+    bad = HostFile(TRACING_FILE, content.replace(b"localhost:4317", b"unix:/run/otel.sock"))
+    facts = replace(facts, files={**facts.files, TRACING_FILE: bad})
+    with pytest.raises(PlanRefused, match="write unix:///path"):
+        flavours.plan(facts, Wish(Part.APISERVER, 10_000))
+    assert flavours.plan(facts, Wish(Part.APISERVER, 10_000, "localhost:4317")).changes
+
+
+@pytest.mark.parametrize(("ago", "warns", "asks"), [((), 0, 0), ((60,), 1, 0), ((60, 300), 0, 1), ((700, 9000), 0, 0)])
+@pytest.mark.parametrize("part", [Part.APISERVER, Part.ETCD])
+def test_several_changes_in_a_row_are_asked_about(part: Part, ago: tuple[int, ...], warns: int, asks: int) -> None:
+    done = tuple(RolloutFacts(str(at), "apiserver", "alice", NOW - at, "arm", "end", "done", alive=False) for at in ago)
+    facts = replace(node(apiserver=apiserver(), etcd=etcd()), rollouts=done)
+    plan = flavours.plan(facts, Wish(part, 0))
+    assert sum("in the last ten minutes" in warning for warning in plan.warnings) == warns
+    assert sum("in the last ten minutes" in question for question in plan.questions) == asks
+    assert "controller-manager and scheduler may restart" in plan.price
+    assert "minutes of back-off" in plan.price
+    assert "the only" in plan.price, "and what it is where there are others"
