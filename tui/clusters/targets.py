@@ -13,7 +13,8 @@ from tui.clusters.model import ClusterError, Host, ReachError, Sight
 from tui.config import Settings
 
 if TYPE_CHECKING:
-    from tui.clusters.reach.api import Api, ContextName
+    from tui.clusters.reach.api import Api
+    from tui.clusters.reach.contexts import ContextName
 
 MANIFEST: Final = Path("/etc/kubernetes/manifests/kube-apiserver.yaml")
 """Where it is there, this machine is a control-plane node (kubeadm, kind)."""
@@ -113,7 +114,7 @@ def host_of(url: str) -> Host:
 
 def contexts_here(kubeconfig: Path | None = None) -> tuple[tuple[ContextName, ...], str]:
     """The contexts that could be named, and a sentence when the kubeconfig cannot be read."""
-    from tui.clusters.reach.api import contexts
+    from tui.clusters.reach.contexts import contexts
 
     try:
         return contexts(kubeconfig), ""

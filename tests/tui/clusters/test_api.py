@@ -17,7 +17,8 @@ from tests.doubles.stub_api import TOKEN, StubApi
 from tui import __version__
 from tui.clusters.model import ReachError
 from tui.clusters.reach import api as api_module
-from tui.clusters.reach.api import Api, ApiHost, Leftover, contexts, leftovers, remove
+from tui.clusters.reach.api import Api, ApiHost, Leftover, leftovers, remove
+from tui.clusters.reach.contexts import contexts
 
 
 @pytest.fixture

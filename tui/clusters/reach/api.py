@@ -22,7 +22,9 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from tui.clusters.model import Done, ReachError
+from tui.clusters.reach.contexts import load
 from tui.clusters.reach.plugins import quiet_plugins
+from tui.clusters.reach.unreachable import why_unreachable
 from tui.clusters.reach.wire import NAME, ROOT_VARIABLE, WRAPPER, Answer, last_line, packed, plain
 
 DEFAULT_IMAGE: Final = "busybox:1.36"
@@ -49,15 +51,6 @@ _LEAVE_CGROUP: Final = (
     f"echo 0 >$c/cgroup.procs || {{ mkdir -p $c/{NAME}; echo 0 >$c/{NAME}/cgroup.procs; }}; "
     "else for f in $c/*/cgroup.procs; do echo 0 >$f; done; fi; } 2>/dev/null; fi; "
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ContextName:
-    """A context of the kubeconfig, and the cluster that it names there."""
-
-    name: str
-    cluster: str
-    current: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,53 +102,6 @@ class Leftover:
     phase: str
 
 
-def contexts(kubeconfig: Path | None = None) -> tuple[ContextName, ...]:
-    """The contexts of the kubeconfig (KUBECONFIG, ~/.kube/config), () where there is none.
-
-    Raises:
-        ReachError: it cannot be read.
-    """
-    from kubernetes.config import ConfigException, list_kube_config_contexts
-
-    file = _kubeconfig(kubeconfig)
-    if not any(Path(one).exists() for one in file.split(":") if one):
-        return ()
-    try:
-        listed: Any = list_kube_config_contexts
-        found, current = listed(file)
-    except ConfigException as error:
-        if "current-context" in str(error):
-            found, current = _contexts_without_current(file), None
-        else:
-            raise ReachError(f"The kubeconfig {file} cannot be used ({plain(error)}): correct it.") from error
-    except Exception as error:
-        raise ReachError(
-            f"The kubeconfig {file} cannot be read ({plain(last_line(str(error)))}): correct it."
-        ) from error
-    now = _text(current, "name") if current else ""
-    names = ((_text(one, "name"), _text(one, "context", "cluster")) for one in found or ())
-    return tuple(ContextName(name, cluster, name == now) for name, cluster in names if name)
-
-
-def _contexts_without_current(file: str) -> list[Any]:
-    from kubernetes.config.kube_config import KubeConfigMerger
-
-    try:
-        merger: Any = KubeConfigMerger
-        merged = merger(file).config
-        return [one.value for one in merged["contexts"]] if merged else []
-    except Exception as error:
-        raise ReachError(f"The kubeconfig {file} names no contexts ({plain(last_line(str(error)))}).") from error
-
-
-def _kubeconfig(kubeconfig: Path | None) -> str:
-    if kubeconfig is not None:
-        return str(kubeconfig)
-    import os
-
-    return os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
-
-
 class Refused(ReachError):
     """The API server answered, and not with what was asked for."""
 
@@ -179,34 +125,11 @@ class Api:
             ReachError: there is no such context, or its credentials cannot be had.
         """
         from kubernetes.client.api_client import ApiClient
-        from kubernetes.client.configuration import Configuration
-        from kubernetes.config import ConfigException
-        from kubernetes.config.kube_config import load_kube_config
 
         from tui import __version__
 
         self.context = context
-        file = _kubeconfig(kubeconfig)
-        configuration = Configuration()
-        try:
-            load: Any = load_kube_config
-            options = {"context": context or None, "client_configuration": configuration, "persist_config": False}
-            with quiet_plugins() as said:
-                load(config_file=file, **options)
-        except ConfigException as error:
-            known = ", ".join(one.name for one in contexts(kubeconfig)[:8])
-            if known and context not in known.split(", "):
-                raise ReachError(
-                    f"The kubeconfig {file} has no context {plain(context)}: it has {plain(known)}."
-                ) from error
-            raise ReachError(f"The context {plain(context)} of {file} cannot be used ({plain(error)}).") from error
-        except Exception as error:
-            raise ReachError(f"The kubeconfig {file} cannot be used ({plain(last_line(str(error)))}).") from error
-        if said:
-            raise ReachError(
-                f"The credentials of context {plain(context)} cannot be had ({said[-1].rstrip('.')}), and nothing may"
-                " ask for them here: log in first, as with kubectl."
-            )
+        configuration = load(context, kubeconfig).configuration
         self._client = ApiClient(configuration=configuration)
         self._configuration = configuration
         self._agent = f"{NAME}/{__version__}"
@@ -279,22 +202,7 @@ class Api:
         return {"authorization": str(token["value"])} if token and token.get("value") else {}
 
     def _unreachable(self, error: Exception) -> Unreachable:
-        text = str(error)
-        host = plain(self._configuration.host)
-        if "CERTIFICATE_VERIFY_FAILED" in text or "certificate" in text.lower():
-            return Unreachable(
-                f"The certificate of {host} is not trusted by context {self.context}: check its certificate authority"
-                " in the kubeconfig."
-            )
-        if "refused" in text:
-            why = "connection refused"
-        elif "timed out" in text.lower():
-            why = "no answer in time"
-        elif "resolve" in text or "Name or service" in text:
-            why = "unknown host name"
-        else:
-            why = plain(last_line(text.rpartition(": ")[2])) or type(error).__name__
-        return Unreachable(f"The API server {host} of {self.context} cannot be reached ({why}): is it restarting?")
+        return Unreachable(why_unreachable(error, self._configuration.host, self.context))
 
     def _refused(self, status: int, message: str) -> Refused:
         said = message.rstrip(".")

@@ -7,10 +7,12 @@ logger, which prints it. Here they get no input and no terminal, 30 s, and their
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from tui.clusters.reach.wire import plain
@@ -18,20 +20,33 @@ from tui.clusters.reach.wire import plain
 _SECONDS: Final = 30.0
 
 
+class _Plugin(subprocess.Popen[str]):
+    """A plugin without our terminal, in a session of its own that is ended after half a minute."""
+
+    def __init__(self, arguments: Any, **options: Any) -> None:
+        quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, "start_new_session": True}
+        super().__init__(arguments, **{**options, **quiet})
+        self._end = threading.Timer(_SECONDS, self._kill)
+        self._end.daemon = True
+        self._end.start()
+
+    def _kill(self) -> None:
+        with suppress(OSError):
+            os.killpg(self.pid, signal.SIGKILL)  # also what it started, which would hold its output open
+
+    def communicate(self, input: str | None = None, timeout: float | None = None) -> tuple[str, str]:
+        """The same; its number is another process's once it was waited for."""
+        try:
+            return super().communicate(input, timeout)
+        finally:
+            self._end.cancel()
+
+
 class _Subprocess:
     """What the client's exec_provider sees as the module `subprocess`."""
 
     PIPE = subprocess.PIPE
-
-    @staticmethod
-    def Popen(arguments: Any, **options: Any) -> subprocess.Popen[str]:
-        """The same, without our terminal and ended after half a minute."""
-        quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, "start_new_session": True}
-        process: subprocess.Popen[str] = subprocess.Popen(arguments, **{**options, **quiet})
-        end = threading.Timer(_SECONDS, process.kill)
-        end.daemon = True
-        end.start()
-        return process
+    Popen = _Plugin
 
 
 class _Collect(logging.Handler):
@@ -42,7 +57,8 @@ class _Collect(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.thread == self._thread and len(self._said) < 10:
-            self._said.append(plain(" ".join(record.getMessage().split()), 300))
+            text = record.getMessage().replace("process returned -9", f"no answer within {_SECONDS:g} s")
+            self._said.append(plain(" ".join(text.split()), 300))
 
 
 @contextmanager

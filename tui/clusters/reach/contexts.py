@@ -1,0 +1,255 @@
+"""The contexts of a kubeconfig, read as the `kubernetes` client reads them: certificates, proxies, credential plugins.
+
+The client's messages can hold a whole entry of the file, its token too: what is told here is cut before that.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from tui.clusters.model import ReachError
+from tui.clusters.reach.plugins import quiet_plugins
+from tui.clusters.reach.private_folder import private_folder
+from tui.clusters.reach.wire import last_line, plain
+
+FOLDER: Final = "k8s-trace-tui-trace"
+"""How directories with credentials begin, below `private_base`."""
+_ENTRY: Final = re.compile(r"/?\{.*", re.DOTALL)
+_LOADING: Final = threading.RLock()  # the client remembers its files by content, for all threads
+
+
+@dataclass(frozen=True, slots=True)
+class ContextName:
+    """A context of the kubeconfig, and the cluster that it names there."""
+
+    name: str
+    cluster: str
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A context: the client's configuration with its credentials, and the entries of the file that it comes from."""
+
+    name: str
+    cluster_name: str
+    user_name: str
+    namespace: str
+    configuration: Any = field(repr=False)
+    """A `kubernetes.client.Configuration`."""
+    cluster: Mapping[str, Any] = field(repr=False)
+    user: Mapping[str, Any] = field(repr=False)
+    user_file: str
+    """The file that holds the user's entry: paths in it are relative to its directory."""
+    expiry: datetime | None
+    """When the credentials of a plugin end, where it says so."""
+    authority: bytes = b""
+    """PEM, as the next two; of `load_without_files` only. b"" for none."""
+    certificate: bytes = b""
+    key: bytes = field(default=b"", repr=False)
+
+
+def private_base() -> Path:
+    """Where directories with credentials are made: in memory where the system has such a place for each user."""
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or "/nonexistent")
+    with suppress(OSError):
+        if base.is_absolute() and base.is_dir() and base.stat().st_uid == os.getuid() and os.access(base, os.W_OK):
+            return base
+    return Path(tempfile.gettempdir())
+
+
+def kubeconfig_file(kubeconfig: Path | None = None) -> str:
+    """The file, or several with colons between: what was named, else KUBECONFIG, else ~/.kube/config."""
+    if kubeconfig is not None:
+        return str(kubeconfig)
+    return os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
+
+
+def contexts(kubeconfig: Path | None = None) -> tuple[ContextName, ...]:
+    """The contexts of the kubeconfig (KUBECONFIG, ~/.kube/config), () where there is none.
+
+    Raises:
+        ReachError: it cannot be read.
+    """
+    file = kubeconfig_file(kubeconfig)
+    merger = _merged(file)
+    if merger is None:
+        return ()
+    now = _current(merger)
+    listed = merger.config.value.get("contexts")
+    names = ((_text(one, "name"), _text(one, "context", "cluster")) for one in listed or ())
+    return tuple(ContextName(name, cluster, name == now) for name, cluster in names if name)
+
+
+def load(context: str, kubeconfig: Path | None = None) -> Loaded:
+    """A context with its credentials; "" is the current one. Asks no server; a plugin may run for up to 30 s.
+
+    The client writes certificates and keys that stand in the kubeconfig to files, until the program ends.
+
+    Raises:
+        ReachError: there is no such context, or its credentials cannot be had.
+    """
+    with _LOADING:
+        return _loaded(context, kubeconfig, None, True)
+
+
+def load_without_files(context: str, kubeconfig: Path | None = None, *, own: bool = True) -> Loaded:
+    """The same with what the client's files held, and no file left. With `own` False the context's user does not count,
+    and no plugin runs.
+
+    Raises:
+        ReachError: as `load`, or a file of the context cannot be read.
+    """
+    from kubernetes.config import kube_config
+
+    with _LOADING:
+        try:
+            folder = private_folder(FOLDER, private_base())
+        except OSError as error:
+            raise ReachError(f"No private directory can be made in {private_base()} ({error.strerror}).") from error
+        try:
+            found = _loaded(context, kubeconfig, folder, own)
+            configuration = found.configuration
+            pem = [_content(context, name) for name in (
+                configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file
+            )]  # fmt: skip
+            return replace(found, authority=pem[0], certificate=pem[1], key=pem[2])
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            known: dict[str, str] = kube_config._temp_files
+            for content in [one for one, file in known.items() if Path(file).parent == folder]:
+                del known[content]  # the credentials themselves are its key
+
+
+def _content(context: str, file: str | None) -> bytes:
+    try:
+        return Path(file).read_bytes() if file else b""
+    except OSError as error:
+        raise ReachError(
+            f"{plain(file)} of context {plain(context)} cannot be read ({error.strerror}): correct the kubeconfig or"
+            " the file's permissions."
+        ) from error
+
+
+def _loaded(context: str, kubeconfig: Path | None, folder: Path | None, own: bool) -> Loaded:
+    file = kubeconfig_file(kubeconfig)
+    merger = _merged(file)
+    if merger is None:
+        raise ReachError(f"There is no kubeconfig {plain(file)}: name one by KUBECONFIG.")
+    wanted = context or _current(merger)
+    known = [_text(one, "name") for one in merger.config.value.get("contexts") or ()]
+    if not wanted:
+        raise ReachError(f"The kubeconfig {plain(file)} has no current context: name one of {_few(known)}.")
+    if wanted not in known:
+        raise ReachError(f"The kubeconfig {plain(file)} has no context {plain(wanted)}: it has {_few(known)}.")
+    try:
+        return _load(merger, wanted, folder, own)
+    except ReachError:
+        raise
+    except Exception as error:  # noqa: BLE001 - PyYAML, the client and what it calls raise anything
+        said = _said(error)
+        # from None: what the client says may hold the file's credentials, and would be shown as the cause
+        raise ReachError(f"The context {plain(wanted)} of {plain(file)} cannot be used ({said}): correct it.") from None
+
+
+def _load(merger: Any, context: str, folder: Path | None, own: bool) -> Loaded:
+    from kubernetes.client.configuration import Configuration
+    from kubernetes.config.kube_config import KubeConfigLoader
+
+    configuration = Configuration()
+    make: Any = KubeConfigLoader
+    loader = make(
+        merger.config,
+        active_context=context,
+        config_base_path=None,  # paths are relative to the file that they stand in
+        temp_file_path=str(folder) if folder else None,
+    )
+    entry = loader.current_context["context"]
+    user_name, cluster_name = _text(entry, "user"), _text(entry, "cluster")
+    cluster, _ = _entry(merger, "clusters", cluster_name)
+    user, user_file = _entry(merger, "users", user_name)
+    if user_name and not user_file:
+        raise ReachError(f"The context {plain(context)} names the user {user_name}, which its kubeconfig lacks.")
+    if not own:
+        loader._user = {}  # as it is for a context without a user: nothing to be authenticated with
+    with quiet_plugins() as said:
+        loader.load_and_set(configuration)
+    if said:
+        raise ReachError(
+            f"The credentials of context {plain(context)} cannot be had ({_cut(said[-1])}), and nothing may ask for"
+            " them here: log in first, as with kubectl."
+        )
+    expiry = getattr(loader, "expiry", None)
+    return Loaded(
+        context,
+        cluster_name,
+        user_name,
+        _text(entry, "namespace"),
+        configuration,
+        cluster,
+        user,
+        user_file,
+        expiry if isinstance(expiry, datetime) else None,
+    )
+
+
+def _merged(file: str) -> Any:
+    """The client's merger of all files; None where none of them is there."""
+    from kubernetes.config.kube_config import KubeConfigMerger
+
+    try:
+        if not any(Path(one).expanduser().exists() for one in file.split(os.pathsep) if one):
+            return None
+        make: Any = KubeConfigMerger
+        merger = make(file)
+        if not isinstance(merger.config.value, dict):
+            raise ValueError("it is no mapping")
+        return merger
+    except Exception as error:  # noqa: BLE001 - PyYAML, the client and what it calls raise anything
+        raise ReachError(f"The kubeconfig {plain(file)} cannot be read ({_said(error)}): correct it.") from None
+
+
+def _current(merger: Any) -> str:
+    """As kubectl: of several files the first that names one, where the client takes the last."""
+    for path in merger.paths:
+        name = _text(merger.config_files[path], "current-context")
+        if name:
+            return name
+    return ""
+
+
+def _entry(merger: Any, kind: str, name: str) -> tuple[dict[str, Any], str]:
+    for one in merger.config.value.get(kind) or ():
+        if _text(one, "name") == name:
+            found = one.value.get(kind.removesuffix("s"))
+            return (found if isinstance(found, dict) else {}), str(one.path)
+    return {}, ""
+
+
+def _text(value: Any, *path: str) -> str:
+    for key in path:
+        value = value.value if hasattr(value, "value") else value
+        value = value.get(key) if isinstance(value, dict) else None
+    return plain(value, 253) if isinstance(value, str) else ""
+
+
+def _few(names: list[str]) -> str:
+    return plain(", ".join(names[:8])) or "none"
+
+
+def _cut(text: str) -> str:
+    return _ENTRY.sub("", text).rstrip(". ")
+
+
+def _said(error: Exception) -> str:
+    return plain(last_line(_cut(str(error)))) or type(error).__name__
