@@ -64,7 +64,18 @@ class Authority:
         made.key.chmod(0o600)
         return made
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def sign_client(self, request: bytes, seconds: float) -> bytes:
+        """The certificate (PEM) that a request (PEM) asks for, for a client, valid for so long."""
+        asked = x509.load_pem_x509_csr(request)
+        key = asked.public_key()
+        assert isinstance(key, ec.EllipticCurvePublicKey)
+        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+        builder = self._builder(asked.subject, key, seconds).add_extension(usage, critical=False)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, seconds: float = 86_400
+    ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.timezone.utc)
         return (
             x509.CertificateBuilder()
@@ -73,7 +84,7 @@ class Authority:
             .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(seconds=seconds))
             # Python 3.13 verifies strictly (RFC 5280): without these it trusts nothing.
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)

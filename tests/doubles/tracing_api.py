@@ -13,7 +13,6 @@ Users come by bearer token, or by a client certificate of its authority (CN and 
 from __future__ import annotations
 
 import base64
-import datetime
 import json
 import random
 import re
@@ -31,8 +30,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import grpc
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.doubles.certificates import Authority
@@ -233,7 +230,9 @@ class TracingApi:
         for exporter in (self._apiserver, self._etcd, self._webhook):
             exporter.stop()
 
-    def kubeconfig(self, token: str = ADMIN, context: str = "lab", server: str = "", namespace: str = "default") -> Path:
+    def kubeconfig(
+        self, token: str = ADMIN, context: str = "lab", server: str = "", namespace: str = "default"
+    ) -> Path:
         """A kubeconfig whose only context comes with a token."""
         file = self.folder / f"kubeconfig-{token[-8:]}"
         cluster = {"server": server or self.url, "certificate-authority": str(self.authority)}
@@ -264,7 +263,6 @@ class TracingApi:
             if remote is not None and self.etcd_traced:  # 2.3: the no-op provider passes the context through
                 self._record_etcd(request, remote)
             return
-        rest = request.audit_id
         if trusted and remote is not None:
             server = Context(remote.trace_id, _span(), remote.span_id, remote.sampled)
             self._record(request, server, None)
@@ -278,7 +276,6 @@ class TracingApi:
             self._record(request, self._root(), remote)
         else:
             self._record(request, self._root(), remote)
-        assert rest
 
     def _root(self) -> Context:
         return Context(secrets.token_hex(16), _span(), "", random.random() * 1_000_000 < self.per_million)
@@ -348,16 +345,9 @@ class TracingApi:
     # --- certificates ------------------------------------------------------------------------------
     def sign(self, csr: dict[str, Any]) -> None:
         """What the controller manager does with an approved request of kubernetes.io/kube-apiserver-client."""
-        asked = x509.load_pem_x509_csr(base64.b64decode(csr["spec"]["request"]))
-        seconds = csr["spec"].get("expirationSeconds", 365 * 86_400)
-        now = datetime.datetime.now(datetime.timezone.utc)
-        signed = (
-            self._authority._builder(asked.subject, asked.public_key())  # type: ignore[arg-type]
-            .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        pem = self._authority.sign_client(
+            base64.b64decode(csr["spec"]["request"]), csr["spec"].get("expirationSeconds", 365 * 86_400)
         )
-        signed._not_valid_after = (now + datetime.timedelta(seconds=seconds)).replace(tzinfo=None, microsecond=0)
-        certificate = signed.sign(self._authority._key, hashes.SHA256())
-        pem = certificate.public_bytes(serialization.Encoding.PEM)
         csr["status"]["certificate"] = base64.b64encode(pem).decode()
 
 
@@ -595,7 +585,9 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             self._send(served, self._object(kind, served.name, served.namespace))
             return
-        items = [self._object(kind, NODE if kind == "Node" else f"{kind.lower()}-{n}", served.namespace) for n in (1, 2)]
+        items = [
+            self._object(kind, NODE if kind == "Node" else f"{kind.lower()}-{n}", served.namespace) for n in (1, 2)
+        ]
         if kind == "Node":
             items = items[:1]
         if query.get("labelSelector") == ["tier=control-plane"]:
