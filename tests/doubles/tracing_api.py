@@ -19,6 +19,7 @@ import re
 import secrets
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -217,6 +218,8 @@ class TracingApi:
 
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """A client that went away is no error here."""
+                if not isinstance(sys.exc_info()[1], OSError):
+                    super().handle_error(request, client_address)
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
@@ -284,7 +287,7 @@ class TracingApi:
         start, end, step = request.start, request.end, max(1, (request.end - request.start) // 24)
         spans: list[SpanSketch] = []
 
-        def add(above: Context, name: str, kind: int, scope: str, at: int, until: int, **attributes: Any) -> Context:
+        def add(above: Context, name: str, kind: int, scope: str, at: int, until: int, /, **attributes: Any) -> Context:
             own = Context(above.trace_id, _span(), above.span_id, above.sampled)
             named = {key.replace("__", ".").replace("_", "-"): value for key, value in attributes.items()}
             spans.append(SpanSketch(own, name, kind, scope, at, until, named))

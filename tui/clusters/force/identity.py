@@ -2,8 +2,8 @@
 
 It is asked for by a CertificateSigningRequest for `kubernetes.io/kube-apiserver-client`: admission forbids that signer
 system:masters and nothing else (facts: kubernetes-tracing 2.4), and system:monitoring itself grants reading health and
-metrics. Certificate and key are one PEM file (0600) a context under the configuration directory, with a line before them
-that says whose they are; they go to no other server than the one that the context named when they were made.
+metrics. Certificate and key are one PEM file (0600) a context under the configuration directory, with a line before
+them that says whose they are; they go to no other server than the one that the context named when they were made.
 """
 
 from __future__ import annotations
@@ -387,9 +387,7 @@ def _make_private(directory: Path) -> None:
     except OSError as error:
         raise ClusterError(f"The directory {directory} cannot be made ({error.strerror}).") from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise ClusterError(
-            f"The directory {directory} is somebody else's: run this as its owner, or with a home of your own (sudo -H)."
-        )
+        raise ClusterError(f"The directory {directory} is somebody else's: run this as its owner, or with sudo -H.")
     if found.st_mode & 0o077:
         directory.chmod(0o700)
 

@@ -105,8 +105,8 @@ def find(api: Api, states: Sequence[State] = ()) -> Preconditions:
     """
     try:
         version = plain(api.version(), 64)
-    except ClusterError as problem:
-        return Preconditions(api.context, problem=str(problem), **_of_states(states))
+    except ClusterError as error:
+        return Preconditions(api.context, problem=str(error), **_of_states(states))
     caller, problem = None, ""
     try:
         caller = who(api)
@@ -207,9 +207,9 @@ def _release(found: Preconditions) -> Step:
         return Step(Mark.GOOD, f"the API server is {found.version}: it takes a trace from whom it trusts")
     return Step(
         Mark.BAD,
-        f"the API server is {found.version}, and none before 1.{FIRST_MINOR} takes a caller's trace: its own rate"
-        " decides what is traced",
-        "raise the rate for a while: k8s-trace-tui sampling set 100%, and 0 afterwards",
+        f"the API server is {found.version}, and none before 1.{FIRST_MINOR} takes a caller's trace, so its own"
+        " rate decides what is traced",
+        "raise the rate for a while with k8s-trace-tui sampling set 100%, and back to 0 afterwards",
     )
 
 
@@ -229,11 +229,13 @@ def _identity(found: Preconditions) -> Step:
 
 def _privileged_way(found: Preconditions, caller: Caller) -> str:
     if caller.name.startswith("system:serviceaccount:"):
-        return f"a service account cannot be in them: use a person's context, and get an identity with {_ISSUE}"
+        return (
+            f"a service account cannot be in them, so use a person's context, and get an identity there with {_ISSUE}"
+        )
     kubeadm = "kubeadm:cluster-admins" in caller.groups
     if kubeadm and (found.minor or FIRST_MINOR) >= SUPER_ADMIN_MINOR:
         return f"use /etc/kubernetes/super-admin.conf of a control-plane node, or, with fewer rights, {_ISSUE}"
-    return f"get an identity that may do no more than you and this: {_ISSUE}"
+    return f"get an identity that may do what you may and this with {_ISSUE}"
 
 
 def _configuration(found: Preconditions) -> Step:
@@ -242,8 +244,8 @@ def _configuration(found: Preconditions) -> Step:
     if not found.configured:
         return Step(
             Mark.BAD,
-            "kube-apiserver has no --tracing-config-file: nothing is traced",
-            "arm it once (one restart): k8s-trace-tui sampling arm",
+            "kube-apiserver has no --tracing-config-file, so nothing is traced",
+            "arm it once (one restart) with k8s-trace-tui sampling arm",
         )
     if found.per_million is None:
         return Step(Mark.GOOD, "tracing is configured")
@@ -258,7 +260,7 @@ def _way(found: Preconditions, receiver: ReceiverFindings | None, here: bool) ->
         if ours:
             return Step(Mark.GOOD, "spans of this API server arrive here")
     if receiver is not None and receiver.status is None:
-        return Step(Mark.BAD, "no receiver is running here", "start one: k8s-trace-tui receive")
+        return Step(Mark.BAD, "no receiver is running here", "start one with k8s-trace-tui receive")
     if not found.endpoints:
         return Step(Mark.UNKNOWN, "whether its spans get to this receiver shows when they come")
     ports = _ports(receiver)
@@ -269,14 +271,14 @@ def _way(found: Preconditions, receiver: ReceiverFindings | None, here: bool) ->
             return Step(
                 Mark.BAD,
                 f"the API server sends to {plain(endpoint)}, and the receiver does not listen there",
-                f"receive there: --listen {wanted[0]}",
+                f"receive there with --listen {wanted[0]}",
             )
         if local and not here:
             port = wanted[0].rpartition(":")[2]
             return Step(
                 Mark.UNKNOWN,
                 f"the API server sends to {plain(endpoint)} of its own node",
-                f"bring that here: ssh -R 127.0.0.1:{port}:127.0.0.1:{port} NODE",
+                f"bring that here with ssh -R 127.0.0.1:{port}:127.0.0.1:{port} NODE",
             )
     return Step(Mark.GOOD, f"the API server sends to {plain(found.endpoints[0])}")
 
@@ -294,8 +296,8 @@ def _etcd(found: Preconditions) -> Step:
         return Step(Mark.GOOD, "etcd is traced")
     return Step(
         Mark.UNKNOWN,
-        "etcd is not traced: of a call to it only the API server's side is seen",
-        "k8s-trace-tui sampling arm --component etcd",
+        "etcd is not traced, so of a call to it only the API server's side is seen",
+        "arm it, too, with k8s-trace-tui sampling arm --component etcd",
     )
 
 
