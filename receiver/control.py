@@ -36,15 +36,16 @@ class ControlError(Exception):
 
 def lock_path(db: Path) -> Path:
     """The file whose lock says who receives into `db`."""
-    return _beside(db, ".lock")
+    return beside(db, ".lock")
 
 
 def log_path(db: Path) -> Path:
     """Where the receiver of `db` writes what a terminal should not see."""
-    return _beside(db, ".log")
+    return beside(db, ".log")
 
 
-def _beside(db: Path, suffix: str) -> Path:
+def beside(db: Path, suffix: str) -> Path:
+    """The file that belongs to `db` under a suffix."""
     # Beside the real file: two links to one database must not have two receivers.
     path = Path(os.path.realpath(db))
     return path.with_name(path.name + suffix)
@@ -53,10 +54,10 @@ def _beside(db: Path, suffix: str) -> Path:
 def control_path(db: Path) -> Path:
     """The control socket of the receiver of `db`: beside it, or where a path is too long for a socket, in a directory
     of this user's (0700) under the runtime or temporary directory."""
-    beside = _beside(db, ".sock")
-    if len(os.fsencode(beside)) <= _PATH_BYTES:
-        return beside
-    short = hashlib.sha256(os.fsencode(beside)).hexdigest()[:16] + ".sock"
+    usual = beside(db, ".sock")
+    if len(os.fsencode(usual)) <= _PATH_BYTES:
+        return usual
+    short = hashlib.sha256(os.fsencode(usual)).hexdigest()[:16] + ".sock"
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     for base in (runtime, tempfile.gettempdir(), "/tmp"):
         if not base or not os.path.isdir(base):

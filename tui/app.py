@@ -33,6 +33,7 @@ from tui.theming import DEFAULT, FALLBACK, PLAIN, PLAIN_LIGHT, Palette, adopted,
 from tui.toasts import Toast, Toasts
 
 if TYPE_CHECKING:
+    from receiver.traces.query import Group
     from tui.screens.clusters import ClustersScreen
 
 TICK: Final = 0.1
@@ -150,7 +151,7 @@ class TraceApp(App[int]):
             self._filters = [*(one for one in self._filters if not isinstance(one, Monochrome)), NoColor()]
         self.title = title
         self.animation_level = "none"
-        self.requests = RequestsScreen()
+        self.requests = RequestsScreen(group)
         self.commands = Commands(self)
         self.toasts = Toasts()
         self.marked = ""

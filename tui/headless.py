@@ -366,7 +366,7 @@ def export(database: Database, query: Query | None, to: Path | None) -> int:
 def _belongs(path: Path, db: Path) -> bool:
     """Whether a path leads to a database or a file beside it, also through links of either kind."""
     real = Path(os.path.realpath(db))
-    beside = [real.with_name(real.name + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
+    beside = [real.with_name(real.name + suffix) for suffix in ("", "-wal", "-shm", "-journal", ".commands")]
     for one in (*beside, lock_path(db), control_path(db), log_path(db)):
         if os.path.realpath(path) == os.path.realpath(one):
             return True

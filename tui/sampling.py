@@ -146,7 +146,7 @@ def _let_pods_in(reach: Reach, asked: Asked) -> None:
         for host in reach.hosts:
             if isinstance(host, ApiHost):
                 host.check()
-    _agree(asked, f"A privileged pod of ours, for as long as this takes, reads the files of {names}. Go on?")
+    agree(asked, f"A privileged pod of ours, for as long as this takes, reads the files of {names}. Go on?")
 
 
 def _tell_leftovers(api: Api, asked: Asked) -> None:
@@ -160,7 +160,7 @@ def _tell_leftovers(api: Api, asked: Asked) -> None:
         sentence = f"A pod of ours was left on {one.node} at {one.created}, unless somebody is at work with it now"
         if _can_ask(asked) and not asked.read_only:
             try:
-                _agree(asked, f"{sentence}. Remove it?")
+                agree(asked, f"{sentence}. Remove it?")
             except Refused:
                 continue
             api.remove(one)
@@ -286,7 +286,7 @@ def carry_on(reach: Reach, asked: Asked, undo: bool) -> int:
     if asked.dry_run:
         return 0
     verb = "Put back what was before" if undo else "Finish"
-    _agree(asked, f"{verb} on {_names([node for node, _ in found])}?")
+    agree(asked, f"{verb} on {_names([node for node, _ in found])}?")
     code = 0
     name = "undo" if undo else "resume"
     for node, left in found:
@@ -368,10 +368,10 @@ def _agree_on(jobs: Sequence[Job], asked: Asked, name: str) -> None:
     """
     for job in jobs:
         for question in job.questions:
-            _agree(asked, f"{job.node.name}: {question} Go on?")
+            agree(asked, f"{job.node.name}: {question} Go on?")
     high = asked.per_million is not None and asked.per_million > ASKS_NAME_ABOVE
     cluster = (asked.cluster or jobs[0].node.name) if high or asked.protected else ""
-    _agree(asked, f"{_title(name)} on {_names([job.node for job in jobs])}?", cluster)
+    agree(asked, f"{_title(name)} on {_names([job.node for job in jobs])}?", cluster)
 
 
 def _roll_out(jobs: Sequence[Job], asked: Asked, name: str) -> None:
@@ -393,7 +393,7 @@ def _roll_out(jobs: Sequence[Job], asked: Asked, name: str) -> None:
         if asked.yes:
             _say(f"{question} Yes, by --yes.")
         try:
-            _agree(asked, question)
+            agree(asked, question)
         except Refused:
             return False
         return True
@@ -466,7 +466,7 @@ def _can_ask(asked: Asked) -> bool:
     return not asked.yes and sys.stdin is not None and sys.stdin.isatty()
 
 
-def _agree(asked: Asked, question: str, cluster: str = "") -> None:
+def agree(asked: Asked, question: str, cluster: str = "") -> None:
     """Ask, unless --yes answers. Only a clear yes is one: `y`, or the cluster's name where it is to be typed.
 
     Raises:

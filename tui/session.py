@@ -26,6 +26,8 @@ from tui.terminal_text import count
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from receiver.traces.query import Group
+
 _DEMO_PLANES = "The demo's cluster is made up: there is no control plane to look at."
 _RECORDED_PLANES = "A recording: start k8s-trace-tui without files to look at control planes."
 
@@ -46,8 +48,9 @@ def need_terminal() -> None:
 
 
 # --- live ------------------------------------------------------------------------------------------
-def watch(settings: Settings, problems: Sequence[str], named: Named | None = None) -> int:
-    """The TUI on the database of this machine's receiver, which is started when there is none."""
+def watch(settings: Settings, problems: Sequence[str], named: Named | None = None, group: Group | None = None) -> int:
+    """The TUI on the database of this machine's receiver, which is started when there is none. With a `group`, its list
+    begins with those traces."""
     need_terminal()
     from tui.receiver_process import Plan, ensure_receiver
 

@@ -98,6 +98,23 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Some traces that belong together, as those of one command do: `name` is for people, `ids` are 32 hex digits."""
+
+    name: str
+    ids: frozenset[str]
+
+    def slots(self, index: Index) -> Array:
+        """Those of them that are held."""
+        numbers = [int(one, 16) for one in self.ids]
+        high = np.array([number >> 64 for number in numbers], np.uint64)
+        low = np.array([number & 0xFFFFFFFFFFFFFFFF for number in numbers], np.uint64)
+        slots = index.slots_of(high, low)
+        found: Array = slots[slots >= 0]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """What is listed: the filter, and what the keys of the list turn on.
 
@@ -106,7 +123,7 @@ class View:
     that is earlier or where the headline has no start.
     `reverse` turns the order round; within equals the newest stay first. `hide_paired` leaves out the lone
     `authentication` traces whose request is known (`pairing`): each is a part of what its request says. One that
-    holds a failed span stays.
+    holds a failed span stays. `group` keeps to the traces of a group, whatever noise is in it.
     """
 
     query: Query
@@ -117,6 +134,7 @@ class View:
     reverse: bool
     hide_paired: bool = False
     between: tuple[int, int] | None = None
+    group: Group | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,6 +179,10 @@ def select(index: Index, view: View, now: int, *, live: bool = True, found: Foun
 def shown(traces: Traces, view: View, chosen: Array, now: int) -> tuple[Array, int]:
     """(those of the chosen traces that the switches of a view let through, how many more noise alone keeps back)."""
     index = traces.index
+    if view.group is not None:
+        within = np.zeros(len(chosen), bool)
+        within[view.group.slots(index)] = True
+        chosen = chosen & within
     if view.window_ns is not None:
         chosen = chosen & (index.last_received >= now - view.window_ns)
     if view.between is not None:
@@ -171,7 +193,7 @@ def shown(traces: Traces, view: View, chosen: Array, now: int) -> tuple[Array, i
         chosen = chosen & ((index.error_count > 0) | (traces.code >= 400))
     if view.hide_paired:
         chosen = chosen & ~traces.paired()
-    if not view.hide_noise:
+    if not view.hide_noise or view.group is not None:
         return chosen, 0
     noise = chosen & _noise(traces)
     return chosen & ~noise, int(np.count_nonzero(noise))

@@ -66,7 +66,7 @@ class Context:
 
 
 def remote_context(traceparent: str | None) -> Context | None:
-    """W3C Trace Context as OpenTelemetry's Go propagator reads it: None for what it ignores, an all-zero id among it."""
+    """W3C Trace Context as OpenTelemetry's Go propagator reads it; None for what it ignores, all-zero ids too."""
     found = _TRACEPARENT.fullmatch(traceparent or "")
     if found is None:
         return None

@@ -13,7 +13,7 @@ from textual.widget import Widget
 from receiver.traces.filter.complete import Completion, Offer
 from receiver.traces.listing import Row
 from receiver.traces.model import Settled, TraceSummary
-from receiver.traces.query import FIELDS, Query, QueryError, View
+from receiver.traces.query import FIELDS, Group, Query, QueryError, View
 from tui.commands import SORTS, WINDOWS, CommandError
 from tui.feed import EVERYTHING, Snapshot
 from tui.keys import bindings
@@ -56,7 +56,8 @@ class RequestsScreen(FrameScreen):
     PLACE = "requests"
     BINDINGS = bindings("requests")
 
-    def __init__(self) -> None:
+    def __init__(self, group: Group | None = None) -> None:
+        """`group`: the list begins with the traces of a group alone."""
         super().__init__()
         self._filter = ""
         self._filter_before = ""
@@ -108,7 +109,8 @@ class RequestsScreen(FrameScreen):
 
     def words(self) -> dict[str, str]:
         """Escape is for the filter here, q leaves."""
-        return {"app.escape": "all" if self._filter or self._view.between else "", "app.back": "quit"}
+        chosen = self._filter or self._view.between or self._view.group
+        return {"app.escape": "all" if chosen else "", "app.back": "quit"}
 
     # -- what is seen -----------------------------------------------------------------------------------
     def update(self, snapshot: Snapshot) -> None:
@@ -231,6 +233,8 @@ class RequestsScreen(FrameScreen):
         selection = snapshot.selection
         narrow = self.size.width < 100
         parts: list[Part] = [("Requests", p.title)]
+        if self._view.group is not None:
+            parts.append((f"  {printable(self._view.group.name, 60 if not narrow else 24)}", p.base))
         if self._filter:
             parts.append((f"  {printable(self._filter, 60 if not narrow else 24)}", p.base))
         parts.append((f"  [{count(len(selection.slots))} of {count(selection.total)}]", p.base))
@@ -557,10 +561,20 @@ class RequestsScreen(FrameScreen):
         if self._view.between is not None:
             self.set_between(None)
             return True
-        if not self._filter:
+        if self._filter:
+            self.set_filter("")
+            return True
+        if self._view.group is None:
             return False
-        self.set_filter("")
+        self.set_group(None)
         return True
+
+    def set_group(self, group: Group | None) -> None:
+        """Only the traces of a group; None: all."""
+        self._home()
+        self._look(replace(self._view, group=group))
+        self.table.move_to(0)
+        self.update_keys()
 
     # -- the filter prompt --------------------------------------------------------------------------------
     def filter_changed(self, text: str) -> None:

@@ -1,0 +1,102 @@
+"""Which requests belong to one command: a file of JSON lines beside the database, so that any TUI on it can tell.
+
+Of the command only the program's name and its sub-command are kept: arguments may hold secrets. The file is 0600,
+bounded to the last commands, and a convenience: what cannot be read of it is passed over.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Final
+
+from receiver.control import beside
+
+MOST: Final = 100
+MOST_TRACES: Final = 10_000
+_MOST_BYTES: Final = 8 << 20
+_WORD: Final = re.compile(r"[a-z][a-z-]{0,30}")
+_WORDS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A command: `time` when it began (ns since the epoch), `words` what it was (`kubectl get pods`), `traces` the ids
+    under which its requests are found."""
+
+    id: str
+    time: int
+    words: str
+    traces: tuple[str, ...] = ()
+
+
+def path_of(database: Path) -> Path:
+    """The file of a database's commands."""
+    return beside(database, ".commands")
+
+
+def words_of(command: Sequence[str]) -> str:
+    """The program's name and the sub-command before the first option, as far as they look like plain words."""
+    if not command:
+        return ""
+    said = [os.path.basename(command[0])[:40]]
+    for word in command[1:_WORDS]:
+        if not _WORD.fullmatch(word):
+            break
+        said.append(word)
+    return " ".join(said)
+
+
+def remember(database: Path, group: Group) -> None:
+    """Add a command, or replace the one with its id. Several processes may do so at once.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    with os.fdopen(os.open(path_of(database), flags, 0o600), "r+", encoding="utf-8", errors="replace") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        group = replace(group, traces=group.traces[:MOST_TRACES])
+        kept = [one for one in _read(file) if one.id != group.id] + [group]
+        lines = [_line(one) for one in kept[-MOST:]]
+        while len(lines) > 1 and sum(map(len, lines)) > _MOST_BYTES:
+            lines.pop(0)
+        file.seek(0)
+        file.truncate()
+        file.writelines(lines)
+
+
+def recall(database: Path) -> list[Group]:
+    """The commands, the oldest first; [] where nothing can be read."""
+    try:
+        fd = os.open(path_of(database), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return []
+    with os.fdopen(fd, encoding="utf-8", errors="replace") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            return _read(file)
+        except OSError:
+            return []
+
+
+def _line(group: Group) -> str:
+    document = {"id": group.id, "time": group.time, "words": group.words, "traces": list(group.traces)}
+    return json.dumps(document, separators=(",", ":")) + "\n"
+
+
+def _read(file: IO[str]) -> list[Group]:
+    found = []
+    for line in file.read(2 * _MOST_BYTES).splitlines():
+        try:
+            document = json.loads(line)
+            traces = tuple(one for one in document["traces"][:MOST_TRACES] if re.fullmatch(r"[0-9a-f]{32}", one))
+            found.append(Group(str(document["id"])[:64], int(document["time"]), str(document["words"])[:200], traces))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            continue
+    return found[-MOST:]

@@ -1,0 +1,500 @@
+"""`trace -- COMMAND`: runs a command with its API requests traced, and says what became of each.
+
+The command gets a kubeconfig of its own that leads to a proxy here; its input, output, error output and exit code stay
+its own, and Ctrl-C reaches it and not us. What is said is said on standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final, TextIO
+from urllib.parse import urlsplit
+
+from receiver.store.database import Database, StoreError
+from receiver.store.place import choose_database
+from tui.clusters.doctor import Mark, ReceiverFindings, receiver_findings
+from tui.clusters.force import identity as identities
+from tui.clusters.force.collected import WAIT, Collector, Found, How, last_chunk, reasons, wait
+from tui.clusters.force.groups import Group, remember, words_of
+from tui.clusters.force.preconditions import Preconditions, Privilege, find, judge
+from tui.clusters.force.repeats import Comparison, Run, changes, compare
+from tui.clusters.model import ClusterError, State
+from tui.config import Settings
+from tui.printing import paper, warn
+from tui.terminal_text import count, printable
+from tui.tracing_report import (
+    Report,
+    comparison_document,
+    comparison_lines,
+    documents,
+    lines,
+    summary,
+)
+
+if TYPE_CHECKING:
+    from tui.clusters.force.credentials import Upstream
+    from tui.clusters.force.proxy import Seen
+    from tui.clusters.reach.api import Api
+    from tui.receiver_process import ReceiverLink
+
+NOT_FOUND: Final = 127
+NOT_STARTED: Final = 126
+MOST_RUNS: Final = 1_000
+PATIENCE: Final = 600.0
+"""Seconds until somebody else must have approved a certificate."""
+_NOT_ONLY_KUBECTL: Final = frozenset(
+    ("cp", "diff", "edit", "events", "exec", "expose", "label", "logs", "patch", "set", "top", "wait")
+)
+"""Sub-commands of kubectl that may be programs of their own here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line says. `wait` is in seconds, `compare` the number of runs."""
+
+    command: tuple[str, ...] = ()
+    context: str = ""
+    json: Path | None = None
+    open: bool = False
+    wait: float = WAIT
+    compare: int = 1
+    yes: bool = False
+    identity: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """One run of the command: how it ended, and its requests; `refused` came without our token."""
+
+    code: int
+    wall_ns: int
+    seen: tuple[Seen, ...]
+    total: int
+    refused: int
+
+
+def plugin_words(words: Sequence[str]) -> tuple[str, ...]:
+    """The command of `kubectl trace-tui -- WORDS`: kubectl's sub-commands need not name kubectl."""
+    if words and words[0] != "kubectl" and (words[0] in _NOT_ONLY_KUBECTL or shutil.which(words[0]) is None):
+        return ("kubectl", *words)
+    return tuple(words)
+
+
+def run(asked: Asked, settings: Settings) -> int:
+    """Run a command traced; its exit code.
+
+    Raises:
+        ClusterError, StoreError, OSError: it was not begun; str() is one sentence.
+    """
+    with ExitStack() as stack:
+        out = stack.enter_context(_json_file(asked.json)) if asked.json is not None else None
+        named = identities.context_of(asked.context)
+        path, link = stack.enter_context(_receiving(settings))
+        place = stack.enter_context(_Signals())
+        known, upstream = _prepare(asked, named, path, link)
+        since = last_chunk(path)
+        group = Group(secrets.token_hex(8), time.time_ns(), words_of(asked.command))
+        runs = _runs(asked, upstream, place)
+        seen = [one for ran in runs for one in ran.seen]
+        _remember(path, replace(group, traces=tuple(one.trace_id for one in seen)))
+        code = next((ran.code for ran in runs if ran.code), 0)
+        place.restore()
+        if not seen:
+            warn(_nothing_came(asked, runs))
+            return code
+        if asked.open and known.privilege is Privilege.FORCED and _open(group, seen, settings):
+            asked = replace(asked, open=False, wait=0.0)
+        found, collector = _collect(path, since, seen, known, asked.wait)
+        stack.callback(collector.close)
+        _remember(path, replace(group, traces=_ids(found)))
+        _tell(asked, group.words, runs, found, collector, known, path, out)
+        if asked.open:
+            _open(group, seen, settings, _ids(found))
+        return code
+
+
+# --- before -------------------------------------------------------------------------------------------
+@contextmanager
+def _json_file(path: Path) -> Iterator[TextIO]:
+    """Opened before anything is run, so that what is wrong with it is said then."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="ascii") as file:
+        yield file
+
+
+@contextmanager
+def _receiving(settings: Settings) -> Iterator[tuple[Path, ReceiverLink | None]]:
+    """The database, and the receiver into it: the one that runs, or one that is started and ends after us.
+
+    Raises:
+        StoreError: the database cannot be used, or nobody can receive into it.
+    """
+    from tui.receiver_process import Plan, ensure_receiver
+
+    path, said = choose_database(settings.db)
+    path = path.absolute()
+    if said:
+        warn(said)
+    if path.exists() and not os.access(path, os.W_OK):
+        Database.read(path).close()  # somebody else receives into it
+        yield path, None
+        return
+    Database.create(path).close()
+    link = ensure_receiver(Plan(path, settings.listeners))
+    try:
+        if link.status() is None:
+            raise StoreError(link.problem or "The receiver does not answer: see k8s-trace-tui doctor.")
+        if link.problem:
+            warn(link.problem)
+        yield path, link
+    finally:
+        link.close()
+
+
+def _prepare(
+    asked: Asked, named: identities.Named, path: Path, link: ReceiverLink | None
+) -> tuple[Preconditions, Upstream]:
+    """Who we are there and what can be expected, said where something stands in the way.
+
+    Raises:
+        ClusterError: the context's credentials cannot be had.
+    """
+    from tui.clusters.force.credentials import Upstream
+
+    mine, complaint = identities.stored(named.name, named.server) if asked.identity else (None, "")
+    if complaint:
+        warn(complaint)
+    upstream = Upstream(named.name, identity=(mine.file, mine.file) if mine is not None else None)
+    known = _known(named, mine)
+    if mine is not None:
+        until = time.strftime("%Y-%m-%d %H:%M", time.localtime(mine.until))
+        warn(
+            f"Requests go out with the identity of {mine.name} for traces (until {until}); --no-identity uses the own."
+        )
+    status = link.status() if link is not None else None
+    receiver = ReceiverFindings(status if link is not None else {})
+    for step in judge(known, receiver, here=_here(named.server)):
+        if step.mark is Mark.BAD:
+            warn(f"{step.text[:1].upper()}{step.text[1:]}{': ' if step.way_out else ''}{step.way_out}.")
+    return known, upstream
+
+
+def _known(named: identities.Named, mine: identities.Identity | None) -> Preconditions:
+    from tui.clusters.reach.api import Api
+
+    with ExitStack() as stack:
+        kubeconfig = None
+        if mine is not None:
+            import tempfile
+
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="k8s-trace-tui-")))
+            kubeconfig = identities.kubeconfig_with(mine, directory)
+        api = Api(named.name, kubeconfig)
+        stack.callback(api.close)
+        return find(api, _states(named.server))
+
+
+def _here(server: str) -> bool:
+    """Whether an API server's URL leads to this machine."""
+    host = urlsplit(server).hostname or ""
+    with suppress(OSError, ValueError):
+        for family, _, _, _, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[:4]:
+            with suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.bind((address[0], 0))  # only an address of ours can be
+                return True
+    return False
+
+
+def _states(server: str) -> tuple[State, ...]:
+    """What the files of this machine say, where it is the control-plane node that the context leads to."""
+    from tui.clusters.survey import survey
+    from tui.clusters.targets import MANIFEST
+
+    if not os.access(MANIFEST, os.R_OK) or not _here(server):
+        return ()
+    from tui.clusters.reach.local import LocalHost
+
+    host = LocalHost()
+    try:
+        return tuple(state for node in survey((host,), 5.0) for state in node.states)
+    except ClusterError:
+        return ()
+    finally:
+        host.close()
+
+
+# --- the command ----------------------------------------------------------------------------------------
+class _Signals:
+    """While the command runs, what the terminal sends is the command's: it is in our process group and gets it itself.
+    What is sent to us alone is passed on."""
+
+    def __init__(self) -> None:
+        self.child: subprocess.Popen[bytes] | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            self._set(number, self._pass_on)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.restore()
+
+    def begin(self) -> None:
+        """The terminal's signals are the command's from here on. A handler, unlike SIG_IGN, is not inherited."""
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            self._set(number, lambda *_: None)
+
+    def restore(self) -> None:
+        """Signals are ours again."""
+        self.child = None
+        for number, handler in self._before.items():
+            with suppress(ValueError):
+                signal.signal(number, handler)
+        self._before.clear()
+
+    def _set(self, number: int, handler: Callable[[int, FrameType | None], None]) -> None:
+        before = signal.getsignal(number)
+        if before is signal.SIG_IGN or number in self._before:  # as under nohup: the command inherits that
+            return
+        with suppress(ValueError):  # not the main thread
+            signal.signal(number, handler)
+            self._before[number] = before
+
+    def _pass_on(self, number: int, _: FrameType | None) -> None:
+        if self.child is None:
+            raise SystemExit(128 + number)
+        with suppress(ProcessLookupError):
+            self.child.send_signal(number)
+
+
+def _runs(asked: Asked, upstream: Upstream, place: _Signals) -> list[_Ran]:
+    """Run the command as often as is asked and allowed."""
+    runs: list[_Ran] = []
+    for number in range(1, asked.compare + 1):
+        ran = _run(asked.command, upstream, place)
+        runs.append(ran)
+        if number == asked.compare:
+            break
+        if ran.code:
+            warn(f"The command failed, so it is not run again: {count(number)} of {count(asked.compare)} runs.")
+            break
+        writes = [one for one in ran.seen if changes(one)]
+        if writes and not asked.yes:
+            what = printable(f"{writes[0].method} {writes[0].target.partition('?')[0]}", 120)
+            warn(f"The command changes something ({what}), so it is not run again: give --yes if it may be.")
+            break
+        if not ran.seen:
+            break
+    return runs
+
+
+def _run(command: Sequence[str], upstream: Upstream, place: _Signals) -> _Ran:
+    from tui.clusters.force.kubeconfig import temporary_kubeconfig
+    from tui.clusters.force.proxy import Proxy
+
+    began = time.monotonic_ns()
+    with Proxy(upstream) as proxy, temporary_kubeconfig(proxy) as kubeconfig:
+        place.begin()
+        began = time.monotonic_ns()
+        code = _child(command, _environment(kubeconfig), place)
+        wall = time.monotonic_ns() - began
+    return _Ran(code, wall, proxy.seen(), proxy.total, proxy.refused)
+
+
+def _environment(kubeconfig: Path) -> dict[str, str]:
+    """Ours, with the kubeconfig, and without an HTTP proxy on the way to it."""
+    environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
+    for name in ("NO_PROXY", "no_proxy"):
+        environment[name] = ",".join(filter(None, (environment.get(name, ""), "127.0.0.1")))
+    return environment
+
+
+def _child(command: Sequence[str], environment: dict[str, str], place: _Signals) -> int:
+    """Run it with our own standard streams; its exit code, 128 and the signal's number where one ended it."""
+    try:
+        child = subprocess.Popen(list(command), env=environment)
+    except FileNotFoundError:
+        warn(f"There is no program {printable(command[0], 80)}: is it installed, and in PATH?")
+        return NOT_FOUND
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        warn(f"{printable(command[0], 80)} cannot be run ({why}).")
+        return NOT_STARTED
+    place.child = child
+    try:
+        code = child.wait()
+    finally:
+        place.child = None
+    return 128 - code if code < 0 else code
+
+
+def _nothing_came(asked: Asked, runs: Sequence[_Ran]) -> str:
+    name = printable(os.path.basename(asked.command[0]), 40)
+    if any(ran.code in (NOT_FOUND, NOT_STARTED) for ran in runs):
+        return "Nothing was traced."
+    refused = sum(ran.refused for ran in runs)
+    if refused:
+        requests = f"{count(refused)} request{'s' if refused > 1 else ''}"
+        return (
+            f"{requests} of {name} came with credentials of another kind and got no further: leave out what chooses a"
+            " user or token (--token, --user, --as-user)."
+        )
+    return (
+        f"No request of {name} came through: it asked nothing, or does not honour KUBECONFIG, or was told of another"
+        " (--kubeconfig, --server), so there is nothing to trace."
+    )
+
+
+# --- after ----------------------------------------------------------------------------------------------
+def _collect(
+    path: Path, since: int, seen: Sequence[Seen], known: Preconditions, seconds: float
+) -> tuple[list[Found], Collector]:
+    """Wait for the spans; on a terminal, show how they come."""
+    collector = Collector(path, since, seen, known)
+    try:
+        with _progress() as show:
+            return wait(collector, seconds, show), collector
+    except BaseException:
+        collector.close()
+        raise
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Sequence[Found]], None]]:
+    """A line on the terminal that says what has come; nothing elsewhere."""
+    live = sys.stderr is not None and sys.stderr.isatty()
+    began, last = time.monotonic(), ""
+
+    def show(found: Sequence[Found]) -> None:
+        nonlocal last
+        if not live:
+            return
+        came = sum(one.how is not How.MISSING for one in found)
+        whole = sum(one.how is not How.MISSING and not one.lacking for one in found)
+        text = (
+            f"waiting for spans: {count(came)} of {count(len(found))} traces, {count(whole)} whole,"
+            f" {time.monotonic() - began:.0f} s (Ctrl-C ends the wait)"
+        )
+        if text != last:
+            last = text
+            with suppress(OSError):
+                sys.stderr.write(f"\r\x1b[K{text}")
+                sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        if last:
+            with suppress(OSError):
+                sys.stderr.write("\r\x1b[K")
+                sys.stderr.flush()
+
+
+def _ids(found: Sequence[Found]) -> tuple[str, ...]:
+    """Under which ids the requests are found; what has not come may still come under the id that was sent."""
+    return tuple(one.trace_id or one.seen.trace_id for one in found)
+
+
+def _remember(path: Path, group: Group) -> None:
+    try:
+        remember(path, group)
+    except OSError as error:
+        warn(f"The command cannot be noted beside {path} ({error.strerror}): the TUI will not show it as one group.")
+
+
+def _tell(
+    asked: Asked,
+    words: str,
+    runs: Sequence[_Ran],
+    found: Sequence[Found],
+    collector: Collector,
+    known: Preconditions,
+    path: Path,
+    out: TextIO | None,
+) -> None:
+    """Text on standard error, and JSON where it was asked for."""
+    rows = collector.rows(found)
+    receiver = receiver_findings(path)
+    here = bool(known.endpoints)
+    page = paper(sys.stderr) if sys.stderr is not None else None
+    at, comparing = 0, []
+    for number, ran in enumerate(runs, 1):
+        mine = found[at : at + len(ran.seen)]
+        at += len(ran.seen)
+        of_run = {one.trace_id: rows[one.trace_id] for one in mine if one.trace_id in rows}
+        why = reasons(mine, known, receiver, collector.heard, asked.wait, here=here)
+        report = Report(words, mine, of_run, why, max(0, ran.total - len(ran.seen)))
+        comparing.append(Run(ran.wall_ns, mine, of_run))
+        if out is not None:
+            out.writelines(documents(report, collector, number))
+        if page is not None and (len(runs) == 1 or why):
+            warn(summary(report))
+            _print(lines(report, collector, page) if len(runs) == 1 else (one.sentence for one in why))
+    if len(runs) > 1 or asked.compare > 1:
+        told: Comparison = compare(comparing)
+        if out is not None:
+            out.write(comparison_document(told))
+        if page is not None:
+            warn(f"{words}: {count(len(runs))} runs.")
+            _print(comparison_lines(told, page))
+
+
+def _print(texts: Iterator[str]) -> None:
+    with suppress(OSError):  # nobody listens
+        for text in texts:
+            sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def _open(group: Group, seen: Sequence[Seen], settings: Settings, ids: Sequence[str] = ()) -> bool:
+    """The TUI on the command's traces; False where there is no terminal for it."""
+    from receiver.traces import query
+    from tui.session import NoTerminal, watch
+
+    every = frozenset((*ids, *(one.trace_id for one in seen)))
+    try:
+        watch(settings, (), group=query.Group(f"{group.words} ({count(len(seen))} requests)", every))
+    except NoTerminal as problem:
+        warn(str(problem))
+        return False
+    return True
+
+
+# --- the identity ---------------------------------------------------------------------------------------
+def issue_identity(asked: Asked, settings: Settings, days: int) -> int:
+    """Get a certificate that may bring traces, after saying what it grants.
+
+    Raises:
+        ClusterError: it cannot be had; Refused: it was not agreed to.
+    """
+    from tui import sampling
+    from tui.clusters.reach.api import Api
+
+    named = identities.context_of(asked.context)
+    api: Api = Api(named.name)
+    try:
+        grant = identities.grant_of(replace(find(api), context=named.name), days)
+        for sentence in grant.told():
+            warn(sentence)
+        protected = named.name if named.name in settings.protected else ""
+        wish = sampling.Asked(yes=asked.yes, read_only=settings.read_only)
+        sampling.agree(wish, f"Ask {named.name} for it?", protected)
+        made = identities.issue(api, grant, named.server, warn, patience=PATIENCE)
+    finally:
+        api.close()
+    until = time.strftime("%Y-%m-%d %H:%M", time.localtime(made.until))
+    warn(f"It is in {made.file} (0600) until {until}; k8s-trace-tui trace uses it for {named.name} by itself.")
+    return 0
