@@ -39,6 +39,7 @@ Live trace trees of a Kubernetes control plane, in a terminal on the control pla
   k8s-trace-tui compare A B       which requests became slower or faster from one recording to another
   k8s-trace-tui export [FILTER]   traces into a file of OTLP JSON Lines
   k8s-trace-tui import FILE...    such files into the database
+  k8s-trace-tui trace -- COMMAND  run COMMAND with its API requests traced, at sampling rate zero too
   k8s-trace-tui sampling status   how control planes trace; also set RATE, arm, off, revert, resume, undo
   k8s-trace-tui doctor            why nothing arrives, step by step
   k8s-trace-tui info              version and every path in use
@@ -67,8 +68,13 @@ class _Parser(argparse.ArgumentParser):
         raise Usage(f"{message[:1].upper()}{message[1:]}: see {self.prog} --help.")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says.
+def plugin() -> int:
+    """`kubectl trace-tui -- get pods`, which kubectl runs as `kubectl-trace_tui -- get pods`."""
+    return main(["trace", *sys.argv[1:]], plugin=True)
+
+
+def main(argv: Sequence[str] | None = None, *, plugin: bool = False) -> int:
+    """Do what the command line says. As a `plugin` of kubectl, commands need not name kubectl.
 
     Returns:
         0, 1 for a failure, 2 for a command line that is not understood, 130 after Ctrl-C. Never a traceback.
@@ -76,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:  # else the database would get its number
         return _complain("Standard output is closed: leave it open, or send it to /dev/null.", 1)
     try:
-        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        code = _dispatch(list(sys.argv[1:] if argv is None else argv), plugin)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -93,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(problem)
 
 
-def _dispatch(argv: list[str]) -> int:
+def _dispatch(argv: list[str], plugin: bool = False) -> int:
     at = _command_at(argv)
     if at is None:
         parser = _Parser(
@@ -111,6 +117,7 @@ def _dispatch(argv: list[str]) -> int:
     name, run, add, about = _COMMANDS[argv[at]]
     parser = _Parser(prog=f"{PROGRAM} {name}", description=about, allow_abbrev=False)
     add(parser)
+    parser.set_defaults(plugin=plugin)
     return run(parser.parse_args(argv[:at] + argv[at + 1 :]))
 
 
@@ -285,6 +292,66 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="for revert: also over somebody else's later change")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     _add_reach(parser)
+    _add_common(parser)
+
+
+_TRACE: Final = """\
+Runs a command with its API requests traced, and says what became of each: code, duration, and where the time went.
+
+  k8s-trace-tui trace -- kubectl get pods -A
+  k8s-trace-tui trace --compare 10 -- kubectl get nodes
+  k8s-trace-tui trace --issue-identity
+
+The command gets a kubeconfig that leads through this program, with the credentials of the context added on the way; its
+input, output and exit code are its own. An API server of 1.33 or later that is armed (k8s-trace-tui sampling arm) traces
+requests of system:masters and system:monitoring whole, whatever its rate, and nothing else. --issue-identity gets a
+certificate that is in system:monitoring and otherwise may do what you may; it is used for that context from then on.
+Of other callers and releases those requests are found that the rate happened to take.
+"""
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of seconds from 0 to 3600")
+    return seconds
+
+
+def _number_up_to(most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        found = _number(text)
+        if found > most:
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is more than {most:,}")
+        return found
+
+    return number
+
+
+def _add_trace(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = _TRACE
+    parser.usage = "k8s-trace-tui trace [OPTIONS] -- COMMAND [ARGUMENT...]"
+    parser.add_argument("--context", metavar="NAME", help="a context of the kubeconfig (default: the current one)")
+    parser.add_argument("--json", metavar="FILE", type=_path, help="also write one JSON object a request to FILE")
+    parser.add_argument("--open", action="store_true", help="then open the screens on these requests")
+    parser.add_argument(
+        "--wait", metavar="SECONDS", type=_seconds, help="wait so long for spans at most (default 12: exporters take 5)"
+    )
+    parser.add_argument(
+        "--compare",
+        metavar="N",
+        type=_number_up_to(1000),
+        help="run it N times, and show median and spread of each phase; one that changes something needs --yes",
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask; with --compare, repeat what changes something")
+    parser.add_argument("--issue-identity", action="store_true", help="get a certificate that may bring traces")
+    parser.add_argument("--days", metavar="N", type=_number_up_to(365), help="how long it is valid (default 7)")
+    parser.add_argument("--no-identity", action="store_true", help="do not use such a certificate")
+    parser.add_argument("--read-only", action="store_true", help="with --issue-identity: change nothing")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
     _add_common(parser)
 
 
@@ -544,6 +611,41 @@ def _with_hosts(args: argparse.Namespace, rate: int | None = None) -> int:
         return _complain(str(problem), 1)
 
 
+def _trace(args: argparse.Namespace) -> int:
+    command = tuple(args.command[1:] if args.command[:1] == ["--"] else args.command)
+    if args.issue_identity and command:
+        raise Usage("--issue-identity runs no command: leave one of them out.")
+    if not args.issue_identity and not command:
+        raise Usage("trace needs a command, as in trace -- kubectl get pods.")
+    if args.days and not args.issue_identity:
+        raise Usage("--days is for --issue-identity: leave it out.")
+    if args.compare and args.open:
+        raise Usage("--compare shows medians in text: leave out --open.")
+    settings = replace(_quiet_settings(args), read_only=args.read_only)
+    _check_listeners(settings)
+    from tui import sampling, tracing
+    from tui.clusters.model import ClusterError
+
+    asked = tracing.Asked(
+        command=tracing.plugin_words(command) if args.plugin else command,
+        context=args.context or settings.context,
+        json=args.json,
+        open=args.open,
+        wait=tracing.WAIT if args.wait is None else args.wait,
+        compare=args.compare or 1,
+        yes=args.yes,
+        identity=not args.no_identity,
+    )
+    try:
+        if args.issue_identity:
+            return tracing.issue_identity(asked, settings, args.days or tracing.DAYS)
+        return tracing.run(asked, settings)
+    except sampling.Refused as problem:
+        return _complain(str(problem), 2)
+    except ClusterError as problem:
+        return _complain(str(problem), 1)
+
+
 def _info(args: argparse.Namespace) -> int:
     from tui import headless
 
@@ -581,6 +683,7 @@ _COMMANDS: Final[dict[str, _Command]] = {
             _add_import,
             "Files of OTLP JSON Lines into the database, whether a receiver holds it or not.",
         ),
+        ("trace", _trace, _add_trace, "A command with its API requests traced."),
         ("sampling", _sampling, _add_sampling, "How control planes trace, and changing it."),
         ("doctor", _with_hosts, _add_doctor, "Why nothing arrives, step by step. Changes nothing."),
         ("info", _info, _add_common, "Version and every path in use."),

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 NOT_FOUND: Final = 127
 NOT_STARTED: Final = 126
-MOST_RUNS: Final = 1_000
+DAYS: Final = identities.DAYS
 PATIENCE: Final = 600.0
 """Seconds until somebody else must have approved a certificate."""
 _NOT_ONLY_KUBECTL: Final = frozenset(
@@ -100,7 +100,7 @@ def run(asked: Asked, settings: Settings) -> int:
     """
     with ExitStack() as stack:
         out = stack.enter_context(_json_file(asked.json)) if asked.json is not None else None
-        named = identities.context_of(asked.context)
+        named = _named(asked.context)
         path, link = stack.enter_context(_receiving(settings))
         place = stack.enter_context(_Signals())
         known, upstream = _prepare(asked, named, path, link)
@@ -123,6 +123,24 @@ def run(asked: Asked, settings: Settings) -> int:
         if asked.open:
             _open(group, seen, settings, _ids(found))
         return code
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """The context that is meant, and the URL of its API server."""
+
+    context: str
+    server: str
+
+
+def _named(context: str) -> _Named:
+    """Raises:
+    ReachError: there is no such context.
+    """
+    from tui.clusters.reach.contexts import load
+
+    found = load(context, own=False)  # a plugin need not run to know that
+    return _Named(found.name, str(found.configuration.host))
 
 
 # --- before -------------------------------------------------------------------------------------------
@@ -163,9 +181,7 @@ def _receiving(settings: Settings) -> Iterator[tuple[Path, ReceiverLink | None]]
         link.close()
 
 
-def _prepare(
-    asked: Asked, named: identities.Named, path: Path, link: ReceiverLink | None
-) -> tuple[Preconditions, Upstream]:
+def _prepare(asked: Asked, named: _Named, path: Path, link: ReceiverLink | None) -> tuple[Preconditions, Upstream]:
     """Who we are there and what can be expected, said where something stands in the way.
 
     Raises:
@@ -173,10 +189,10 @@ def _prepare(
     """
     from tui.clusters.force.credentials import Upstream
 
-    mine, complaint = identities.stored(named.name, named.server) if asked.identity else (None, "")
+    mine, complaint = identities.stored(named.context, named.server) if asked.identity else (None, "")
     if complaint:
         warn(complaint)
-    upstream = Upstream(named.name, identity=(mine.file, mine.file) if mine is not None else None)
+    upstream = Upstream(named.context, identity=(mine.file, mine.file) if mine is not None else None)
     known = _known(named, mine)
     if mine is not None:
         until = time.strftime("%Y-%m-%d %H:%M", time.localtime(mine.until))
@@ -191,19 +207,14 @@ def _prepare(
     return known, upstream
 
 
-def _known(named: identities.Named, mine: identities.Identity | None) -> Preconditions:
+def _known(named: _Named, mine: identities.Identity | None) -> Preconditions:
     from tui.clusters.reach.api import Api
 
-    with ExitStack() as stack:
-        kubeconfig = None
-        if mine is not None:
-            import tempfile
-
-            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="k8s-trace-tui-")))
-            kubeconfig = identities.kubeconfig_with(mine, directory)
-        api = Api(named.name, kubeconfig)
-        stack.callback(api.close)
+    api = Api(named.context, identity=(mine.file, mine.file) if mine is not None else None)
+    try:
         return find(api, _states(named.server))
+    finally:
+        api.close()
 
 
 def _here(server: str) -> bool:
@@ -483,18 +494,18 @@ def issue_identity(asked: Asked, settings: Settings, days: int) -> int:
     from tui import sampling
     from tui.clusters.reach.api import Api
 
-    named = identities.context_of(asked.context)
-    api: Api = Api(named.name)
+    named = _named(asked.context)
+    api: Api = Api(named.context)
     try:
-        grant = identities.grant_of(replace(find(api), context=named.name), days)
+        grant = identities.grant_of(replace(find(api), context=named.context), days)
         for sentence in grant.told():
             warn(sentence)
-        protected = named.name if named.name in settings.protected else ""
+        protected = named.context if named.context in settings.protected else ""
         wish = sampling.Asked(yes=asked.yes, read_only=settings.read_only)
-        sampling.agree(wish, f"Ask {named.name} for it?", protected)
+        sampling.agree(wish, f"Ask {named.context} for it?", protected)
         made = identities.issue(api, grant, named.server, warn, patience=PATIENCE)
     finally:
         api.close()
     until = time.strftime("%Y-%m-%d %H:%M", time.localtime(made.until))
-    warn(f"It is in {made.file} (0600) until {until}; k8s-trace-tui trace uses it for {named.name} by itself.")
+    warn(f"It is in {made.file} (0600) until {until}; k8s-trace-tui trace uses it for {named.context} by itself.")
     return 0

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tui.clusters.force.preconditions import FIRST_MINOR, Preconditions
 from tui.clusters.model import ClusterError, ReachError
-from tui.clusters.reach.wire import NAME, last_line, plain
+from tui.clusters.reach.wire import NAME, plain
 from tui.config import config_directory
 
 if TYPE_CHECKING:
@@ -288,86 +288,6 @@ def _read(place: Path) -> Identity:
 
 def _until(certificate: x509.Certificate) -> int:
     return int(certificate.not_valid_after_utc.timestamp())
-
-
-def kubeconfig_with(identity: Identity, directory: Path, kubeconfig: Path | None = None) -> Path:
-    """A kubeconfig in `directory` (private) whose one context is the identity's: its cluster, namespace and
-    impersonation, and the certificate instead of the user's credentials. It names files and holds no secret.
-
-    Raises:
-        ReachError: the context's own kubeconfig cannot be read.
-    """
-    named = context_of(identity.context, kubeconfig)
-    mine: dict[str, Any] = {key: value for key, value in named.user.items() if key == "as" or key.startswith("as-")}
-    mine |= {"client-certificate": str(identity.file), "client-key": str(identity.file)}
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": identity.context,
-        "clusters": [{"name": "cluster", "cluster": named.cluster}],
-        "users": [{"name": "user", "user": mine}],
-        "contexts": [{"name": identity.context, "context": {**named.context, "cluster": "cluster", "user": "user"}}],
-    }
-    file = directory / "identity.kubeconfig"
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as out:
-        json.dump(document, out)  # JSON is YAML
-    return file
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A context of the kubeconfig as it is written there, paths of files made absolute."""
-
-    name: str
-    cluster: Mapping[str, Any]
-    context: Mapping[str, Any]
-    user: Mapping[str, Any]
-
-    @property
-    def server(self) -> str:
-        """The URL of its API server."""
-        return str(self.cluster.get("server") or "")
-
-
-def context_of(name: str, kubeconfig: Path | None = None) -> Named:
-    """A context; "" is the current one.
-
-    Raises:
-        ReachError: there is no such context, or the kubeconfig cannot be read.
-    """
-    from kubernetes.config.kube_config import KubeConfigMerger
-
-    from tui.clusters.reach.api import kubeconfig_path
-
-    file = kubeconfig_path(kubeconfig)
-    if not any(os.path.exists(os.path.expanduser(one)) for one in file.split(os.pathsep) if one):
-        raise ReachError(f"There is no kubeconfig {plain(file)}: set KUBECONFIG, or log in as for kubectl.")
-    try:
-        merger: Any = KubeConfigMerger
-        merged = merger(file).config
-        name = name or str(merged["current-context"])
-        context = dict(merged["contexts"].get_with_name(name).value["context"])
-        cluster = merged["clusters"].get_with_name(context["cluster"])
-        user = merged["users"].get_with_name(context["user"])
-        return Named(
-            name, _absolute(cluster.value["cluster"], cluster.path), context, _absolute(user.value["user"], user.path)
-        )
-    except Exception as error:
-        raise ReachError(
-            f"The context {plain(name) or '(none is current)'} of {plain(file)} cannot be used"
-            f" ({plain(last_line(str(error)))}): name another with --context."
-        ) from error
-
-
-_FILES: Final = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
-
-
-def _absolute(entry: Mapping[str, Any], path: str) -> dict[str, Any]:
-    base = Path(path).absolute().parent
-    return {
-        key: str(base / value) if key in _FILES and isinstance(value, str) and value else value
-        for key, value in entry.items()
-    }
 
 
 # --- where they are -----------------------------------------------------------------------------------

@@ -118,8 +118,11 @@ class Unreachable(ReachError):
 class Api:
     """A kubeconfig context. Blocking; several threads may ask at a time."""
 
-    def __init__(self, context: str, kubeconfig: Path | None = None) -> None:
-        """Reads the kubeconfig; asks the server nothing.
+    def __init__(
+        self, context: str, kubeconfig: Path | None = None, *, identity: tuple[Path, Path] | None = None
+    ) -> None:
+        """Reads the kubeconfig; asks the server nothing. `identity` is a client certificate and its key (PEM files)
+        that stand in the place of the context's own user.
 
         Raises:
             ReachError: there is no such context, or its credentials cannot be had.
@@ -129,7 +132,9 @@ class Api:
         from tui import __version__
 
         self.context = context
-        configuration = load(context, kubeconfig).configuration
+        configuration = load(context, kubeconfig, own=identity is None).configuration
+        if identity is not None:
+            configuration.cert_file, configuration.key_file = map(str, identity)
         self._client = ApiClient(configuration=configuration)
         self._configuration = configuration
         self._agent = f"{NAME}/{__version__}"

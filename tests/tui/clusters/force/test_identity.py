@@ -12,8 +12,7 @@ from cryptography import x509
 
 from tests.doubles.tracing_api import ADMIN, PLAIN, TracingApi
 from tests.tui.clusters.force.conftest import MakeApi
-from tui.clusters.force import identity
-from tui.clusters.force.identity import Identity, grant_of, issue, kubeconfig_with, stored
+from tui.clusters.force.identity import Identity, grant_of, issue, stored
 from tui.clusters.force.preconditions import Privilege, find
 from tui.clusters.model import ClusterError
 from tui.clusters.reach.api import Api
@@ -42,10 +41,7 @@ def test_it_is_the_same_person_and_may_bring_traces(api_double: MakeApi, tmp_pat
         ("commonName", "alice"),
     ]
 
-    own = kubeconfig_with(made, tmp_path, double.kubeconfig(PLAIN))
-    assert PLAIN not in own.read_text()
-    assert "PRIVATE" not in own.read_text()
-    api = Api("lab", own)
+    api = Api("lab", double.kubeconfig(PLAIN), identity=(made.file, made.file))
     try:
         found = find(api)
     finally:
@@ -105,31 +101,3 @@ def test_one_that_must_not_be_used_is_not(api_double: MakeApi, tmp_path: Path) -
     made.file.chmod(0o600)
     made.file.write_text("{}")
     assert stored("lab", double.url, directory=tmp_path)[1].endswith("--issue-identity.")
-
-
-def test_relative_paths_of_a_kubeconfig_lead_where_they_led(tmp_path: Path) -> None:
-    file = tmp_path / "config"
-    file.write_text(
-        json.dumps(
-            {
-                "current-context": "lab",
-                "clusters": [{"name": "c", "cluster": {"server": "https://x", "certificate-authority": "pki/ca.crt"}}],
-                "users": [{"name": "u", "user": {"tokenFile": "/var/token", "as": "bob", "as-groups": ["ops"]}}],
-                "contexts": [{"name": "lab", "context": {"cluster": "c", "user": "u", "namespace": "shop"}}],
-            }
-        )
-    )
-    made = Identity("lab", "https://x", "alice", tmp_path / "id.pem", 0)
-    private = tmp_path / "private"
-    private.mkdir()
-    document = json.loads(kubeconfig_with(made, private, file).read_text())
-    assert document["clusters"][0]["cluster"]["certificate-authority"] == str(tmp_path / "pki/ca.crt")
-    assert document["contexts"][0]["context"]["namespace"] == "shop"
-    assert document["users"][0]["user"] == {
-        "as": "bob",
-        "as-groups": ["ops"],
-        "client-certificate": str(made.file),
-        "client-key": str(made.file),
-    }
-    with pytest.raises(ClusterError, match="cannot be used"):
-        identity.context_of("nowhere", file)
