@@ -302,11 +302,11 @@ Runs a command with its API requests traced, and says what became of each: code,
   k8s-trace-tui trace --compare 10 -- kubectl get nodes
   k8s-trace-tui trace --issue-identity
 
-The command gets a kubeconfig that leads through this program, with the credentials of the context added on the way; its
-input, output and exit code are its own. An API server of 1.33 or later that is armed (k8s-trace-tui sampling arm) traces
-requests of system:masters and system:monitoring whole, whatever its rate, and nothing else. --issue-identity gets a
-certificate that is in system:monitoring and otherwise may do what you may; it is used for that context from then on.
-Of other callers and releases those requests are found that the rate happened to take.
+The command gets a kubeconfig that leads through this program, with the credentials of the context added on the way;
+its input, output and exit code are its own. An API server of 1.33 or later that is armed (k8s-trace-tui sampling arm)
+traces requests of system:masters and system:monitoring whole, whatever its rate, and nothing else. --issue-identity
+gets a certificate that is in system:monitoring and otherwise may do what you may; it is used for that context from
+then on. Of other callers and releases those requests are found that the rate happened to take.
 """
 
 
@@ -624,6 +624,7 @@ def _trace(args: argparse.Namespace) -> int:
     settings = replace(_quiet_settings(args), read_only=args.read_only)
     _check_listeners(settings)
     from tui import sampling, tracing
+    from tui.clusters.force import collected, identity
     from tui.clusters.model import ClusterError
 
     asked = tracing.Asked(
@@ -631,14 +632,14 @@ def _trace(args: argparse.Namespace) -> int:
         context=args.context or settings.context,
         json=args.json,
         open=args.open,
-        wait=tracing.WAIT if args.wait is None else args.wait,
+        wait=collected.WAIT if args.wait is None else args.wait,
         compare=args.compare or 1,
         yes=args.yes,
         identity=not args.no_identity,
     )
     try:
         if args.issue_identity:
-            return tracing.issue_identity(asked, settings, args.days or tracing.DAYS)
+            return tracing.issue_identity(asked, settings, args.days or identity.DAYS)
         return tracing.run(asked, settings)
     except sampling.Refused as problem:
         return _complain(str(problem), 2)

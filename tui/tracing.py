@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 
 NOT_FOUND: Final = 127
 NOT_STARTED: Final = 126
-DAYS: Final = identities.DAYS
 PATIENCE: Final = 600.0
 """Seconds until somebody else must have approved a certificate."""
 _NOT_ONLY_KUBECTL: Final = frozenset(
