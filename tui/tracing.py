@@ -28,8 +28,8 @@ from tui.clusters.doctor import Mark, ReceiverFindings, receiver_findings
 from tui.clusters.force import identity as identities
 from tui.clusters.force.collected import WAIT, Collector, Found, How, last_chunk, reasons, wait
 from tui.clusters.force.groups import Group, remember, words_of
-from tui.clusters.force.preconditions import Preconditions, Privilege, find, judge
-from tui.clusters.force.repeats import Comparison, Run, changes, compare
+from tui.clusters.force.preconditions import Preconditions, Privilege, find, judge, sentence
+from tui.clusters.force.repeats import Run, changes, compare
 from tui.clusters.model import ClusterError, State
 from tui.config import Settings
 from tui.printing import paper, warn
@@ -202,7 +202,7 @@ def _prepare(asked: Asked, named: _Named, path: Path, link: ReceiverLink | None)
     receiver = ReceiverFindings(status if link is not None else {})
     for step in judge(known, receiver, here=_here(named.server)):
         if step.mark is Mark.BAD:
-            warn(f"{step.text[:1].upper()}{step.text[1:]}{': ' if step.way_out else ''}{step.way_out}.")
+            warn(sentence(step))
     return known, upstream
 
 
@@ -440,26 +440,31 @@ def _tell(
     receiver = receiver_findings(path)
     here = bool(known.endpoints)
     page = paper(sys.stderr) if sys.stderr is not None else None
-    at, comparing = 0, []
+    at, told = 0, []
+    whys: dict[str, None] = {}
     for number, ran in enumerate(runs, 1):
         mine = found[at : at + len(ran.seen)]
         at += len(ran.seen)
         of_run = {one.trace_id: rows[one.trace_id] for one in mine if one.trace_id in rows}
         why = reasons(mine, known, receiver, collector.heard, asked.wait, here=here)
+        whys.update(dict.fromkeys(one.sentence for one in why))
+        told.append(Run(ran.wall_ns, mine, of_run))
         report = Report(words, mine, of_run, why, max(0, ran.total - len(ran.seen)))
-        comparing.append(Run(ran.wall_ns, mine, of_run))
         if out is not None:
             out.writelines(documents(report, collector, number))
-        if page is not None and (len(runs) == 1 or why):
+        if page is not None and len(runs) == 1:
             warn(summary(report))
-            _print(lines(report, collector, page) if len(runs) == 1 else (one.sentence for one in why))
-    if len(runs) > 1 or asked.compare > 1:
-        told: Comparison = compare(comparing)
-        if out is not None:
-            out.write(comparison_document(told))
-        if page is not None:
-            warn(f"{words}: {count(len(runs))} runs.")
-            _print(comparison_lines(told, page))
+            _print(lines(report, collector, page))
+    if len(runs) == 1:
+        return
+    compared = compare(told)
+    if out is not None:
+        out.write(comparison_document(compared))
+    if page is not None:
+        warn(f"{words}: {count(len(runs))} runs, {count(len(found))} requests.")
+        _print(comparison_lines(compared, page))
+        for why_not in whys:
+            warn(why_not)
 
 
 def _print(texts: Iterator[str]) -> None:

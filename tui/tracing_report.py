@@ -86,16 +86,15 @@ def _line(one: Found, row: Row | None, paper: Paper) -> str:
     code = str(seen.code) if seen.code else "---"
     colour = (RED,) if seen.code >= 500 or not seen.code else (YELLOW,) if seen.code >= 400 else ()
     about = f"{printable(verb, 20)} {printable(resource, 80)} {printable(place, 160)}".rstrip()
-    trace = one.trace_id[:12] or "not traced"
-    told = f"{fit(duration(seen.duration_ns), 9, right=True)}  {about}"
-    return f"{paper.paint(fit(code, 4, right=True), *colour)} {told}  {paper.paint(trace, DIM)}"
+    trace = paper.paint((one.trace_id[:12] or "not traced").ljust(12), DIM)
+    return f"{paper.paint(code.rjust(4), *colour)} {fit(duration(seen.duration_ns), 9, right=True)}  {trace}  {about}"
 
 
 def _verdict(one: Found, row: Row | None, collector: Collector, bodies: Bodies) -> Sequence[str]:
     if one.how is How.MISSING or row is None:
         return [one.seen.error] if one.seen.error else []
-    trace = collector.trace(one.trace_id)
-    return judge(trace, bodies, authentication=row.waited).sentences if trace is not None else []
+    trace = collector.trace(one)
+    return judge(trace, bodies, authentication=row.waited, caller=False).sentences if trace is not None else []
 
 
 # --- JSON -----------------------------------------------------------------------------------------------
@@ -109,7 +108,7 @@ def documents(report: Report, collector: Collector, run: int = 1) -> Iterator[st
         head = {**seen_document(one.seen), "run": run, "how": one.how.value, "why": why.get(one.seen.number)}
         head |= {"trace_id": one.trace_id or None, "lacking": one.lacking or None}
         row = report.rows.get(one.trace_id)
-        trace = collector.trace(one.trace_id) if row is not None else None
+        trace = collector.trace(one) if row is not None else None
         if row is None or trace is None:
             yield dumps({**head, "trace": None, "show": None}) + "\n"
             continue

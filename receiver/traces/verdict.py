@@ -39,13 +39,14 @@ class Verdict:
         return self.findings[0].phrase if self.findings else ""
 
 
-def judge(trace: Trace, source: Source, *, authentication: int = 0) -> Verdict:
+def judge(trace: Trace, source: Source, *, authentication: int = 0, caller: bool = True) -> Verdict:
     """The verdict on a trace.
 
     Args:
         source: bodies of its spans; the verdict decodes a few of them.
         authentication: ns that a paired `authentication` trace began before the request (`pairing.Pairs.before`);
             where that span is in the trace itself it is found there.
+        caller: whether to say what is known of the caller's own trace; False where who reads it was the caller.
 
     Raises:
         StoreError: the bodies cannot be read.
@@ -69,7 +70,7 @@ def judge(trace: Trace, source: Source, *, authentication: int = 0) -> Verdict:
         found = [finding for finding in found if finding.failed]
     refused = case.code is None or case.code >= 400
     found.sort(key=lambda finding: (not (finding.failed and refused), -finding.ns))
-    said = [finding.text for finding in found] + _rest(case, found) + _caller(case)
+    said = [finding.text for finding in found] + _rest(case, found) + (_caller(case) if caller else [])
     if unknown.startswith("The request's status code") and any("no status code" in text for text in said):
         unknown = ""
     return Verdict(_sentences(said, unknown), tuple(found))

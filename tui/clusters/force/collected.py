@@ -22,7 +22,7 @@ from receiver.traces.listing import Row, rows
 from receiver.traces.model import Kind, Node, Trace
 from receiver.traces.reader import load
 from tui.clusters.doctor import ReceiverFindings, Step
-from tui.clusters.force.preconditions import Preconditions, Privilege, judge
+from tui.clusters.force.preconditions import Preconditions, Privilege, judge, sentence
 from tui.clusters.force.proxy import Seen
 
 WAIT: Final = 12.0
@@ -115,15 +115,20 @@ class Collector:
         return all(self._settled(one, waited, now) for one in found)
 
     def rows(self, found: Sequence[Found], now: int | None = None) -> dict[str, Row]:
-        """The list's line of each trace that was found, by its id."""
-        ids = list(dict.fromkeys(one.trace_id for one in found if one.trace_id))
-        slots = [slot for one in ids if (slot := self.index.slot_of(one)) is not None]
-        made = rows(self.index, slots, time.time_ns() if now is None else now)
+        """The list's line of each trace that was found, by its id. One of which nothing
+        more is to be expected counts as settled."""
+        now = time.time_ns() if now is None else now
+        made: list[Row] = []
+        for live in (True, False):
+            ids = dict.fromkeys(one.trace_id for one in found if one.trace_id and self._open(one, now) is live)
+            slots = [slot for one in ids if (slot := self.index.slot_of(one)) is not None]
+            made += rows(self.index, slots, now, live=live)
         return {row.summary.trace_id: row for row in made}
 
-    def trace(self, trace_id: str, now: int | None = None) -> Trace | None:
-        """A whole trace."""
-        return load(self.index, trace_id, time.time_ns() if now is None else now, SPAN_CAP)
+    def trace(self, one: Found, now: int | None = None) -> Trace | None:
+        """The whole trace of a request; one of which nothing more is to be expected counts as settled."""
+        now = time.time_ns() if now is None else now
+        return load(self.index, one.trace_id, now, SPAN_CAP, live=self._open(one, now))
 
     # --- inside ---------------------------------------------------------------------------------------
     def _read(self) -> None:
@@ -173,6 +178,9 @@ class Collector:
         lacking = lacking_of(trace) if trace is not None else ""
         self._lacking[slot] = spans, lacking
         return lacking
+
+    def _open(self, one: Found, now: int) -> bool:
+        return not self._settled(one, BATCH, now)
 
     def _settled(self, one: Found, waited: float, now: int) -> bool:
         if one.how is How.MISSING:
@@ -277,15 +285,15 @@ def reasons(
     arrived = any(one.how is How.FORCED for one in found)
     for one in found:
         if one.how is How.MISSING:
-            sentence = _missing(one, known, receiver, heard, arrived, waited, here)
+            text = _missing(one, known, receiver, heard, arrived, waited, here)
         elif one.how is How.TAGGED:
-            sentence = _tagged(known)
+            text = _tagged(known)
         elif one.lacking == "etcd":
-            sentence = _no_etcd(known)
+            text = _no_etcd(known)
         else:
             continue
-        told.setdefault(sentence, []).append(one.seen.number)
-    return [Reason(sentence, tuple(numbers)) for sentence, numbers in told.items()]
+        told.setdefault(text, []).append(one.seen.number)
+    return [Reason(text, tuple(numbers)) for text, numbers in told.items()]
 
 
 def _missing(
@@ -309,11 +317,11 @@ def _missing(
         return "No answer came, so the API server may never have seen it: try again."
     release, identity, configured, way, _ = _steps(known, receiver, here)
     if known.configured is False:
-        return _sentence(configured, "; only etcd took part in it" if one.parts else "")
+        return sentence(configured, "; only etcd took part in it" if one.parts else "")
     if known.privilege is Privilege.TAGGED:
-        return _sentence(release if known.honours is False else identity, "; the sampler did not take this request")
+        return sentence(release if known.honours is False else identity, "; the sampler did not take this request")
     if receiver is not None and receiver.status is None:
-        return _sentence(way)
+        return sentence(way)
     if arrived:
         many = len(known.instances)
         if many > 1:
@@ -332,7 +340,7 @@ def _missing(
         )
     if known.privilege is Privilege.UNKNOWN:
         unknown = release if known.honours is None else identity
-        return _sentence(unknown, f"; nothing of this request came in {waited:.0f} s")
+        return sentence(unknown, f"; nothing of this request came in {waited:.0f} s")
     nothing = f"No span of this API server came in {waited:.0f} s, so what it exports does not get to this receiver"
     if way.way_out:
         nothing += f"; {way.text}: {way.way_out}"
@@ -346,9 +354,9 @@ def _tagged(known: Preconditions) -> str:
     release, identity, *_ = _steps(known, None, False)
     luck = "; the sampler happened to take this request, which depends on the rate"
     if known.honours is False:
-        return _sentence(release, luck)
+        return sentence(release, luck)
     if known.caller is not None and not known.caller.trusted:
-        return _sentence(identity, luck)
+        return sentence(identity, luck)
     return "The API server gave it a trace of its own and linked it to ours: the sampler happened to take it."
 
 
@@ -356,7 +364,7 @@ def _no_etcd(known: Preconditions) -> str:
     if known.etcd_traced:
         return "etcd is traced, and its side did not come here: see whether it sends to this receiver, too."
     if known.etcd_traced is False:
-        return _sentence(_steps(known, None, False)[-1])
+        return sentence(_steps(known, None, False)[-1])
     return "etcd's side did not come: arm it, too, with k8s-trace-tui sampling arm --component etcd."
 
 
@@ -365,21 +373,17 @@ def _steps(known: Preconditions, receiver: ReceiverFindings | None, here: bool) 
     return judge(replace(known, problem="") if not known.version else known, receiver, here=here)
 
 
-def _sentence(step: Step, more: str = "") -> str:
-    text = f"{step.text}{more}{': ' if step.way_out else ''}{step.way_out}."
-    return text if text.startswith("etcd") else f"{text[:1].upper()}{text[1:]}"
-
-
 def _halves(trace_id: str) -> tuple[int, int]:
     return int(trace_id[:16], 16), int(trace_id[16:], 16)
 
 
 def described(seen: Seen) -> tuple[str, str, str]:
-    """(verb, resource or path, namespace/name) of a request by its URL, for one without a trace."""
+    """(verb, resource or path, `namespace/name`) of a request by its URL."""
     from receiver.traces.semantics import parse_target
 
     facts: Any = parse_target(seen.method, seen.target)
     if not facts.resource:
         return facts.verb, facts.detail, ""
     resource = "/".join(filter(None, (facts.resource, facts.subresource)))
-    return facts.verb, resource, "/".join(filter(None, (facts.namespace, facts.name)))
+    inside = f"{facts.namespace}/" if facts.namespace and facts.resource != "namespaces" else ""
+    return facts.verb, resource, inside + facts.name

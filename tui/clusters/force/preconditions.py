@@ -29,6 +29,7 @@ SUPER_ADMIN_MINOR: Final = 29
 """From this release on kubeadm's admin.conf is not in system:masters; super-admin.conf is."""
 _REVIEWS: Final = ("v1", "v1beta1", "v1alpha1")  # since 1.28, 1.27 and 1.26
 _MOST_GROUPS: Final = 256
+_PLAIN: Final = ("the ", "who ", "whether ", "no ", "spans ", "tracing ")
 _ISSUE: Final = "k8s-trace-tui trace --issue-identity"
 
 
@@ -194,7 +195,7 @@ def judge(found: Preconditions, receiver: ReceiverFindings | None = None, *, her
     the receiver's."""
     steps = [_release(found), _identity(found), _configuration(found), _way(found, receiver, here), _etcd(found)]
     if found.problem and found.version == "":
-        return (Step(Mark.BAD, _lower(found.problem)), *(one for one in steps[2:] if one.mark is not Mark.UNKNOWN))
+        return (Step(Mark.BAD, found.problem.rstrip(".")), *(one for one in steps[2:] if one.mark is not Mark.UNKNOWN))
     return tuple(steps)
 
 
@@ -216,14 +217,16 @@ def _release(found: Preconditions) -> Step:
 def _identity(found: Preconditions) -> Step:
     caller = found.caller
     if caller is None:
-        why = f" ({_lower(found.problem)})" if found.problem else ""
+        why = f" ({found.problem.rstrip('.')})" if found.problem else ""
         return Step(Mark.UNKNOWN, f"who {found.context or 'the context'} is to the API server is not known{why}")
     name = plain(caller.name, 80)
     if caller.trusted:
         groups = " and ".join(sorted(TRUSTED.intersection(caller.groups)))
-        return Step(Mark.GOOD, f"{name} is in {groups}")
+        return Step(Mark.GOOD, f"the user {name} is in {groups}")
     mark = Mark.BAD if found.honours is not False else Mark.UNKNOWN
-    text = f"{name} is in neither system:masters nor system:monitoring, so the API server does not take its trace"
+    text = (
+        f"the user {name} is in neither system:masters nor system:monitoring, so the API server does not take its trace"
+    )
     return Step(mark, text, _privileged_way(found, caller) if found.honours is not False else "")
 
 
@@ -301,6 +304,7 @@ def _etcd(found: Preconditions) -> Step:
     )
 
 
-def _lower(sentence: str) -> str:
-    sentence = sentence.strip().rstrip(".")
-    return sentence[:1].lower() + sentence[1:] if sentence[1:2].islower() else sentence
+def sentence(step: Step, more: str = "") -> str:
+    """A step as a sentence, with more about the case at hand before the way out. A name at its start stays as it is."""
+    text = f"{step.text}{more}{': ' if step.way_out else ''}{step.way_out}."
+    return f"{text[:1].upper()}{text[1:]}" if text.startswith(_PLAIN) else text
