@@ -107,12 +107,12 @@ def run(asked: Asked, settings: Settings) -> int:
         group = Group(secrets.token_hex(8), time.time_ns(), words_of(asked.command))
         runs = _runs(asked, upstream, place)
         seen = [one for ran in runs for one in ran.seen]
-        _remember(path, replace(group, traces=tuple(one.trace_id for one in seen)))
         code = next((ran.code for ran in runs if ran.code), 0)
         place.restore()
         if not seen:
             warn(_nothing_came(asked, runs))
             return code
+        _remember(path, replace(group, traces=tuple(one.trace_id for one in seen)))
         if asked.open and known.privilege is Privilege.FORCED and _open(group, seen, settings):
             asked = replace(asked, open=False, wait=0.0)
         found, collector = _collect(path, since, seen, known, asked.wait)
@@ -251,7 +251,9 @@ class _Signals:
     What is sent to us alone is passed on."""
 
     def __init__(self) -> None:
-        self.child: subprocess.Popen[bytes] | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+        self._starting = False
+        self._waiting: list[int] = []
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _Signals:
@@ -267,9 +269,27 @@ class _Signals:
         for number in (signal.SIGINT, signal.SIGQUIT):
             self._set(number, lambda *_: None)
 
+    def start(self, command: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        """Start the command with our own standard streams; what comes for it meanwhile is not lost.
+
+        Raises:
+            OSError, ValueError: it cannot be started.
+        """
+        self._starting = True
+        try:
+            self._child = subprocess.Popen(list(command), env=environment)
+        finally:
+            self._starting = False
+        for number in self._waiting:
+            self._pass_on(number, None)
+        return self._child
+
+    def ended(self) -> None:
+        """The command has ended."""
+        self._child = None
+
     def restore(self) -> None:
         """Signals are ours again."""
-        self.child = None
         for number, handler in self._before.items():
             with suppress(ValueError):
                 signal.signal(number, handler)
@@ -284,10 +304,13 @@ class _Signals:
             self._before[number] = before
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
-        if self.child is None:
+        if self._starting:
+            self._waiting.append(number)
+        elif self._child is None:
             raise SystemExit(128 + number)
-        with suppress(ProcessLookupError):
-            self.child.send_signal(number)
+        else:
+            with suppress(ProcessLookupError):
+                self._child.send_signal(number)
 
 
 def _runs(asked: Asked, upstream: Upstream, place: _Signals) -> list[_Ran]:
@@ -333,9 +356,9 @@ def _environment(kubeconfig: Path) -> dict[str, str]:
 
 
 def _child(command: Sequence[str], environment: dict[str, str], place: _Signals) -> int:
-    """Run it with our own standard streams; its exit code, 128 and the signal's number where one ended it."""
+    """Run it; its exit code, 128 and the signal's number where one ended it."""
     try:
-        child = subprocess.Popen(list(command), env=environment)
+        child = place.start(command, environment)
     except FileNotFoundError:
         warn(f"There is no program {printable(command[0], 80)}: is it installed, and in PATH?")
         return NOT_FOUND
@@ -343,11 +366,10 @@ def _child(command: Sequence[str], environment: dict[str, str], place: _Signals)
         why = getattr(error, "strerror", None) or str(error)
         warn(f"{printable(command[0], 80)} cannot be run ({why}).")
         return NOT_STARTED
-    place.child = child
     try:
         code = child.wait()
     finally:
-        place.child = None
+        place.ended()
     return 128 - code if code < 0 else code
 
 
@@ -480,8 +502,9 @@ def _open(group: Group, seen: Sequence[Seen], settings: Settings, ids: Sequence[
     from tui.session import NoTerminal, watch
 
     every = frozenset((*ids, *(one.trace_id for one in seen)))
+    name = f"{group.words} ({count(len(seen))} request{'s' if len(seen) != 1 else ''})"
     try:
-        watch(settings, (), group=query.Group(f"{group.words} ({count(len(seen))} requests)", every))
+        watch(settings, (), group=query.Group(name, every))
     except NoTerminal as problem:
         warn(str(problem))
         return False
