@@ -48,6 +48,18 @@ for what in sys.argv[1:]:
     print(answer.status, flush=True)
 """
 
+# Runs a client, then waits to be interrupted.
+INTERRUPTED = """
+import os, signal, subprocess, sys
+subprocess.run([sys.executable, *sys.argv[1:]])
+try:
+    print("terminal", os.isatty(0), os.isatty(1), os.isatty(2), flush=True)
+    signal.pause()
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+    sys.exit(5)
+"""
+
 
 @dataclass
 class Bench:
@@ -276,12 +288,7 @@ def on_terminal(command: list[str], environment: dict[str, str]) -> Terminal:
 def test_the_command_sees_a_terminal_and_gets_ctrl_c(bench: MakeBench) -> None:
     at = bench()
     script = at.folder / "interrupted.py"
-    script.write_text(
-        "import os, signal, subprocess, sys\n"
-        "subprocess.run([sys.executable, *sys.argv[1:]])\n"
-        "print('terminal', os.isatty(0), os.isatty(1), os.isatty(2), flush=True)\n"
-        "try:\n    signal.pause()\nexcept KeyboardInterrupt:\n    print('interrupted', flush=True)\n    sys.exit(5)\n"
-    )
+    script.write_text(INTERRUPTED)
     client = at.client("GET:/api/v1/nodes")
     terminal = on_terminal(at.command(sys.executable, str(script), *client[1:]), at.environment)
     terminal.until(b"terminal True True True")
