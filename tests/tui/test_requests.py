@@ -15,7 +15,7 @@ from receiver.store.database import Database, StoreError
 from receiver.traces.listing import Row
 from receiver.traces.model import TraceSummary
 from receiver.traces.pairing import pairs
-from receiver.traces.query import NOISE, Query
+from receiver.traces.query import NOISE, Group, Query
 from receiver.traces.verdict import judge
 from tests.demo_recording import demo_requests
 from tests.receiver.traces import shapes
@@ -196,6 +196,25 @@ async def test_a_filter_is_applied_while_it_is_written(drive: Open) -> None:
         await d.press("escape")
         assert d.count == every
         assert "verb=list" not in d.title
+
+
+async def test_a_commands_requests_are_shown_alone_until_escape(drive: Open) -> None:
+    async with drive() as d:
+        every = d.count
+        ids = frozenset(row.trace_id for row in d.rows[:3])
+        d.app.requests.set_group(Group("kubectl get pods (3 requests)", ids))
+        await d.settle()
+        assert {row.trace_id for row in d.all_rows} == ids
+        assert "kubectl get pods (3 requests)" in d.title
+        await d.press("slash")
+        await d.type("nothing-of-that-name")
+        await d.press("enter")
+        assert d.count == 0
+        await d.press("escape")
+        assert d.count == 3
+        await d.press("escape")
+        assert d.count == every
+        assert "kubectl" not in d.title
 
 
 async def test_a_filter_that_is_not_understood_is_said_under_the_prompt(drive: Open) -> None:

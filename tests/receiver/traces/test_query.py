@@ -21,6 +21,7 @@ from receiver.traces.query import (
     MIN_ID_DIGITS,
     NOISE,
     SORTS,
+    Group,
     Query,
     QueryError,
     View,
