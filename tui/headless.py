@@ -37,6 +37,7 @@ from receiver.traces.query import Query, View, select, starting_with
 from receiver.traces.reader import load, summaries
 from receiver.traces.verdict import judge
 from tui import __version__, comparison_text, hot_text
+from tui.clusters.force import groups, identity
 from tui.config import Settings, default_file, theme_directory
 from tui.documents import dumps, trace_document, trace_lines, walk
 from tui.printing import TraceList, paper, tree_lines, warn
@@ -355,7 +356,7 @@ def export(database: Database, query: Query | None, to: Path | None) -> int:
     Raises:
         FileProblem: it cannot be written there, or the database or a file that belongs to it is there.
     """
-    if to is not None and database.path is not None and _belongs(to, database.path):
+    if to is not None and database.path is not None and belongs(to, database.path):
         raise files.FileProblem(
             f"{to} is the database or belongs to it, and would be overwritten: name another with -o."
         )
@@ -363,7 +364,7 @@ def export(database: Database, query: Query | None, to: Path | None) -> int:
         return _export(database, query, to)
 
 
-def _belongs(path: Path, db: Path) -> bool:
+def belongs(path: Path, db: Path) -> bool:
     """Whether a path leads to a database or a file beside it, also through links of either kind."""
     real = Path(os.path.realpath(db))
     beside = [real.with_name(real.name + suffix) for suffix in ("", "-wal", "-shm", "-journal", ".commands")]
@@ -513,9 +514,11 @@ def info(settings: Settings, config: Path | None) -> int:
         ("control socket", str(control_path(path))),
         ("receiver", _receiver(path)),
         ("receiver's log", str(log_path(path))),
+        ("traced commands", str(groups.path_of(path))),
         ("log", str(place.log)),
         ("configuration", f"{config}{'' if os.path.exists(config) else ' (not there: defaults)'}"),
         ("themes", str(resources.files("themes"))),
+        ("identities", str(identity.directory_of_all())),
         ("own themes", f"{theme_directory()}{'' if os.path.exists(theme_directory()) else ' (not there)'}"),
     ]
     if place.said and settings.db is None:

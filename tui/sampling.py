@@ -313,7 +313,7 @@ def _carry_on(node: Node, left: RolloutFacts, asked: Asked, undo: bool) -> Outco
         try:
             begun = again(node.host, left.id, who=operator())
         except NodeAsks as asks:
-            _agree(asked, f"{asks} Go on all the same?")
+            agree(asked, f"{asks} Go on all the same?")
             begun = again(node.host, left.id, who=operator(), agreed=[asks.topic])
         return rollout.follow(node.host, begun, tell, node=node.name)
     except KeyboardInterrupt:

@@ -98,30 +98,54 @@ def run(asked: Asked, settings: Settings) -> int:
         ClusterError, StoreError, OSError: it was not begun; str() is one sentence.
     """
     with ExitStack() as stack:
-        out = stack.enter_context(_json_file(asked.json)) if asked.json is not None else None
         named = _named(asked.context)
         path, link = stack.enter_context(_receiving(settings))
+        out = stack.enter_context(_json_file(asked.json, path)) if asked.json is not None else None
         place = stack.enter_context(_Signals())
         known, upstream = _prepare(asked, named, path, link)
         since = last_chunk(path)
         group = Group(secrets.token_hex(8), time.time_ns(), words_of(asked.command))
         runs = _runs(asked, upstream, place)
-        seen = [one for ran in runs for one in ran.seen]
-        code = next((ran.code for ran in runs if ran.code), 0)
         place.restore()
-        if not seen:
-            warn(_nothing_came(asked, runs))
-            return code
-        _remember(path, replace(group, traces=tuple(one.trace_id for one in seen)))
-        if asked.open and known.privilege is Privilege.FORCED and _open(group, seen, settings):
-            asked = replace(asked, open=False, wait=0.0)
-        found, collector = _collect(path, since, seen, known, asked.wait)
-        stack.callback(collector.close)
+        try:
+            _after(asked, settings, runs, known, path, since, group, out)
+        except (StoreError, OSError) as problem:  # the exit code stays the command's
+            warn(f"What became of the requests cannot be told ({problem}).")
+        return next((ran.code for ran in runs if ran.code), 0)
+
+
+def _after(
+    asked: Asked,
+    settings: Settings,
+    runs: Sequence[_Ran],
+    known: Preconditions,
+    path: Path,
+    since: int,
+    group: Group,
+    out: TextIO | None,
+) -> None:
+    """Wait for the spans, and say or show what became of the requests.
+
+    Raises:
+        StoreError: the database cannot be read.
+        OSError: the JSON cannot be written.
+    """
+    seen = [one for ran in runs for one in ran.seen]
+    if not seen:
+        warn(_nothing_came(asked, runs))
+        return
+    _remember(path, replace(group, traces=tuple(one.trace_id for one in seen)))
+    show = asked.open
+    if show and known.privilege is Privilege.FORCED:  # their ids are known: they are shown as they come
+        show, asked = False, replace(asked, wait=0.0 if _open(group, seen, settings) else asked.wait)
+    found, collector = _collect(path, since, seen, known, asked.wait)
+    try:
         _remember(path, replace(group, traces=_ids(found)))
         _tell(asked, group.words, runs, found, collector, known, path, out)
-        if asked.open:
-            _open(group, seen, settings, _ids(found))
-        return code
+    finally:
+        collector.close()
+    if show:
+        _open(group, seen, settings, _ids(found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +168,19 @@ def _named(context: str) -> _Named:
 
 # --- before -------------------------------------------------------------------------------------------
 @contextmanager
-def _json_file(path: Path) -> Iterator[TextIO]:
-    """Opened before anything is run, so that what is wrong with it is said then."""
+def _json_file(path: Path, database: Path) -> Iterator[TextIO]:
+    """Opened before anything is run, so that what is wrong with it is said then.
+
+    Raises:
+        StoreError: it is the database, or belongs to it.
+        OSError: it cannot be written.
+    """
+    from tui.headless import belongs
+
+    if belongs(path, database):
+        raise StoreError(
+            f"{path} is the database or belongs to it, and would be overwritten: name another with --json."
+        )
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o600), "w", encoding="ascii") as file:
         yield file

@@ -498,6 +498,30 @@ def test_the_plugin_of_kubectl_puts_its_name_before(words: tuple[str, ...], comm
     assert tracing.plugin_words(words) == command
 
 
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not here")
+def test_as_a_plugin_of_kubectl(bench: MakeBench) -> None:
+    at = bench()
+    (at.folder / "bin").mkdir()
+    plugin = at.folder / "bin/kubectl-trace_tui"
+    plugin.write_text(f"#!{sys.executable}\nimport sys\nfrom tui.cli import plugin\nsys.exit(plugin())\n")
+    plugin.chmod(0o755)
+    done = subprocess.run(
+        ["kubectl", "trace-tui", "--db", str(at.live.db), "--", "get", "pods", "-n", "shop", "-o", "name"],
+        capture_output=True, text=True, timeout=60, check=False,
+        env={**at.environment, "PATH": f"{at.folder / 'bin'}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "pod/pod-1\npod/pod-2\n"), done.stderr
+    assert "list pods shop/" in done.stderr
+
+
+def test_the_database_is_not_overwritten(bench: MakeBench) -> None:
+    at = bench()
+    for file in (at.live.db, at.live.db.with_name("spans.db.commands")):
+        done = at.run("sh", "-c", "echo it ran", json=str(file))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "would be overwritten" in done.stderr
+
+
 def test_open_shows_the_commands_requests_alone(bench: MakeBench) -> None:
     at = bench(per_million=1_000_000)
     at.run(*at.client("GET:/api/v1/namespaces/other/pods"))  # not of the command

@@ -322,6 +322,8 @@ def _missing(
         return sentence(release if known.honours is False else identity, "; the sampler did not take this request")
     if receiver is not None and receiver.status is None:
         return sentence(way)
+    if known.unarmed:
+        return sentence(configured)
     if arrived:
         many = len(known.instances)
         if many > 1:

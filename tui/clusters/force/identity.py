@@ -291,10 +291,15 @@ def _until(certificate: x509.Certificate) -> int:
 
 
 # --- where they are -----------------------------------------------------------------------------------
+def directory_of_all() -> Path:
+    """The usual place of identities."""
+    return config_directory() / "identities"
+
+
 def _file_of(context: str, directory: Path | None) -> Path:
     slug = re.sub(r"[^A-Za-z0-9.-]+", "_", context)[:40].lstrip(".") or "context"
     digest = hashlib.sha256(context.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    return (directory or config_directory() / "identities") / f"{slug}-{digest}.pem"
+    return (directory or directory_of_all()) / f"{slug}-{digest}.pem"
 
 
 def _make_private(directory: Path) -> None:

@@ -58,10 +58,10 @@ class Caller:
 class Preconditions:
     """What is known before a request is sent.
 
-    `version` is "" and `caller` None where they are not known, then `problem` may say why. `configured` is whether the
-    API servers have a tracing configuration, `etcd_traced` whether etcd traces: None unknown, and both as far as the
-    API shows them (mirror pods) or `states` does, which are those of nodes whose files were read. `instances` are the
-    `service.instance.id` of the API servers.
+    `version` is "" and `caller` None where they are not known, then `problem` may say why. `configured` is whether any
+    API server has a tracing configuration, `unarmed` are the nodes of those that have none, `etcd_traced` is whether
+    all of etcd traces: None unknown, and all as far as the API shows it (mirror pods) or the files of nodes that were
+    read. `per_million` is the lowest rate. `instances` are the `service.instance.id` of the API servers.
     """
 
     context: str
@@ -69,6 +69,7 @@ class Preconditions:
     caller: Caller | None = None
     problem: str = ""
     configured: bool | None = None
+    unarmed: tuple[str, ...] = ()
     etcd_traced: bool | None = None
     per_million: int | None = None
     endpoints: tuple[str, ...] = ()
@@ -157,7 +158,8 @@ def _of_states(states: Sequence[State]) -> dict[str, Any]:
     if servers:
         on = [one for one in servers if one.mode in (Mode.ARMED, Mode.SAMPLING)]
         rates = {one.per_million or 0 for one in on}
-        known["configured"] = len(on) == len(servers)
+        known["configured"] = bool(on)
+        known["unarmed"] = tuple(one.node for one in servers if one not in on)
         known["per_million"] = min(rates) if rates else None
         known["endpoints"] = tuple(dict.fromkeys(one.endpoint or DEFAULT_ENDPOINT for one in on))
     if members:
@@ -175,7 +177,8 @@ def _of_mirrors(api: Api, known: Mapping[str, Any]) -> dict[str, Any]:
     members = [pod for pod in pods if pod.component == "etcd"]
     found: dict[str, Any] = {}
     if servers:
-        found["configured"] = all(pod.flag("tracing-config-file") for pod in servers)
+        found["unarmed"] = tuple(pod.node for pod in servers if not pod.flag("tracing-config-file"))
+        found["configured"] = len(found["unarmed"]) < len(servers)
     if members and known.get("etcd_traced") is None:
         names = ("enable-distributed-tracing", "experimental-enable-distributed-tracing")
         found["etcd_traced"] = all(any(pod.flag(name) in ("", "true") for name in names) for pod in members)
@@ -249,6 +252,13 @@ def _configuration(found: Preconditions) -> Step:
             Mark.BAD,
             "kube-apiserver has no --tracing-config-file, so nothing is traced",
             "arm it once (one restart) with k8s-trace-tui sampling arm",
+        )
+    if found.unarmed:
+        nodes = plain(", ".join(found.unarmed[:4]), 120)
+        return Step(
+            Mark.BAD,
+            f"the API servers of {nodes} have no --tracing-config-file, so what they serve is not traced",
+            "arm them, too (one restart each) with k8s-trace-tui sampling arm",
         )
     if found.per_million is None:
         return Step(Mark.GOOD, "tracing is configured")

@@ -9,7 +9,8 @@ import pytest
 from tests.doubles.tracing_api import ADMIN, MONITOR, PLAIN, TracingApi
 from tests.tui.clusters.force.conftest import MakeApi
 from tui.clusters.doctor import Mark, ReceiverFindings
-from tui.clusters.force.preconditions import Caller, Preconditions, Privilege, find, judge
+from tui.clusters.force.preconditions import Caller, Preconditions, Privilege, _of_states, find, judge
+from tui.clusters.model import Mode, Part, State
 from tui.clusters.reach.api import Api
 
 
@@ -53,6 +54,13 @@ def test_each_obstacle_is_a_step_with_the_way_out(api_double: MakeApi) -> None:
     assert "sampling arm" in bad[1]
     assert any("etcd is not traced" in step.text for step in steps)
     assert not any(step.mark is Mark.BAD for step in judge(found_of(api_double(), ADMIN)))
+
+
+def test_one_api_server_of_several_that_is_not_armed_is_named() -> None:
+    states = [State(node, Part.APISERVER, mode) for node, mode in (("cp1", Mode.ARMED), ("cp2", Mode.OFF))]
+    known = Preconditions("lab", "v1.36.0", Caller("a", ("system:masters",)), **_of_states(states))
+    assert known.configured is True
+    assert "the API servers of cp2 have no --tracing-config-file" in judge(known)[2].text
 
 
 def test_a_server_that_does_not_know_us_says_so(api_double: MakeApi) -> None:
