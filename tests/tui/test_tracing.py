@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from receiver.control import ControlClient
 from tests.conftest import REPOSITORY, StartReceiver
 from tests.doubles.tracing_api import ADMIN, PLAIN, TracingApi
 from tests.live_receiver import LiveReceiver
@@ -512,6 +513,18 @@ def test_as_a_plugin_of_kubectl(bench: MakeBench) -> None:
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "pod/pod-1\npod/pod-2\n"), done.stderr
     assert "list pods shop/" in done.stderr
+
+
+def test_without_a_receiver_one_is_started(bench: MakeBench) -> None:
+    at = bench()
+    at.live.stop()  # its port is free now
+    done = at.run(*at.client("GET:/api/v1/nodes"), listen=at.live.address)
+    try:
+        assert "1 request, 1 traced" in done.stderr
+    finally:
+        client = ControlClient.connect(at.live.db)
+        client.request("stop")
+        client.close()
 
 
 def test_the_database_is_not_overwritten(bench: MakeBench) -> None:
