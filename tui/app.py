@@ -123,6 +123,7 @@ class TraceApp(App[int]):
         control_planes: Callable[[], ControlPlanes] | None = None,
         no_control_planes: str = "",
         look_at_once: bool = False,
+        group: Group | None = None,
     ) -> None:
         """
         Args:
@@ -135,6 +136,7 @@ class TraceApp(App[int]):
             control_planes: makes what the Clusters screen reads and changes; None where there is nothing to be read.
             no_control_planes: why there is not.
             look_at_once: read them at the start and not only when the Clusters screen is opened.
+            group: traces that the list begins with, as those of one command; None: all.
         """
         self.feed = feed
         self.settings = settings or Settings()

@@ -76,6 +76,7 @@ def watch(settings: Settings, problems: Sequence[str], named: Named | None = Non
         notes,
         planes_of(settings, named, path),
         look_at_once=any(host.startswith("ssh:") for host in hosts),  # their spans come through tunnels, which it opens
+        group=group,
     )
 
 
@@ -203,6 +204,7 @@ def _run(
     no_planes: str = "",
     *,
     look_at_once: bool = False,
+    group: Group | None = None,
 ) -> int:
     from tui.app import TraceApp
 
@@ -225,6 +227,7 @@ def _run(
         control_planes=planes,
         no_control_planes=no_planes,
         look_at_once=look_at_once,
+        group=group,
     )
 
     def end(_signal: int, _frame: FrameType | None) -> None:

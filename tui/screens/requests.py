@@ -61,7 +61,7 @@ class RequestsScreen(FrameScreen):
         super().__init__()
         self._filter = ""
         self._filter_before = ""
-        self._view: View = AT_FIRST
+        self._view: View = replace(AT_FIRST, group=group)
         self._window = "all"
         self._shown: Snapshot | None = None
         self._pivots = PivotChoice(self)
@@ -311,6 +311,12 @@ class RequestsScreen(FrameScreen):
                 f"No span has arrived yet; {self.trace_app.key_of('app.next')} shows what is listening and what to do."
             )
         escape, key = self.trace_app.key_of("app.escape"), self.trace_app.key_of
+        group = self._view.group
+        if group is not None:
+            of = printable(group.name, 40)
+            if self._filter:
+                return f"Nothing of {of} matches {printable(self._filter, 40)}. {escape} clears the filter."
+            return f"No trace of {of} has come yet; {escape} shows all others."
         if self._filter:
             scan = snapshot.scan
             if scan is not None and not scan.done and not scan.cancelled:
@@ -553,7 +559,8 @@ class RequestsScreen(FrameScreen):
         self.open_prompt("/", self._filter, self._complete_filter)
 
     def clear_filter(self) -> bool:
-        """Escape: show all again; False when there was neither a filter nor a range of time."""
+        """Escape: show all again, first beyond the range of time, then without the filter, then beyond the group; False
+        when there was none of them."""
         scan = self.feed.snapshot.scan
         if scan is not None and not scan.done and not scan.cancelled:
             self.feed.cancel_scan()

@@ -474,3 +474,14 @@ def test_what_is_kept_for_an_index_goes_with_it() -> None:
     del index
     gc.collect()
     assert len(strings_module._strings) == before
+
+
+def test_a_group_is_its_traces_and_no_others() -> None:
+    index = many(1_000)
+    some = [index.trace_id(slot) for slot in (3, 500, 999)]
+    group = Group("a command", frozenset([*some, "f" * 32]))
+    chosen = select(index, view(group=group, hide_noise=True), LATER)
+    assert {index.trace_id(slot) for slot in chosen.slots.tolist()} == set(some)
+    assert chosen.hidden_noise == 0
+    assert len(select(index, view("verb=nothing", group=group), LATER).slots) == 0
+    assert len(select(index, view(group=Group("nothing yet", frozenset())), LATER).slots) == 0

@@ -91,8 +91,9 @@ def contexts(kubeconfig: Path | None = None) -> tuple[ContextName, ...]:
     return tuple(ContextName(name, cluster, name == now) for name, cluster in names if name)
 
 
-def load(context: str, kubeconfig: Path | None = None) -> Loaded:
-    """A context with its credentials; "" is the current one. Asks no server; a plugin may run for up to 30 s.
+def load(context: str, kubeconfig: Path | None = None, *, own: bool = True) -> Loaded:
+    """A context with its credentials; "" is the current one. Asks no server; a plugin may run for up to 30 s. With
+    `own` False the context's user does not count, and no plugin runs.
 
     The client writes certificates and keys that stand in the kubeconfig to files, until the program ends.
 
@@ -100,7 +101,7 @@ def load(context: str, kubeconfig: Path | None = None) -> Loaded:
         ReachError: there is no such context, or its credentials cannot be had.
     """
     with _LOADING:
-        return _loaded(context, kubeconfig, None, True)
+        return _loaded(context, kubeconfig, None, own)
 
 
 def load_without_files(context: str, kubeconfig: Path | None = None, *, own: bool = True) -> Loaded:
