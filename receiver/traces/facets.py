@@ -253,7 +253,7 @@ class Facets:
         big = np.flatnonzero(counts > BIG)
         if not len(big):
             return slots
-        due = np.ones(len(slots), bool)
+        due: Array = np.ones(len(slots), bool)
         for at in big.tolist():
             slot, count = int(slots[at]), int(counts[at])
             due[at] = count >= self._walked.get(slot, 0) * 5 // 4
@@ -324,7 +324,7 @@ class Facets:
 
     def _mixed(self, parts: list[Array]) -> Array:
         """One number for each combination. Salted: nobody can choose names that fall together."""
-        mixed = np.zeros(len(parts[0]), np.uint64)
+        mixed: Array = np.zeros(len(parts[0]), np.uint64)
         with np.errstate(over="ignore"):
             for part, salt in zip(parts, self._salts, strict=False):
                 mixed = (mixed ^ (part + np.uint64(1))) * salt
@@ -402,7 +402,7 @@ class Facets:
         state = np.zeros(len(hook), np.uint8)
         np.maximum.at(state, of, ended.astype(np.uint8))
 
-        costs = np.zeros(len(hook), np.int64)
+        costs: Array = np.zeros(len(hook), np.int64)
         if len(hook) and len(cost_row):
             order = np.argsort(cost_row)
             at = np.minimum(np.searchsorted(cost_row[order], row), len(order) - 1)

@@ -232,8 +232,8 @@ class _Ranked:
     def __init__(self, bits: int) -> None:
         self._bits = np.uint64(bits)
         self._longest = (1 << bits) - 1
-        self._keys = _NO_KEYS
-        self._held = _NO_KEYS  # of `follow`
+        self._keys: Array = _NO_KEYS
+        self._held: Array = _NO_KEYS  # of `follow`
 
     def keys(self, group: Array, duration: Array) -> Array:
         """The numbers of these."""
@@ -243,7 +243,7 @@ class _Ranked:
 
     def change(self, gone: Array, come: Array) -> None:
         """Take out and put in."""
-        keys = self._keys
+        keys: Array = self._keys
         if len(gone):
             gone = np.sort(gone)
             again = np.arange(len(gone)) - np.searchsorted(gone, gone)
@@ -260,7 +260,7 @@ class _Ranked:
 
     def follow(self, keys: Array) -> None:
         """Hold these, by whatever they belong to (`_NOT`: none); what they were before goes."""
-        held = self._held
+        held: Array = self._held
         if len(held) < len(keys):
             held = np.concatenate((held, np.full(len(keys) - len(held), _NOT)))
         changed = np.flatnonzero(held != keys)

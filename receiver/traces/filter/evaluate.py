@@ -125,6 +125,7 @@ class Evaluation:
     def spans(self, node: Node, certain: bool = True) -> Array:
         """By span the same, for what stands inside any(...)."""
         count = self.index.spans
+        found: Array
         if isinstance(node, All):
             found = np.ones(count, bool)
             for part in node.parts:
