@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from receiver.store.database import Database, StoreError
 from receiver.store.index import Index
@@ -30,6 +31,8 @@ WAIT: Final = 12.0
 BATCH: Final = 6.0
 """Seconds after which what was recorded has been sent once: exporters send every 5 s."""
 SPAN_CAP: Final = 20_000
+Array = npt.NDArray[Any]
+
 _CHUNKS: Final = 64
 _HEX: Final = "0123456789abcdef"
 
@@ -88,6 +91,10 @@ class Collector:
         self._high = np.array(sorted({hi for hi, _ in self._by_key}), np.uint64)
         self._candidates: dict[int, dict[int, bool]] = {}  # request: {slot: whether by a link to its trace}
         self._lacking: dict[int, tuple[int, str]] = {}
+        self._whole: dict[int, Found] = {}  # nothing more is to be found out about these
+        numbers = [_halves(one.trace_id) for one in self._seen]
+        self._own_high: Array = np.array([high for high, _ in numbers], np.uint64)
+        self._own_low: Array = np.array([low for _, low in numbers], np.uint64)
 
     def close(self) -> None:
         """Close the database."""
@@ -107,7 +114,14 @@ class Collector:
         self._read()
         self._match()
         now = time.time_ns() if now is None else now
-        return [self._found(at, one, now) for at, one in enumerate(self._seen)]
+        slots: Array = self.index.slots_of(self._own_high, self._own_low)
+        found = []
+        for at, (one, slot) in enumerate(zip(self._seen, slots.tolist(), strict=True)):
+            known = self._whole.get(at) or self._found(at, one, slot, now)
+            if known.how is How.FORCED and not known.lacking:
+                self._whole[at] = known  # its SERVER span is the last of its process: all others are here
+            found.append(known)
+        return found
 
     def done(self, found: Sequence[Found], waited: float, now: int | None = None) -> bool:
         """Whether nothing more is to be expected, after so many seconds."""
@@ -137,6 +151,7 @@ class Collector:
             self._generation, self.index, self._fact = generation, Index(), 0
             self._candidates.clear()
             self._lacking.clear()
+            self._whole.clear()
         while chunks := self.database.read_after(max(self._since, self.index.last_chunk), _CHUNKS):
             self.index.extend(chunks)
 
@@ -157,17 +172,17 @@ class Collector:
                 slots = self._candidates.setdefault(at, {})
                 slots[slot] = slots.get(slot, False) or linked
 
-    def _found(self, at: int, seen: Seen, now: int) -> Found:
+    def _found(self, at: int, seen: Seen, own: int, now: int) -> Found:
+        """`own`: the slot of the trace id that it was given, -1 for none."""
         index = self.index
-        own = index.slot_of(seen.trace_id)
-        if own is not None and index.server_fact[own] >= 0:
+        if own >= 0 and index.server_fact[own] >= 0:
             return Found(seen, How.FORCED, seen.trace_id, self._lacking_of(own, seen.trace_id, now))
         others = {slot: linked for slot, linked in self._candidates.get(at, {}).items() if index.server_fact[slot] >= 0}
         if others:
             slot = min(others, key=lambda one: (not others[one], int(index.head_start[one])))
             trace_id = index.trace_id(slot)
             return Found(seen, How.TAGGED, trace_id, self._lacking_of(slot, trace_id, now))
-        return Found(seen, How.MISSING, parts=own is not None)
+        return Found(seen, How.MISSING, parts=own >= 0)
 
     def _lacking_of(self, slot: int, trace_id: str, now: int) -> str:
         spans = int(self.index.span_count[slot])
@@ -270,6 +285,7 @@ def reasons(
     waited: float,
     *,
     here: bool = False,
+    longer: str = "wait longer with --wait 60",
 ) -> list[Reason]:
     """Why traces, or parts of them, are missing: each sentence once.
 
@@ -280,12 +296,13 @@ def reasons(
         heard: instances of API servers that sent anything meanwhile.
         waited: seconds.
         here: the API server runs on this machine.
+        longer: what to do where more time may be all that is needed.
     """
     told: dict[str, list[int]] = {}
     arrived = any(one.how is How.FORCED for one in found)
     for one in found:
         if one.how is How.MISSING:
-            text = _missing(one, known, receiver, heard, arrived, waited, here)
+            text = _missing(one, known, receiver, heard, arrived, waited, here, longer)
         elif one.how is How.TAGGED:
             text = _tagged(known)
         elif one.lacking == "etcd":
@@ -304,6 +321,7 @@ def _missing(
     arrived: bool,
     waited: float,
     here: bool,
+    longer: str,
 ) -> str:
     seen = one.seen
     if seen.code == 401:
@@ -332,12 +350,12 @@ def _missing(
                 " be armed and send here; see k8s-trace-tui sampling status."
             )
         return (
-            "Its spans did not come while those of other requests did: wait longer with --wait 60; an exporter drops"
+            f"Its spans did not come while those of other requests did: {longer}; an exporter drops"
             " what is more than its queue holds (2,048 spans)."
         )
     if known.instances & heard:
         return (
-            "The API server sends here, and not this request: wait longer with --wait 60, or see whether a proxy"
+            f"The API server sends here, and not this request: {longer}, or see whether a proxy"
             " between drops the header traceparent."
         )
     if known.privilege is Privilege.UNKNOWN:
