@@ -98,11 +98,13 @@ def run(asked: Asked, settings: Settings) -> int:
         ClusterError, StoreError, OSError: it was not begun; str() is one sentence.
     """
     with ExitStack() as stack:
-        named = _named(asked.context)
+        at = named(asked.context)
         path, link = stack.enter_context(_receiving(settings))
         out = stack.enter_context(_json_file(asked.json, path)) if asked.json is not None else None
         place = stack.enter_context(_Signals())
-        known, upstream = _prepare(asked, named, path, link)
+        status = link.status() if link is not None else None
+        receiver = ReceiverFindings(status if link is not None else {})
+        known, upstream = prepare(at, receiver, warn, identity=asked.identity)
         since = last_chunk(path)
         group = Group(secrets.token_hex(8), time.time_ns(), words_of(asked.command))
         runs = _runs(asked, upstream, place)
@@ -140,30 +142,32 @@ def _after(
         show, asked = False, replace(asked, wait=0.0 if _open(group, seen, settings) else asked.wait)
     found, collector = _collect(path, since, seen, known, asked.wait)
     try:
-        _remember(path, replace(group, traces=_ids(found)))
+        _remember(path, replace(group, traces=ids_of(found)))
         _tell(asked, group.words, runs, found, collector, known, path, out)
     finally:
         collector.close()
     if show:
-        _open(group, seen, settings, _ids(found))
+        _open(group, seen, settings, ids_of(found))
 
 
 @dataclass(frozen=True, slots=True)
-class _Named:
+class Named:
     """The context that is meant, and the URL of its API server."""
 
     context: str
     server: str
 
 
-def _named(context: str) -> _Named:
-    """Raises:
-    ReachError: there is no such context.
+def named(context: str) -> Named:
+    """The context of that name, "" for the current one.
+
+    Raises:
+        ReachError: there is no such context.
     """
     from tui.clusters.reach.contexts import load
 
     found = load(context, own=False)  # a plugin need not run to know that
-    return _Named(found.name, str(found.configuration.host))
+    return Named(found.name, str(found.configuration.host))
 
 
 # --- before -------------------------------------------------------------------------------------------
@@ -215,43 +219,47 @@ def _receiving(settings: Settings) -> Iterator[tuple[Path, ReceiverLink | None]]
         link.close()
 
 
-def _prepare(asked: Asked, named: _Named, path: Path, link: ReceiverLink | None) -> tuple[Preconditions, Upstream]:
-    """Who we are there and what can be expected, said where something stands in the way.
+def prepare(
+    at: Named, receiver: ReceiverFindings, say: Callable[[str], None], *, identity: bool = True
+) -> tuple[Preconditions, Upstream]:
+    """Who we are there and what can be expected.
+
+    Args:
+        at: the context.
+        receiver: the one that would take the spans, as it is now.
+        say: takes a sentence for each thing that stands in the way or is worth knowing.
+        identity: use the certificate for traces of that context, where there is one.
 
     Raises:
         ClusterError: the context's credentials cannot be had.
     """
     from tui.clusters.force.credentials import Upstream
 
-    mine, complaint = identities.stored(named.context, named.server) if asked.identity else (None, "")
+    mine, complaint = identities.stored(at.context, at.server) if identity else (None, "")
     if complaint:
-        warn(complaint)
-    upstream = Upstream(named.context, identity=(mine.file, mine.file) if mine is not None else None)
-    known = _known(named, mine)
+        say(complaint)
+    upstream = Upstream(at.context, identity=(mine.file, mine.file) if mine is not None else None)
+    known = _known(at, mine)
     if mine is not None:
         until = time.strftime("%Y-%m-%d %H:%M", time.localtime(mine.until))
-        warn(
-            f"Requests go out with the identity of {mine.name} for traces (until {until}); --no-identity uses the own."
-        )
-    status = link.status() if link is not None else None
-    receiver = ReceiverFindings(status if link is not None else {})
-    for step in judge(known, receiver, here=_here(named.server)):
+        say(f"Requests go out with the identity of {mine.name} for traces (until {until}); --no-identity uses the own.")
+    for step in judge(known, receiver, here=here(at.server)):
         if step.mark is Mark.BAD:
-            warn(sentence(step))
+            say(sentence(step))
     return known, upstream
 
 
-def _known(named: _Named, mine: identities.Identity | None) -> Preconditions:
+def _known(at: Named, mine: identities.Identity | None) -> Preconditions:
     from tui.clusters.reach.api import Api
 
-    api = Api(named.context, identity=(mine.file, mine.file) if mine is not None else None)
+    api = Api(at.context, identity=(mine.file, mine.file) if mine is not None else None)
     try:
-        return find(api, _states(named.server))
+        return find(api, _states(at.server))
     finally:
         api.close()
 
 
-def _here(server: str) -> bool:
+def here(server: str) -> bool:
     """Whether an API server's URL leads to this machine."""
     host = urlsplit(server).hostname or ""
     with suppress(OSError, ValueError):
@@ -267,7 +275,7 @@ def _states(server: str) -> tuple[State, ...]:
     from tui.clusters.survey import survey
     from tui.clusters.targets import MANIFEST
 
-    if not os.access(MANIFEST, os.R_OK) or not _here(server):
+    if not os.access(MANIFEST, os.R_OK) or not here(server):
         return ()
     from tui.clusters.reach.local import LocalHost
 
@@ -377,23 +385,23 @@ def _run(command: Sequence[str], upstream: Upstream, place: _Signals) -> _Ran:
     with Proxy(upstream) as proxy, temporary_kubeconfig(proxy) as kubeconfig:
         place.begin()
         began = time.monotonic_ns()
-        code = _child(command, _environment(kubeconfig), place)
+        code = _child(command, environment(kubeconfig), place)
         wall = time.monotonic_ns() - began
     return _Ran(code, wall, proxy.seen(), proxy.total, proxy.refused)
 
 
-def _environment(kubeconfig: Path) -> dict[str, str]:
-    """Ours, with the kubeconfig, and without an HTTP proxy on the way to it."""
-    environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
+def environment(kubeconfig: Path) -> dict[str, str]:
+    """Of a command: ours, with the kubeconfig, and without an HTTP proxy on the way to it."""
+    variables = {**os.environ, "KUBECONFIG": str(kubeconfig)}
     for name in ("NO_PROXY", "no_proxy"):
-        environment[name] = ",".join(filter(None, (environment.get(name, ""), "127.0.0.1")))
-    return environment
+        variables[name] = ",".join(filter(None, (variables.get(name, ""), "127.0.0.1")))
+    return variables
 
 
-def _child(command: Sequence[str], environment: dict[str, str], place: _Signals) -> int:
+def _child(command: Sequence[str], variables: dict[str, str], place: _Signals) -> int:
     """Run it; its exit code, 128 and the signal's number where one ended it."""
     try:
-        child = place.start(command, environment)
+        child = place.start(command, variables)
     except FileNotFoundError:
         warn(f"There is no program {printable(command[0], 80)}: is it installed, and in PATH?")
         return NOT_FOUND
@@ -470,7 +478,7 @@ def _progress() -> Iterator[Callable[[Sequence[Found]], None]]:
                 sys.stderr.flush()
 
 
-def _ids(found: Sequence[Found]) -> tuple[str, ...]:
+def ids_of(found: Sequence[Found]) -> tuple[str, ...]:
     """Under which ids the requests are found; what has not come may still come under the id that was sent."""
     return tuple(one.trace_id or one.seen.trace_id for one in found)
 
@@ -495,7 +503,7 @@ def _tell(
     """Text on standard error, and JSON where it was asked for."""
     rows = collector.rows(found)
     receiver = receiver_findings(path)
-    here = bool(known.endpoints)
+    local = bool(known.endpoints)
     page = paper(sys.stderr) if sys.stderr is not None else None
     at, told = 0, []
     whys: dict[str, None] = {}
@@ -503,7 +511,7 @@ def _tell(
         mine = found[at : at + len(ran.seen)]
         at += len(ran.seen)
         of_run = {one.trace_id: rows[one.trace_id] for one in mine if one.trace_id in rows}
-        why = reasons(mine, known, receiver, collector.heard, asked.wait, here=here)
+        why = reasons(mine, known, receiver, collector.heard, asked.wait, here=local)
         whys.update(dict.fromkeys(one.sentence for one in why))
         told.append(Run(ran.wall_ns, mine, of_run))
         report = Report(words, mine, of_run, why, max(0, ran.total - len(ran.seen)))
@@ -556,18 +564,18 @@ def issue_identity(asked: Asked, settings: Settings, days: int) -> int:
     from tui import sampling
     from tui.clusters.reach.api import Api
 
-    named = _named(asked.context)
-    api: Api = Api(named.context)
+    at = named(asked.context)
+    api: Api = Api(at.context)
     try:
-        grant = identities.grant_of(replace(find(api), context=named.context), days)
+        grant = identities.grant_of(replace(find(api), context=at.context), days)
         for sentence in grant.told():
             warn(sentence)
-        protected = named.context if named.context in settings.protected else ""
+        protected = at.context if at.context in settings.protected else ""
         wish = sampling.Asked(yes=asked.yes, read_only=settings.read_only)
-        sampling.agree(wish, f"Ask {named.context} for it?", protected)
-        made = identities.issue(api, grant, named.server, warn, patience=PATIENCE)
+        sampling.agree(wish, f"Ask {at.context} for it?", protected)
+        made = identities.issue(api, grant, at.server, warn, patience=PATIENCE)
     finally:
         api.close()
     until = time.strftime("%Y-%m-%d %H:%M", time.localtime(made.until))
-    warn(f"It is in {made.file} (0600) until {until}; k8s-trace-tui trace uses it for {named.context} by itself.")
+    warn(f"It is in {made.file} (0600) until {until}; k8s-trace-tui trace uses it for {at.context} by itself.")
     return 0

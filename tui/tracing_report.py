@@ -54,15 +54,15 @@ def summary(report: Report) -> str:
 def lines(report: Report, collector: Collector, paper: Paper) -> Iterator[str]:
     """A line a request in the order they began, with what its verdict says below it; then what is missing and why."""
     bodies = Bodies(collector.database)
-    chosen = _told(report.found)
-    for one in chosen:
+    told = chosen(report.found)
+    for one in told:
         row = report.rows.get(one.trace_id)
         yield _line(one, row, paper)
-        for sentence in _verdict(one, row, collector, bodies):
+        for sentence in verdict_of(one, row, collector, bodies):
             text = printable(sentence, 1024)
             width = (paper.width or _WIDTH) - len(_INDENT)
             yield from (f"{_INDENT}{part}" for part in textwrap.wrap(text, max(20, width)))
-    left = len(report.found) - len(chosen) + report.more
+    left = len(report.found) - len(told) + report.more
     if left:
         yield paper.paint(f"{_INDENT}{count(left)} more requests are not shown: --json FILE has them.", DIM)
     for reason in report.reasons:
@@ -71,7 +71,8 @@ def lines(report: Report, collector: Collector, paper: Paper) -> Iterator[str]:
         yield from textwrap.wrap(text, paper.width or _WIDTH)
 
 
-def _told(found: Sequence[Found]) -> Sequence[Found]:
+def chosen(found: Sequence[Found]) -> Sequence[Found]:
+    """Those that are told one by one, in the order they began: of very many, what failed and the slowest."""
     if len(found) <= MOST_LINES:
         return found
     order = sorted(found, key=lambda one: (one.seen.code < 400 and one.seen.code > 0, -one.seen.duration_ns))
@@ -80,17 +81,23 @@ def _told(found: Sequence[Found]) -> Sequence[Found]:
 
 def _line(one: Found, row: Row | None, paper: Paper) -> str:
     seen = one.seen
-    verb, resource, place = described(seen)
-    if row is not None and row.summary.request is not None and row.summary.request.resource:
-        place = "".join(place_of(row.summary)) or place  # a create's URL does not name what was made
     code = str(seen.code) if seen.code else "---"
     colour = (RED,) if seen.code >= 500 or not seen.code else (YELLOW,) if seen.code >= 400 else ()
-    about = f"{printable(verb, 20)} {printable(resource, 80)} {printable(place, 160)}".rstrip()
+    about = about_of(one, row)
     trace = paper.paint((one.trace_id[:12] or "not traced").ljust(12), DIM)
     return f"{paper.paint(code.rjust(4), *colour)} {fit(duration(seen.duration_ns), 9, right=True)}  {trace}  {about}"
 
 
-def _verdict(one: Found, row: Row | None, collector: Collector, bodies: Bodies) -> Sequence[str]:
+def about_of(one: Found, row: Row | None) -> str:
+    """What a request was about, in printable words: `list pods shop/`."""
+    verb, resource, place = described(one.seen)
+    if row is not None and row.summary.request is not None and row.summary.request.resource:
+        place = "".join(place_of(row.summary)) or place  # a create's URL does not name what was made
+    return f"{printable(verb, 20)} {printable(resource, 80)} {printable(place, 160)}".rstrip()
+
+
+def verdict_of(one: Found, row: Row | None, collector: Collector, bodies: Bodies) -> Sequence[str]:
+    """What a request's trace says, in sentences; what went wrong on its way where it has none."""
     if one.how is How.MISSING or row is None:
         return [one.seen.error] if one.seen.error else []
     trace = collector.trace(one)
