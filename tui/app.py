@@ -31,6 +31,8 @@ from tui.screens.requests import RequestsScreen
 from tui.terminal_text import printable, use_ascii
 from tui.theming import DEFAULT, FALLBACK, PLAIN, PLAIN_LIGHT, Palette, adopted, built_in, load_themes, palette
 from tui.toasts import Toast, Toasts
+from tui.traced_runs import TracedRuns
+from tui.traced_view import TracedView
 
 if TYPE_CHECKING:
     from receiver.traces.query import Group
@@ -93,7 +95,8 @@ def few_colours(env: Mapping[str, str]) -> bool:
 
 
 def _load_ahead() -> None:
-    """Import what the first opened trace needs."""
+    """Import what the first opened trace needs, and the first that is repeated."""
+    import tui.clusters.force.asking
     import tui.screens.clusters
     import tui.screens.hotspots
     import tui.screens.raw
@@ -124,6 +127,8 @@ class TraceApp(App[int]):
         no_control_planes: str = "",
         look_at_once: bool = False,
         group: Group | None = None,
+        context: str = "",
+        no_tracing: str = "",
     ) -> None:
         """
         Args:
@@ -137,6 +142,8 @@ class TraceApp(App[int]):
             no_control_planes: why there is not.
             look_at_once: read them at the start and not only when the Clusters screen is opened.
             group: traces that the list begins with, as those of one command; None: all.
+            context: of the kubeconfig, for what is traced on demand; "" the current one.
+            no_tracing: why nothing can be traced on demand.
         """
         self.feed = feed
         self.settings = settings or Settings()
@@ -154,6 +161,8 @@ class TraceApp(App[int]):
         self.title = title
         self.animation_level = "none"
         self.requests = RequestsScreen(group)
+        runs = TracedRuns(feed, context, read_only=self.settings.read_only, none=no_tracing)
+        self.traced = TracedView(self, runs)
         self.commands = Commands(self)
         self.toasts = Toasts()
         self.marked = ""
@@ -274,6 +283,7 @@ class TraceApp(App[int]):
     def on_unmount(self) -> None:
         """Textual's event."""
         self.clusters.stop()
+        self.traced.runs.stop()
         self.feed.stop()
         gc.unfreeze()
 
@@ -300,6 +310,7 @@ class TraceApp(App[int]):
         self._left_out = 0
         if self._dismissible(self.feed.snapshot.problem) != self._dismissed:
             self._dismissed = ""  # the same may happen again
+        self.traced.look()
         if (screen := self._front) is not None:
             screen.tick()
             self._show_toast(screen)
@@ -605,6 +616,7 @@ class TraceApp(App[int]):
     def action_command(self) -> None:
         """`:`."""
         if (screen := self._front) is not None:
+            self.traced.look_ahead()
             screen.open_prompt(":", "", self.commands.complete)
 
     def run_command(self, text: str) -> None:

@@ -68,6 +68,8 @@ class Command:
     run: Callable[[str], None]
     offers: Callable[[Sequence[str], str], Iterable[str]] = lambda before, begun: ()
     """What the argument may be, for completion, from the words before and what is written of the last one."""
+    tells: Callable[[str], str] = lambda argument: ""
+    """More than the hint while the argument is written; "" for nothing."""
 
 
 class Commands:
@@ -93,8 +95,25 @@ class Commands:
             Command("revert", (), "[everywhere]", "what was there before us", app.put_back, _places),
             Command("receiver", ("rx",), "", "who sends, what is kept", _bare(lambda: app.go("receiver"))),
             Command("doctor", ("why",), "", "why nothing arrives", _bare(app.look_why)),
+            Command("open", (), "TRACE", "a trace by its id, or the start of it", app.open_by_prefix, self._ids),
             Command(
-                "open", ("trace",), "TRACE", "a trace by its id, or the start of it", app.open_by_prefix, self._ids
+                "trace",
+                (),
+                "get PATH | COMMAND",
+                "a request or a command, traced at rate 0, too",
+                lambda argument: app.traced.trace(argument),
+                lambda before, begun: app.traced.offers(before, begun),
+                lambda argument: app.traced.tells(argument),
+            ),
+            Command("stop", (), "", "interrupt what is being traced", _bare(lambda: app.traced.stop())),
+            Command("outcome", (), "", "what became of it, and its output", _bare(lambda: app.traced.outcome())),
+            Command(
+                "commands",
+                (),
+                "[WORDS]",
+                "the requests of an earlier traced command",
+                lambda argument: app.traced.recall(argument),
+                lambda before, begun: app.traced.remembered(before, begun),
             ),
             Command("filter", (), "WORDS FIELD=VALUE", "only these; alone: all", requests.set_filter, _fields),
             Command("errors", (), "[on|off]", "only what failed", _switched(requests.set_errors), _one_of(SWITCH)),
@@ -146,12 +165,13 @@ class Commands:
 
     def describe(self, text: str) -> str:
         """One line about what is being written."""
-        name, space, _ = text.lstrip().partition(" ")
+        name, space, argument = text.lstrip().partition(" ")
         if not name:
             return "  ".join(self._names()[:24])
         command = self._by_name.get(name.lower())
         if command is not None:
-            return f"{command.name} {command.argument}".rstrip() + f": {command.says}"
+            told = command.tells(argument) if space else ""
+            return told or f"{command.name} {command.argument}".rstrip() + f": {command.says}"
         if space:
             action = self._actions().get(name.lower())
             return BY_ID[action.binding.id or ""].says if action else f"no command {name[:40]!r}"

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from receiver.traces.query import Group
 
 _DEMO_PLANES = "The demo's cluster is made up: there is no control plane to look at."
+_DEMO_TRACES = "The demo's cluster is made up: it has no API server that could be asked for something to trace."
+_RECORDED_TRACES = "A recording: start k8s-trace-tui without files to trace requests."
 _RECORDED_PLANES = "A recording: start k8s-trace-tui without files to look at control planes."
 
 
@@ -77,6 +79,7 @@ def watch(settings: Settings, problems: Sequence[str], named: Named | None = Non
         planes_of(settings, named, path),
         look_at_once=any(host.startswith("ssh:") for host in hosts),  # their spans come through tunnels, which it opens
         group=group,
+        context=named.context if named is not None and named.context else settings.context,
     )
 
 
@@ -89,7 +92,7 @@ def demo(settings: Settings, problems: Sequence[str], seed: int) -> int:
     with _demo_database(settings.db) as path:
         plan = Plan(path, settings.listeners or ("demo=127.0.0.1:0",))
         feed = Feed(path, link=lambda: DemoLink(plan, seed))
-        return _run(feed, settings, f"demo (seed {seed})", problems, no_planes=_DEMO_PLANES)
+        return _run(feed, settings, f"demo (seed {seed})", problems, no_planes=_DEMO_PLANES, no_tracing=_DEMO_TRACES)
 
 
 @contextmanager
@@ -126,7 +129,7 @@ def view_files(paths: Sequence[Path], settings: Settings, problems: Sequence[str
     title = paths[0].name + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
     feed = Feed(database, live=False, link=lambda: reading)
     try:
-        return _run(feed, settings, title, problems, no_planes=_RECORDED_PLANES)
+        return _run(feed, settings, title, problems, no_planes=_RECORDED_PLANES, no_tracing=_RECORDED_TRACES)
     finally:
         reading.close()
         database.close()
@@ -205,6 +208,8 @@ def _run(
     *,
     look_at_once: bool = False,
     group: Group | None = None,
+    context: str = "",
+    no_tracing: str = "",
 ) -> int:
     from tui.app import TraceApp
 
@@ -228,6 +233,8 @@ def _run(
         no_control_planes=no_planes,
         look_at_once=look_at_once,
         group=group,
+        context=context,
+        no_tracing=no_tracing,
     )
 
     def end(_signal: int, _frame: FrameType | None) -> None:
@@ -245,6 +252,7 @@ def _run(
                 f"{run.at_work} goes on by itself with this: {run.title}. The Clusters screen, or "
                 "`k8s-trace-tui sampling status`, tells how it came out."
             )
+        app.traced.runs.close()
         app.clusters.close()  # pods, tunnels and connections, when the terminal is the operator's again
     if app.defect is not None:
         raise app.defect

@@ -61,6 +61,7 @@ class RequestsScreen(FrameScreen):
         super().__init__()
         self._filter = ""
         self._filter_before = ""
+        self._before_group: tuple[str, str, View] | None = None  # filter, window and view
         self._view: View = replace(AT_FIRST, group=group)
         self._window = "all"
         self._shown: Snapshot | None = None
@@ -234,7 +235,9 @@ class RequestsScreen(FrameScreen):
         narrow = self.size.width < 100
         parts: list[Part] = [("Requests", p.title)]
         if self._view.group is not None:
-            parts.append((f"  {printable(self._view.group.name, 60 if not narrow else 24)}", p.base))
+            parts.append((f"  {printable(self._view.group.name, 60 if not narrow else 36)}", p.base))
+            if progress := self.trace_app.traced.progress(self._view.group):
+                parts.append((f"  {progress}", p.warning))
         if self._filter:
             parts.append((f"  {printable(self._filter, 60 if not narrow else 24)}", p.base))
         parts.append((f"  [{count(len(selection.slots))} of {count(selection.total)}]", p.base))
@@ -304,19 +307,21 @@ class RequestsScreen(FrameScreen):
     def _nothing(self, snapshot: Snapshot) -> str:
         if snapshot.loading is not None and not snapshot.spans:
             return "reading …" if not self.glyphs.ascii else "reading ..."
-        if not snapshot.spans:
-            if not self.feed.live:
-                return "No spans have been read from the recording yet."
-            return (
-                f"No span has arrived yet; {self.trace_app.key_of('app.next')} shows what is listening and what to do."
-            )
         escape, key = self.trace_app.key_of("app.escape"), self.trace_app.key_of
         group = self._view.group
         if group is not None:
             of = printable(group.name, 40)
             if self._filter:
                 return f"Nothing of {of} matches {printable(self._filter, 40)}. {escape} clears the filter."
-            return f"No trace of {of} has come yet; {escape} shows all others."
+            if self.trace_app.traced.progress(group):
+                return f"No trace of it has come yet: exporters send every 5 s. {escape} shows all others."
+            return f"No trace of {of} is here; {escape} shows all others."
+        if not snapshot.spans:
+            if not self.feed.live:
+                return "No spans have been read from the recording yet."
+            return (
+                f"No span has arrived yet; {self.trace_app.key_of('app.next')} shows what is listening and what to do."
+            )
         if self._filter:
             scan = snapshot.scan
             if scan is not None and not scan.done and not scan.cancelled:
@@ -516,6 +521,19 @@ class RequestsScreen(FrameScreen):
         if (row := self.chosen()) is not None:
             self._pivots.ask(row.trace_id)
 
+    def action_repeat(self) -> None:
+        """Make the chosen request again, traced."""
+        if (row := self.chosen()) is not None:
+            self.trace_app.traced.repeat(row.trace_id)
+
+    def action_outcome(self) -> None:
+        """What became of what was traced on demand."""
+        self.trace_app.traced.outcome()
+
+    def action_stop(self) -> None:
+        """Interrupt what is being traced."""
+        self.trace_app.traced.stop()
+
     def action_mark(self) -> None:
         """Mark the chosen row, or take the mark off."""
         if (row := self.chosen()) is not None:
@@ -573,8 +591,28 @@ class RequestsScreen(FrameScreen):
             return True
         if self._view.group is None:
             return False
-        self.set_group(None)
+        before, self._before_group = self._before_group, None
+        if before is None:
+            self.set_group(None)
+        else:
+            self._filter, self._window, view = before
+            self._look(replace(view, sort=self._view.sort, reverse=self._view.reverse))
+            self.table.move_to(0)
+            self.update_keys()
         return True
+
+    def show_group(self, group: Group) -> None:
+        """All of a group, whatever was filtered before; that comes back when the group is left."""
+        self.trace_app.go("requests")
+        if self.feed.snapshot.frozen:
+            self.trace_app.freeze(False)  # nothing of it would come
+        if self._view.group is None:
+            self._before_group = self._filter, self._window, self._view
+        self._filter, self._window = "", "all"
+        view = replace(self._view, query=Query(), errors_only=False, window_ns=None, between=None, group=group)
+        self._look(view)
+        self.table.move_to(0)
+        self.update_keys()
 
     def set_group(self, group: Group | None) -> None:
         """Only the traces of a group; None: all."""
@@ -582,6 +620,16 @@ class RequestsScreen(FrameScreen):
         self._look(replace(self._view, group=group))
         self.table.move_to(0)
         self.update_keys()
+
+    def follow_group(self, before: Group, now: Group | None) -> None:
+        """A group has more traces, or is further; where the list has been turned to something else, nothing happens."""
+        if self._view.group is not before:
+            return
+        if now is not before:
+            self._look(replace(self._view, group=now))
+        if self._shown is not None and self.is_mounted:
+            self._title(self._shown)
+            self._hint(self._shown)
 
     # -- the filter prompt --------------------------------------------------------------------------------
     def filter_changed(self, text: str) -> None:

@@ -695,6 +695,10 @@ class TraceScreen(FrameScreen):
         """This trace beside the marked one, or what is usual."""
         self.trace_app.compare(self.trace_id)
 
+    def action_repeat(self) -> None:
+        """Make this request again, traced."""
+        self.trace_app.traced.repeat(self.trace_id)
+
     def action_pivot(self) -> None:
         """A choice of what this trace shares with others; of its webhooks the one that the cursor is in comes first."""
         self._pivots.ask(
