@@ -180,6 +180,10 @@ class TracingApi:
     denied: set[str] = field(default_factory=set)
     """`create certificatesigningrequests`, `update certificatesigningrequests/approval`: answered with 403."""
     mirror_pods: bool = True
+    instances: tuple[str, ...] = ()
+    """Identities of API servers that its leases name; none: it serves no leases."""
+    slow: threading.Event = field(default_factory=threading.Event)
+    """A GET of an object named `slow` is answered when this is set."""
     approves_after: float | None = None
     """Somebody else approves certificate requests after this many seconds."""
     denies: bool = False
@@ -499,6 +503,11 @@ class _Handler(BaseHTTPRequestHandler):
             resource = "/".join(filter(None, (asked.get("resource"), asked.get("subresource"))))
             allowed = f"{asked.get('verb')} {resource}" not in self.api.denied
             self._send(served, {"kind": "SelfSubjectAccessReview", "status": {"allowed": allowed}}, 201)
+        elif self.api.instances and path == "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases":
+            leases = [
+                {"metadata": {"name": name, "labels": {"kubernetes.io/hostname": NODE}}} for name in self.api.instances
+            ]
+            self._send(served, _listed("LeaseList", leases))
         elif path.startswith("/apis/certificates.k8s.io/v1/certificatesigningrequests"):
             self._certificates(served, path, body)
         elif found := re.fullmatch(r"/api/v1(?:/namespaces/([\w.-]+))?/(\w+)(?:/([\w.-]+))?(/log)?", path):
@@ -583,6 +592,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._status(served, 404, "the server could not find the requested resource")
             return
         if served.name:
+            if served.name == "slow":
+                self.api.slow.wait(60)
             if served.name == "missing":
                 self._status(served, 404, f'{served.resource} "{served.name}" not found')
                 return
