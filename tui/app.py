@@ -37,6 +37,7 @@ from tui.traced_view import TracedView
 if TYPE_CHECKING:
     from receiver.traces.query import Group
     from tui.screens.clusters import ClustersScreen
+    from tui.screens.hotspots import HotPlace
 
 TICK: Final = 0.1
 """Seconds between two looks at the feed."""
@@ -167,6 +168,7 @@ class TraceApp(App[int]):
         self.toasts = Toasts()
         self.marked = ""
         """Id of the trace that others are compared with, "" for none."""
+        self._hot_place: HotPlace | None = None
         self._told_on: FrameScreen | None = None
         self._dismissed = ""
         self._problems = list(problems)
@@ -364,9 +366,11 @@ class TraceApp(App[int]):
 
             self.push_screen(ReceiverScreen())
         elif name == "hotspots":
-            from tui.screens.hotspots import HotSpotsScreen
+            from tui.screens.hotspots import HotPlace, HotSpotsScreen
 
-            self.push_screen(HotSpotsScreen())
+            if self._hot_place is None:
+                self._hot_place = HotPlace()
+            self.push_screen(HotSpotsScreen(self._hot_place))
         elif name == "clusters":
             from tui.screens.clusters import ClustersScreen
 

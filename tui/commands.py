@@ -210,7 +210,8 @@ class Commands:
     @staticmethod
     def _is_nearer(action: ActiveBinding) -> bool:
         """Whether it is of a screen on top of the list: there `:copy` means what `c` means."""
-        return (action.binding.id or "").partition(".")[0] not in ("requests", "list", "app")
+        area, _, name = (action.binding.id or "").partition(".")
+        return area not in ("requests", "list", "app") and name != "filter"  # of which there is but one, the list's
 
     def _ids(self, before: Sequence[str], begun: str) -> Iterable[str]:
         """Those on the screen first, then any."""

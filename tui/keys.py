@@ -38,7 +38,7 @@ KEYS: tuple[Key, ...] = (
     Key("app.next", "tab", "app.next_view", "next view", "next view"),
     Key("app.backward", "left_square_bracket", "app.backward", "the view before, as in a browser"),
     Key("app.forward", "right_square_bracket", "app.forward", "forward again"),
-    Key("app.escape", "escape", "app.escape", "back; in Requests: clear the filter", "back"),
+    Key("app.escape", "escape", "app.escape", "back; in Requests: to the filter before, then to all", "back"),
     Key("app.back", "q,backspace", "app.back", "back, and out of the program on the first screen", "quit"),
     Key("app.quit", "ctrl+c,ctrl+q", "app.quit", "quit from anywhere"),
     # any list of lines
@@ -118,6 +118,7 @@ KEYS: tuple[Key, ...] = (
     Key("hotspots.open", "enter", "open", "the traces behind this row", "traces"),
     Key("hotspots.next", "right,l", "turn(1)", "the next table", "next table"),
     Key("hotspots.previous", "left,H", "turn(-1)", "the table before"),
+    Key("hotspots.filter", "slash", "filter", "filter: words and field=value", "filter"),
     Key("hotspots.freeze", "space", "freeze", "freeze the numbers, or let them run again", "freeze"),
     Key("hotspots.errors", "ctrl+z", "errors", "only what failed, or all again", "errors"),
     Key("hotspots.noise", "h", "noise", "hide or show leases, probes and the like", "noise"),

@@ -552,7 +552,7 @@ class _Tables:
 
     # --- who and what -----------------------------------------------------------------------------
     def _talkers(self, table: str, sums: Array, said: Callable[[int], tuple[str, str]]) -> tuple[Talker, ...]:
-        top = self._top(table, np.flatnonzero(sums[:, 0]), sums[:, 0])
+        top = self._top(table, np.flatnonzero(sums[:, 0]), sums[:, 2], sums[:, 0])
         return tuple(
             Talker(name, count, count / self.seconds, errors, total, words)
             for (count, errors, total), (name, words) in zip(sums[top].tolist(), map(said, top), strict=True)
@@ -595,7 +595,7 @@ class _Tables:
         for run in np.flatnonzero(sizes >= STORM_LEAST).tolist():
             first = begins[run]
             runs.setdefault((int(agent[first]), int(item[first]), int(code[first])), []).append(run)
-        ranked = sorted(runs.items(), key=lambda item: -int(sizes[item[1]].sum()))
+        ranked = sorted(runs.items(), key=lambda item: (-int(sizes[item[1]].sum()), item[0]))
         if len(ranked) > MOST["storms"]:
             self.left_out["storms"] = len(ranked) - MOST["storms"]
         found = []

@@ -64,8 +64,58 @@ async def test_every_row_leads_to_the_traces_behind_it(hot: Hot) -> None:
             assert d.place == "requests"
             assert d.count == row.count, row
             await d.press("escape")
-            await d.press("tab")
+            assert d.place == "hotspots"
             await looked(d)
+
+
+async def test_escape_from_the_traces_behind_a_row_leads_back_to_it(hot: Hot) -> None:
+    async with hot() as d:
+        await d.press("slash", *"verb=create,get", "enter")
+        await looked(d)
+        assert d.place == "hotspots"
+        assert {row.verb for row in source(d).rows} == {"create", "get"}
+        await d.press("right", "right", "N", "down", "down")
+        screen = d.app.screen
+        assert isinstance(screen, HotSpotsScreen)
+        row = screen.chosen()
+        assert row is not None
+        await d.press("enter")
+        assert d.place == "requests"
+        assert d.app.requests.filter_text == f"verb=create,get {row.filter}"
+        await d.press("escape")
+        await looked(d)
+        back = d.app.screen
+        assert isinstance(back, HotSpotsScreen)
+        assert (d.app.requests.filter_text, source(d).table.name) == ("verb=create,get", "clients")
+        assert "CLIENT↑" in d.lines[2]
+        again = back.chosen()
+        assert again is not None
+        assert again.filter == row.filter
+        await d.press("escape", "escape")
+        assert (d.place, d.app.requests.filter_text) == ("requests", "")
+
+
+async def test_a_filter_written_over_hot_spots_is_taken_back_by_escape(hot: Hot) -> None:
+    async with hot() as d:
+        await d.press("slash", *"vreb=x")
+        assert "vreb is no field" in d.screen
+        await d.press("ctrl+u", *"verb=list")
+        await looked(d)
+        assert {row.verb for row in source(d).rows} == {"list"}
+        await d.press("escape")
+        await looked(d)
+        assert (d.place, d.app.requests.filter_text) == ("hotspots", "")
+        assert len({row.verb for row in source(d).rows}) > 1
+
+
+async def test_what_lasts_by_its_nature_hides_nothing_in_any_order(hot: Hot) -> None:
+    async with hot() as d:
+        rows = source(d).rows
+        assert {row.lasting for row in rows} == {True, False}
+        for key in "TDDPPQQMMTT":
+            await d.press(key)
+            lasting = [row.lasting for row in source(d).rows]
+            assert lasting == sorted(lasting), key
 
 
 async def test_tables_turn_and_are_named(hot: Hot) -> None:
@@ -84,7 +134,7 @@ async def test_tables_turn_and_are_named(hot: Hot) -> None:
 
 async def test_sorted_by_each_column_and_back(hot: Hot) -> None:
     async with hot() as d:
-        for key, of in (("C", lambda row: row.count), ("M", lambda row: row.durations.max)):
+        for key, of in (("C", lambda row: row.count), ("E", lambda row: row.errors / row.count)):
             await d.press(key)
             found = [of(row) for row in source(d).rows]
             assert found == sorted(found, reverse=True)

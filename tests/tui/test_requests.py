@@ -405,10 +405,23 @@ async def test_the_cursor_stays_with_its_trace_and_g_goes_back_to_newest(drive: 
         assert d.app.requests.table.cursor == 0
 
 
-async def test_sorting_keeps_following_the_top(drive: Open) -> None:
+async def test_another_order_leaves_the_cursor_on_its_trace_or_at_the_top(drive: Open) -> None:
     async with drive() as d:
-        await d.press("G", "D")
-        assert d.app.requests.table.cursor == 0
+        requests = d.app.requests
+        await d.press("D")
+        assert requests.table.cursor == 0
+        await d.press("T", "down", "down", "down")
+        chosen = requests.chosen()
+        assert chosen is not None
+        for key in "DDOOEESSVVRRNNCCT":
+            await d.press(key)
+            again = requests.chosen()
+            assert again is not None
+            assert again.trace_id == chosen.trace_id, key
+            assert requests.table.cursor in requests.table.on_screen
+        assert requests.table.cursor == 3
+        await d.press("C", "g", "D")
+        assert requests.table.cursor == 0
 
 
 async def test_open_a_trace_go_back_and_forward(drive: Open) -> None:

@@ -22,6 +22,8 @@ from tui.wording import client_of
 Look = Callable[[str], Style]
 Hot = HotShape | HotWebhook | Talker | Storm | EtcdOperation
 
+_TIMES: Final = frozenset(("median", "p95", "p99", "max", "total"))
+"""Columns about how long something took."""
 _BAR: Final = 10
 _TREND: Final = 14
 _GAP: Final = "  "
@@ -61,6 +63,8 @@ class HotTable:
     rows: Callable[[HotSpots], Sequence[Any]]
     key: Callable[[Any], Hashable]
     none: str
+    first: str
+    """The column that its rows are sorted by at first."""
 
 
 # --- cells -------------------------------------------------------------------------------------------
@@ -195,6 +199,7 @@ TABLES: Final[tuple[HotTable, ...]] = (
         lambda hot: hot.shapes,
         _shape_key,
         "No API request is among what is shown.",
+        "total",
     ),
     HotTable(
         "webhooks",
@@ -214,11 +219,12 @@ TABLES: Final[tuple[HotTable, ...]] = (
         lambda hot: hot.webhooks,
         lambda row: (row.kind, row.name, row.configuration),
         "No call of a webhook is among what is shown.",
+        "taken",
     ),
     HotTable("clients", "Clients", (_AGENT, *_TALKS), lambda hot: hot.agents, lambda row: row.name,
-             "No client is known among what is shown."),
+             "No client is known among what is shown.", "count"),
     HotTable("objects", "Objects", (_OBJECT, *_TALKS), lambda hot: hot.objects, lambda row: row.name,
-             "No request for a single object is among what is shown."),
+             "No request for a single object is among what is shown.", "count"),
     HotTable(
         "retries",
         "Retries",
@@ -238,6 +244,7 @@ TABLES: Final[tuple[HotTable, ...]] = (
         lambda hot: hot.storms,
         lambda row: (row.agent, row.object, row.code),
         "Nobody asks for the same again and again in vain.",
+        "count",
     ),
     HotTable(
         "etcd",
@@ -253,6 +260,7 @@ TABLES: Final[tuple[HotTable, ...]] = (
         lambda hot: hot.etcd,
         lambda row: (row.method, row.purpose),
         "No call to etcd is among what is shown.",
+        "total",
     ),
     HotTable(
         "lists",
@@ -266,6 +274,7 @@ TABLES: Final[tuple[HotTable, ...]] = (
         lambda hot: hot.lists,
         _shape_key,
         "Every list was answered from the API server's cache.",
+        "lists",
     ),
 )  # fmt: skip
 """In the order in which the arrow keys go through them."""
@@ -289,12 +298,19 @@ def columns_for(table: HotTable, width: int) -> list[tuple[Column, int]]:
 
 
 def sorted_rows(table: HotTable, rows: Iterable[Any], sort: str, reverse: bool) -> list[Any]:
-    """Rows by a column, the highest first and names from a to z; what has no such column stays as it is."""
+    """Rows by a column, the highest first and names from a to z; what has no such column stays as it is.
+
+    By a time, what lasts as long as its client likes comes after all others in either direction, as in the list: one
+    row a watch would hide everything that somebody waits for.
+    """
     found = list(rows)
     column = next((one for one in table.columns if one.name == sort and one.order is not None), None)
     if column is None or column.order is None:
         return found
-    return sorted(found, key=column.order, reverse=column.rises == reverse)
+    found.sort(key=column.order, reverse=column.rises == reverse)
+    if column.name in _TIMES:
+        found.sort(key=lambda row: isinstance(row, HotShape) and row.lasting)
+    return found
 
 
 class HotLines:
@@ -325,13 +341,14 @@ class HotLines:
     def header(self, width: int) -> Sequence[Part]:
         """Titles, with an arrow at the column that the rows are sorted by."""
         g = self._pen.glyphs
-        titles = []
+        text = " "
         for column, room in columns_for(self.table, width):
-            title = column.title
-            if column.name == self._sort:
-                title = title[: room - 1] + (g.up if column.rises != self._reverse else g.down)
-            titles.append(fit(title, room, column.right))
-        return [(f" {_GAP.join(titles)}".rstrip(), self._pen.palette.header)]
+            arrow = g.up if column.rises != self._reverse else g.down
+            title = column.title + (arrow if column.name == self._sort else "")
+            if len(title) > room and column.right and text.endswith(_GAP):  # an arrow takes a cell of the gap before
+                text, room = text[:-1], room + 1
+            text += fit(title, room, column.right) + _GAP
+        return [(text.rstrip(), self._pen.palette.header)]
 
     def lines(self, indexes: Sequence[int], width: int) -> Sequence[Sequence[Part]]:
         """The rows as text and style."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
 from typing import Final
 
 from textual import events
@@ -14,7 +15,7 @@ from tui.commands import CommandError
 from tui.feed import Snapshot
 from tui.keys import bindings
 from tui.latest import Latest
-from tui.screens.frame import FrameScreen
+from tui.screens.filtering import FilteringScreen
 from tui.screens.hot_lines import BY_NAME, TABLES, Hot, HotLines, HotTable, Pen, legend, sorted_rows, what_of
 from tui.terminal_text import clock, count, duration, printable
 from tui.widgets.line import OneLine, Part
@@ -26,18 +27,28 @@ _ROOMY: Final = 20
 """Lines from which the legend has one."""
 
 
-class HotSpotsScreen(FrameScreen):
+@dataclass
+class HotPlace:
+    """Where the operator was, for the next time: the table, the orders of all of them, the row of the cursor."""
+
+    table: HotTable = TABLES[0]
+    sorts: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    row: Hashable = None
+
+
+class HotSpotsScreen(FilteringScreen):
     """Tables over what the Requests list shows: the same filter, window and noise."""
 
     PLACE = "hotspots"
     SHARES_VIEW = True
     BINDINGS = bindings("hotspots")
 
-    def __init__(self) -> None:
+    def __init__(self, left: HotPlace | None = None) -> None:
+        """`left`: where it was left; it is kept up to date."""
         super().__init__()
+        self._left = left or HotPlace()
+        self._return_to = self._left.row
         self._hot: HotSpots | None = None
-        self._table: HotTable = TABLES[0]
-        self._sorts: dict[str, tuple[str, bool]] = {}
         self._looks = Latest[HotSpots](self, "hot-spots", self._found, self._failed)
         self._asked: object = None
         self._next = 0.0
@@ -98,8 +109,12 @@ class HotSpotsScreen(FrameScreen):
         self._made = None
 
     @property
+    def _table(self) -> HotTable:
+        return self._left.table
+
+    @property
     def _sort(self) -> tuple[str, bool]:
-        return self._sorts.get(self._table.name, ("", False))
+        return self._left.sorts.get(self._table.name, (self._table.first, False))
 
     # -- drawing ------------------------------------------------------------------------------------------
     def _draw(self, snapshot: Snapshot) -> None:
@@ -111,7 +126,10 @@ class HotSpotsScreen(FrameScreen):
         table, pen = self.table, self._pen
         rows = sorted_rows(self._table, self._table.rows(hot), *self._sort) if hot is not None else []
         table.say_instead(self._problem or ("Looking at all traces." if hot is None else self._table.none))
-        table.source = HotLines(self._table, rows, *self._sort, pen, self._version)
+        table.source = lines = HotLines(self._table, rows, *self._sort, pen, self._version)
+        if hot is not None and self._return_to is not None:
+            at, self._return_to = lines.find(self._return_to), None
+            table.move_to(at or 0)
         table.sync()
         self._title(snapshot)
         self._hint()
@@ -150,6 +168,9 @@ class HotSpotsScreen(FrameScreen):
     def on_virtual_table_moved(self, event: VirtualTable.Moved) -> None:
         """The list's message."""
         event.stop()
+        table = self.table
+        if self._return_to is None and len(table.source):
+            self._left.row = None if table.following else table.source.identity(table.cursor)
         self._hint()
 
     def chosen(self) -> Hot | None:
@@ -209,7 +230,7 @@ class HotSpotsScreen(FrameScreen):
         """
         if name not in BY_NAME:
             raise CommandError(f"A table is one of {', '.join(BY_NAME)}, not {name[:20]!r}.")
-        self._table = BY_NAME[name]
+        self._left.table, self._left.row, self._return_to = BY_NAME[name], None, None
         self.table.move_to(0)
         self._draw(self.feed.snapshot)
         self.table.repaint()
@@ -222,18 +243,17 @@ class HotSpotsScreen(FrameScreen):
         if not row.filter:
             self.trace_app.say("No filter finds just these: they are too many of too many kinds.", wrong=True)
             return
-        self.trace_app.requests.narrow(row.filter)
+        self.trace_app.requests.narrow(row.filter, back="hotspots")
 
     def action_sort(self, name: str) -> None:
-        """Another order; the same again reverses it."""
+        """Another order; the same again reverses it. A cursor on the first row stays there, others with theirs."""
         column = next((one for one in self._table.columns if one.name == name and one.order is not None), None)
         if column is None:
             titles = ", ".join(one.title.lower() for one in self._table.columns if one.order is not None)
             self.trace_app.say(f"This table is sorted by {titles}.", wrong=True)
             return
         before, reverse = self._sort
-        self._sorts[self._table.name] = (name, before == name and not reverse)
-        self.table.move_to(0)
+        self._left.sorts[self._table.name] = (name, before == name and not reverse)
         self._draw(self.feed.snapshot)
 
     def action_window(self, number: int) -> None:

@@ -232,15 +232,17 @@ class RequestLines:
             room: int = getattr(columns, field)
             if not room:
                 continue
-            falls = (sort in ("start", "duration", "code", "spans")) != view.reverse
-            if sort == view.sort:
-                arrow = self._glyphs.down if falls else self._glyphs.up
-                title = title[: (room - 2 if field == "spans" else room) - 1] + arrow
+            room -= 2 if field == "spans" else 0
+            right = field in ("code", "duration", "spans")
             if len(title) > room:
                 title = title.partition(" ")[0]
-            right = field in ("code", "duration", "spans")
-            cell = fit(title, room - 2 if field == "spans" else room, right)
-            text += cell + ("  " if field == "spans" else "") + " " * columns.gap
+            if sort == view.sort:
+                falls = (sort in ("start", "duration", "code", "spans")) != view.reverse
+                title += self._glyphs.down if falls else self._glyphs.up
+                if len(title) > room and right and text.endswith("  "):  # an arrow takes a cell of the gap before
+                    text, room = text[:-1], room + 1
+                title = title if len(title) <= room else title[: room - 1] + title[-1]
+            text += fit(title, room, right) + ("  " if field == "spans" else "") + " " * columns.gap
         return [(text.rstrip(), p.header)]
 
     def _line(self, row: Row, columns: Layout, told: Told) -> list[Part]:

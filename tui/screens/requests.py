@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final
 from textual import events
 from textual.widget import Widget
 
-from receiver.traces.filter.complete import Completion, Offer
 from receiver.traces.listing import Row
 from receiver.traces.model import Settled, TraceSummary
-from receiver.traces.query import FIELDS, Group, Query, QueryError, View
+from receiver.traces.query import Group, Query, QueryError, View
 from tui.commands import SORTS, WINDOWS, CommandError
 from tui.feed import EVERYTHING, Snapshot
 from tui.keys import bindings
 from tui.latest import Latest
+from tui.screens.filtering import FilteringScreen
 from tui.screens.frame import FrameScreen
 from tui.screens.pivot import PivotChoice
 from tui.screens.request_lines import Read, RequestLines, RowKey, layout, legend, style_of
@@ -31,13 +31,7 @@ from tui.wording import Told, client_of, phrase, place_of, state_text
 if TYPE_CHECKING:
     from receiver.traces.dots import Dots
 
-NO_COMPLETION: Final = Completion((0, 0))
-_OFFERED: Final = 8
-"""Completions with their counts that are shown below what is written."""
-_GRAMMAR: Final = (
-    "words, field=a,b != > < =~ !~, duration>100ms etcd>50ms, || ! ( ), any(span=x errors>0), any attribute; "
-    "Tab completes"
-)
+_WAYS_BACK: Final = 50
 AT_FIRST: Final = replace(EVERYTHING, hide_noise=True, hide_paired=True)
 """The view at the start: everything but noise, newest first. An authentication whose request is in the list is a part
 of that, and never a row of its own."""
@@ -50,7 +44,7 @@ _PICTURE_EVERY: Final = 1.0
 """Seconds between two pictures while spans arrive."""
 
 
-class RequestsScreen(FrameScreen):
+class RequestsScreen(FilteringScreen):
     """The list, and everything that chooses what is in it."""
 
     PLACE = "requests"
@@ -60,8 +54,8 @@ class RequestsScreen(FrameScreen):
         """`group`: the list begins with the traces of a group alone."""
         super().__init__()
         self._filter = ""
-        self._filter_before = ""
         self._before_group: tuple[str, str, View] | None = None  # filter, window and view
+        self._ways_back: list[tuple[str, str, str]] = []  # a filter, what it was narrowed from, and on which view
         self._view: View = replace(AT_FIRST, group=group)
         self._window = "all"
         self._shown: Snapshot | None = None
@@ -69,9 +63,7 @@ class RequestsScreen(FrameScreen):
         self._read = Read()
         self._bars: tuple[object, ...] = ()  # what the legend is about
         self._legend: list[Part] = []
-        self._offers: tuple[str, Completion] = ("", NO_COMPLETION)
-        self._completions = Latest["tuple[str, Completion]"](self, "completion", self._completed, self._not_completed)
-        self._why = Latest["tuple[object, str]"](self, "why-nothing", self._explained, self._not_completed)
+        self._why = Latest["tuple[object, str]"](self, "why-nothing", self._explained, self._not_explained)
         self._why_of: object = None
         self._why_text = ""
         self._dots = Latest["Dots"](self, "time-picture", self._drawn, self._not_drawn)
@@ -111,7 +103,7 @@ class RequestsScreen(FrameScreen):
     def words(self) -> dict[str, str]:
         """Escape is for the filter here, q leaves."""
         chosen = self._filter or self._view.between or self._view.group
-        return {"app.escape": "all" if chosen else "", "app.back": "quit"}
+        return {"app.escape": "back" if self._way_back() else "all" if chosen else "", "app.back": "quit"}
 
     # -- what is seen -----------------------------------------------------------------------------------
     def update(self, snapshot: Snapshot) -> None:
@@ -347,6 +339,9 @@ class RequestsScreen(FrameScreen):
             if self._shown is not None:
                 self._hint(self._shown)
 
+    def _not_explained(self, problem: str) -> None:
+        """The plain sentence stays."""
+
     # -- what is chosen ---------------------------------------------------------------------------------
     def _look(self, view: View) -> None:
         self._view = view
@@ -369,9 +364,13 @@ class RequestsScreen(FrameScreen):
         except QueryError as error:
             raise CommandError(str(error)) from error
         self._home()
+        self.try_filter(text, query)
+        self.update_keys()
+
+    def try_filter(self, text: str, query: Query) -> None:
+        """Show what matches while it is being written, on whichever screen that is."""
         self._filter = text.strip()
         self._look(replace(self._view, query=query))
-        self.update_keys()
 
     @property
     def filter_text(self) -> str:
@@ -383,10 +382,19 @@ class RequestsScreen(FrameScreen):
         """`last 15 min`, or `all`."""
         return "all" if self._window == "all" else f"last {_window_words(self._window)}"
 
-    def narrow(self, text: str) -> None:
-        """Show, here, what matches this beside the filter that stands."""
+    def narrow(self, text: str, *, back: str) -> None:
+        """Show, here, what matches this beside the filter that stands; Escape leads back to that one and to a view."""
+        before = self._filter
         self.trace_app.go("requests")
-        self._try(lambda: self.set_filter(f"{self._filter} {text}".strip()))
+        self._try(lambda: self.set_filter(f"{before} {text}".strip()))
+        self._ways_back = [*self._ways_back[-_WAYS_BACK:], (self._filter, before, back)]
+        self.update_keys()
+
+    def _way_back(self) -> tuple[str, str] | None:
+        """The filter and the view that this filter was narrowed from; None where it came about in another way."""
+        if self._ways_back and self._ways_back[-1][0] == self._filter:
+            return self._ways_back[-1][1:]
+        return None
 
     def set_errors(self, on: bool | None) -> None:
         """Only what failed; None: the other way round."""
@@ -424,7 +432,6 @@ class RequestsScreen(FrameScreen):
             raise CommandError(f"An order is one of {', '.join(SORTS)}, with or without reverse after it.")
         self.trace_app.go("requests")
         self._look(replace(self._view, sort=name, reverse=bool(words[1:])))
-        self.table.move_to(0)
 
     def follow(self) -> None:
         """To the newest, and stay there."""
@@ -565,16 +572,9 @@ class RequestsScreen(FrameScreen):
         self.set_window(list(WINDOWS)[number - 1])
 
     def action_sort(self, name: str) -> None:
-        """Another order; the same again reverses it."""
+        """Another order; the same again reverses it. A cursor on the first row stays there, others with theirs."""
         again = self._view.sort == name
         self._look(replace(self._view, sort=name, reverse=again and not self._view.reverse))
-        self.table.move_to(0)
-
-    def action_filter(self) -> None:
-        """Write a filter."""
-        self._filter_before = self._filter
-        self.feed.expect_filter()
-        self.open_prompt("/", self._filter, self._complete_filter)
 
     def clear_filter(self) -> bool:
         """Escape: show all again, first beyond the range of time, then without the filter, then beyond the group; False
@@ -586,6 +586,13 @@ class RequestsScreen(FrameScreen):
         if self._view.between is not None:
             self.set_between(None)
             return True
+        if (way := self._way_back()) is not None:
+            self._ways_back.pop()
+            text, place = way
+            self.set_filter(text)
+            self.trace_app.go(place)
+            return True
+        self._ways_back.clear()
         if self._filter:
             self.set_filter("")
             return True
@@ -631,58 +638,6 @@ class RequestsScreen(FrameScreen):
             self._title(self._shown)
             self._hint(self._shown)
 
-    # -- the filter prompt --------------------------------------------------------------------------------
-    def filter_changed(self, text: str) -> None:
-        """Show what matches so far."""
-        wrong: QueryError | None = None
-        try:
-            query = Query.parse(text)
-        except QueryError as error:
-            wrong = error
-        self.prompt.underline(*(wrong.at if wrong is not None else (0, 0)))
-        if wrong is not None:
-            self.prompt_says(_said_of(wrong), wrong=True)
-        else:
-            self._filter = text.strip()
-            self._look(replace(self._view, query=query))
-        self._completions.ask(lambda: (text, self.feed.complete(text, len(text))))
-
-    def _completed(self, found: tuple[str, Completion]) -> None:
-        """What may stand here, for Tab and for the line below."""
-        text, completion = found
-        if not self.prompt.is_open or self.prompt.line.value != text:
-            return
-        self._offers = found
-        try:
-            Query.parse(text)
-        except QueryError as error:
-            if not completion.offers or text[-1:].isspace() or error.at[1] < len(text):
-                return  # what is wrong says more
-        self.prompt_says("  ".join(_offer_text(offer) for offer in completion.offers[:_OFFERED]) or _GRAMMAR)
-
-    def _not_completed(self, problem: str) -> None:
-        """Nothing is offered."""
-
-    def filter_submitted(self, text: str) -> None:
-        """Keep it; of one that is none, nothing stays."""
-        try:
-            self.set_filter(text)
-        except CommandError as error:
-            self.filter_cancelled()
-            self.trace_app.say(str(error), wrong=True)
-
-    def filter_cancelled(self) -> None:
-        """Back to what was filtered before."""
-        self._try(lambda: self.set_filter(self._filter_before))
-
-    def _complete_filter(self, text: str) -> list[str]:
-        """Fields, then the values that are really there, the most frequent first."""
-        if self._offers[0] != text:
-            return []
-        start, end = self._offers[1].at
-        found = (f"{offer.text}=" if offer.text in FIELDS else offer.text for offer in self._offers[1].offers)
-        return [f"{text[:start]}{one}{text[end:]}" for one in found]
-
     def _try(self, action: Callable[[], None]) -> None:
         try:
             action()
@@ -693,15 +648,3 @@ class RequestsScreen(FrameScreen):
 def _window_words(name: str) -> str:
     number, unit = name[:-1], name[-1]
     return f"{number} {'min' if unit == 'm' else 'h'}"
-
-
-def _said_of(wrong: QueryError) -> str:
-    """What is wrong, what could stand there, and what may have been meant."""
-    text = str(wrong)
-    if wrong.offers and not any(offer in text for offer in wrong.offers[:3]):
-        text += f" ({', '.join(wrong.offers[:3])}?)"
-    return text
-
-
-def _offer_text(offer: Offer) -> str:
-    return f"{offer.text} {count(offer.count)}" if offer.count is not None else offer.text
