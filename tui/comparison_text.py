@@ -53,14 +53,17 @@ def _sample(sample: Sample) -> dict[str, Any]:
 def lines(changes: Sequence[Change], paper: Paper, everything: bool) -> Iterator[str]:
     """A line for each shape that changed (or each at all), and what became of all others."""
     shown = [change for change in changes if everything or change.outcome in (Outcome.SLOWER, Outcome.FASTER)]
+    wide = 32
+    if paper.width is None:  # a file or a pipe: nothing is cut
+        wide = max([wide, *(len(printable(_resource(change))) for change in shown)])
     if shown:
         yield paper.paint(
-            f"{'OUTCOME':<8} {'VERB':<8} {'RESOURCE':<32} {'SCOPE':<9} {'BEFORE':>7} {'P50':>9}  {'AFTER':>7} "
+            f"{'OUTCOME':<8} {'VERB':<8} {'RESOURCE':<{wide}} {'SCOPE':<9} {'BEFORE':>7} {'P50':>9}  {'AFTER':>7} "
             f"{'P50':>9} {'CHANGE':>8}  {'P':>7}  MOSTLY",
             BOLD,
         )
     for change in shown:
-        yield _line(change, paper)
+        yield _line(change, paper, wide)
     kinds = Counter(change.outcome for change in changes)
     slower, faster = kinds[Outcome.SLOWER], kinds[Outcome.FASTER]
     if shown:
@@ -83,9 +86,12 @@ def _shapes(number: int) -> str:
     return "1 shape" if number == 1 else f"{count(number)} shapes"
 
 
-def _line(change: Change, paper: Paper) -> str:
+def _resource(change: Change) -> str:
     resource = "/".join(filter(None, (change.resource, change.subresource))) or "(no resource)"
-    resource = f"{resource}.{change.group}" if change.group else resource
+    return f"{resource}.{change.group}" if change.group else resource
+
+
+def _line(change: Change, paper: Paper, wide: int) -> str:
     before, after = change.before, change.after
     both = before.count and after.count
     ratio = f"{after.p50 / before.p50 - 1:+.0%}" if both and before.p50 else ""
@@ -94,7 +100,7 @@ def _line(change: Change, paper: Paper) -> str:
     cells = [
         fit(change.outcome.value, 8),
         fit(change.verb, 8),
-        fit(resource, 32) if paper.width is not None else printable(resource).ljust(32),
+        fit(_resource(change), wide),
         fit(change.scope, 9),
         fit(count(before.count), 7, right=True),
         fit(duration(before.p50) if before.count else "", 9, right=True),

@@ -271,7 +271,7 @@ class Feed:
         """What may stand at the cursor of a filter, with counts. For a worker thread."""
         from receiver.traces.filter.complete import complete
 
-        return complete(text, cursor, self._index, self.snapshot.view, self.now())
+        return complete(text, cursor, self._index, self.snapshot.view, self.now(), live=self.live)
 
     def why_nothing(self, query: Query) -> str:
         """Which part of a filter matches nothing, in one sentence; "" where it does match. For a worker thread."""

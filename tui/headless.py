@@ -29,6 +29,7 @@ from receiver.store.retention import Policy, Retention
 from receiver.traces import pairing
 from receiver.traces.bodies import Bodies
 from receiver.traces.changes import changes
+from receiver.traces.filter.nothing import explain_nothing
 from receiver.traces.filter.scan import Scan
 from receiver.traces.hotspots import hot_spots
 from receiver.traces.listing import rows
@@ -108,6 +109,8 @@ def traces(
     view = View(query, None, False, False, sort, reverse)
     now = time.time_ns()
     slots = select(index, view, now, found=found).slots[:limit].tolist()
+    if not slots:
+        _say_why_nothing(query, index, now, found)
     _print_traces(index, slots, now, as_json, heading=True)
     return 0
 
@@ -119,6 +122,14 @@ def _attributes(database: Database, query: Query, index: Index) -> Scan | None:
     scan = Scan(database, query.attributes, index)
     scan.run()
     return scan
+
+
+def _say_why_nothing(query: Query, index: Index, now: int, found: Scan | None, where: str = "") -> None:
+    """On standard error, which part of a filter matches nothing; nothing where it is no filter that does."""
+    if query.text:
+        said = explain_nothing(query, index, View(query, None, False, False, "start", False), now, found=found)
+        if said is not None:
+            warn(f"{where}{said.says}")
 
 
 def _print_traces(index: Index, slots: Sequence[int], now: int, as_json: bool, heading: bool) -> None:
@@ -214,7 +225,10 @@ def hot(database: Database, query: Query, *, as_json: bool) -> int:
         index = load_index(database)
         known = _attributes(database, query, index)
     view, now = View(query, None, False, False, "start", False), time.time_ns()
-    found = hot_spots(index, view, now, slots=select(index, view, now, found=known).slots)
+    slots = select(index, view, now, found=known).slots
+    if not len(slots):
+        _say_why_nothing(query, index, now, known)
+    found = hot_spots(index, view, now, slots=slots)
     if as_json:
         print(dumps(hot_text.document(found)))
     else:
@@ -246,6 +260,11 @@ def compare(before: Path, after: Path, query: Query, *, as_json: bool, everythin
             known.append(_attributes(database, query, indexes[-1]))
         finally:
             database.close()
+    now = time.time_ns()
+    for path, index, attributes in zip((before, after), indexes, known, strict=True):
+        view = View(query, None, False, False, "start", False)
+        if not len(select(index, view, now, live=False, found=attributes).slots):
+            _say_why_nothing(query, index, now, attributes, f"{path}: ")
     found = changes(indexes[0], indexes[1], query, (known[0], known[1]))
     if as_json:
         for change in found:
@@ -383,7 +402,10 @@ def _export(database: Database, query: Query | None, to: Path | None) -> int:
     ids = database.ids()
     if query is not None:
         found = _attributes(database, query, index)
-        slots = select(index, View(query, None, False, False, "start", False), time.time_ns(), found=found).slots
+        now = time.time_ns()
+        slots = select(index, View(query, None, False, False, "start", False), now, found=found).slots
+        if not len(slots):
+            _say_why_nothing(query, index, now, found)
         wanted = {bytes.fromhex(index.trace_id(int(slot))) for slot in slots}
         rows = np.isin(index.slot, slots)
         ids = [int(chunk) for chunk in np.unique(index.chunk[rows])]

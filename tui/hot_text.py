@@ -118,20 +118,23 @@ def lines(hot: HotSpots, paper: Paper) -> Iterator[str]:
 def _table(title: str, columns: _Columns, rows: Sequence[Sequence[str]], paper: Paper) -> Iterator[str]:
     if not rows:
         return
+    if paper.width is None:  # a file or a pipe: nothing is cut, and a long name makes its column wide
+        columns = [
+            (name, width if width < 0 else max(width, *(len(printable(row[at])) for row in rows[:_ROWS])))
+            for at, (name, width) in enumerate(columns)
+        ]
     yield ""
     yield paper.paint(title, BOLD)
-    yield paper.paint(_line([name for name, _ in columns], columns, paper), DIM)
+    yield paper.paint(_line([name for name, _ in columns], columns), DIM)
     for row in rows[:_ROWS]:
-        yield _line(row, columns, paper)
+        yield _line(row, columns)
     if len(rows) > _ROWS:
         yield paper.paint(f"{count(len(rows) - _ROWS)} more: --json has them", DIM)
 
 
-def _line(cells: Sequence[str], columns: _Columns, paper: Paper) -> str:
-    whole = paper.width is None  # a file or a pipe: nothing is cut
+def _line(cells: Sequence[str], columns: _Columns) -> str:
     return " ".join(
-        printable(cell).ljust(width) if whole and width > 0 else fit(cell, abs(width), right=width < 0)
-        for cell, (_, width) in zip(cells, columns, strict=True)
+        fit(cell, abs(width), right=width < 0) for cell, (_, width) in zip(cells, columns, strict=True)
     ).rstrip()
 
 

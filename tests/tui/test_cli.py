@@ -27,6 +27,7 @@ from receiver.ingest.recordings import take
 from receiver.store import files
 from receiver.store.database import Database, compress
 from receiver.store.index import Index
+from receiver.traces.facets import SCOPES
 from receiver.traces.query import SORTS
 from tests.conftest import StartReceiver
 from tests.demo_recording import demo_requests, write_demo
@@ -168,7 +169,18 @@ def test_filter_sort_limit_reverse(command: Command, db: Path) -> None:
         ]
     )
     assert [trace["duration_ns"] for trace in again] == durations[::-1][:2]
-    assert command("traces", "--db", db, "no-such-thing-anywhere") == (0, "", "")
+    nothing = "k8s-trace-tui: Nothing matches no-such-thing-anywhere.\n"
+    assert command("traces", "--db", db, "no-such-thing-anywhere") == (0, "", nothing)
+
+
+@pytest.mark.parametrize("argv", [("traces",), ("traces", "--json"), ("hot",), ("export", "-o", "out.jsonl")])
+def test_a_filter_that_matches_nothing_is_said_on_standard_error(
+    command: Command, db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command(*argv, "verb=create", "ns=nowhere", "--db", db)
+    assert code == 0
+    assert err.splitlines()[0] == "k8s-trace-tui: Nothing matches ns=nowhere, whatever the rest says."
 
 
 def test_attributes_filter_lists_and_exports(command: Command, db: Path, tmp_path: Path) -> None:
@@ -900,6 +912,9 @@ def test_hot_prints_tables_and_their_filters_work(command: Command, db: Path) ->
     assert (code, err) == (0, "")
     for title in ("REQUESTS", "WEBHOOKS", "CLIENTS", "OBJECTS", "ETCD"):
         assert f"\n{title}\n" in out
+    requests = out.partition("\nREQUESTS\n")[2].partition("\n\n")[0].splitlines()
+    at = requests[0].index("SCOPE")
+    assert {row[at:].split()[0] for row in requests[1:16] if "(no resource)" not in row} <= set(SCOPES)
     code, out, err = command("hot", "--json", "--db", db)
     assert (code, err) == (0, "")
     hot = json.loads(out)
@@ -937,6 +952,8 @@ def test_compare_says_what_became_slower(command: Command, recording: Path, tmp_
     assert all(line.split()[:2] == ["slower", "patch"] for line in changed)
     assert f"{len(changed)} shape" in out
     assert "Mann-Whitney" in out
+    _, _, err = command("compare", recording, after, "ns=nowhere")
+    assert err.splitlines() == [f"k8s-trace-tui: {path}: Nothing matches ns=nowhere." for path in (recording, after)]
     code, out, err = command("compare", recording, after, "--json")
     lines = [json.loads(line) for line in out.splitlines()]
     assert sum(line["outcome"] == "slower" for line in lines) == len(changed)

@@ -21,7 +21,7 @@ from receiver.traces.filter.evaluate import Evaluation, prepare
 from receiver.traces.filter.fields import ATTRIBUTES, FIELDS, KINDS, PHASE_FIELDS, Field, Kind, resolve
 from receiver.traces.filter.measures import times_of
 from receiver.traces.filter.strings import strings_of
-from receiver.traces.filter.syntax import EVERYTHING, Node, Place, QueryError, parse, quoted
+from receiver.traces.filter.syntax import EVERYTHING, All, Condition, Node, Place, QueryError, parse, quoted
 from receiver.traces.query import View, shown
 
 Array = npt.NDArray[Any]
@@ -52,14 +52,14 @@ class Completion:
     offers: tuple[Offer, ...] = ()
 
 
-def complete(text: str, cursor: int, index: Index, view: View, now: int) -> Completion:
+def complete(text: str, cursor: int, index: Index, view: View, now: int, *, live: bool = True) -> Completion:
     """What can be completed at the cursor. For any thread.
 
     Args:
         text: what was typed so far.
         cursor: characters before the cursor.
         view: its switches count, its own filter does not.
-        now: as for `query.select`.
+        now, live: as for `query.select`.
     """
     cursor = max(0, min(cursor, len(text)))
     start = _begin(text, cursor)
@@ -70,7 +70,7 @@ def complete(text: str, cursor: int, index: Index, view: View, now: int) -> Comp
         comma = max(word.rfind(","), len(name) + len(op) - 1) if op in ("=", "!=") else len(name) + len(op) - 1
         at = (start + comma + 1, cursor)
         begun = text[at[0] : cursor].strip("\"'").casefold()
-        return Completion(at, tuple(_values(field, op, begun, text[:start], index, view, now))[:MOST])
+        return Completion(at, tuple(_values(field, op, begun, text[:start], index, view, now, live))[:MOST])
     at = (start, cursor)
     if name in FIELDS or (field is not None and name in ATTRIBUTES):
         assert field is not None
@@ -126,7 +126,9 @@ def _operators(field: Field) -> tuple[str, ...]:
 
 
 # --- values ---------------------------------------------------------------------------------------
-def _values(field: Field, op: str, begun: str, before: str, index: Index, view: View, now: int) -> Iterable[Offer]:
+def _values(
+    field: Field, op: str, begun: str, before: str, index: Index, view: View, now: int, live: bool
+) -> Iterable[Offer]:
     rest: Node = EVERYTHING
     try:
         rest = parse(before)
@@ -135,23 +137,31 @@ def _values(field: Field, op: str, begun: str, before: str, index: Index, view: 
     source = _SOURCES.get(field.name)
     if source is None and field.name in PHASE_FIELDS:
         source = _phase
-    if source is None:
+    flag = Condition(field.name, "=", ("yes",)) if field.kind is Kind.FLAG else None
+    if source is None and flag is None:
         return []
-    prepare(index, rest)
+    prepare(index, All((rest, flag)) if flag is not None else rest)
     if field.name in PHASE_FIELDS:
         times_of(index).catch_up(index)
     strings = strings_of(index)
     with index.lock, strings.lock:
         traces = Traces(index, strings)
-        chosen, _ = shown(traces, view, Evaluation(traces, now).of(rest), now)
-        found = source(traces, chosen, field, now)
+        evaluation = Evaluation(traces, now, live)
+        chosen, _ = shown(traces, view, evaluation.of(rest), now)
+        if flag is not None:
+            yes, every = int(np.count_nonzero(evaluation.of(flag)[chosen])), int(np.count_nonzero(chosen))
+            found = [("yes", yes), ("no", every - yes)]
+        else:
+            assert source is not None
+            found = source(traces, chosen, field, now)
     kept = [(value, count) for value, count in found if begun in value.casefold()]
     if field.kind is not Kind.TIME:
         kept.sort(key=lambda one: (not one[0].casefold().startswith(begun), -one[1], one[0]))
-    return [Offer(quoted(value), count) for value, count in kept[:MOST]]
+    return [Offer(quoted(value), count if count != _UNCOUNTED else None) for value, count in kept[:MOST]]
 
 
 Counted = list[tuple[str, int]]
+_UNCOUNTED: Final = -1
 
 
 def _of_ids(traces: Traces, ids: Array) -> Counted:
@@ -242,13 +252,14 @@ def _choices(traces: Traces, chosen: Array, field: Field, now: int) -> Counted:
     index = traces.index
     numbers = index.flags & COMPONENT_MASK if field.name == "component" else index.kind_status & 0x0F
     names = COMPONENT_NAMES if field.name == "component" else KINDS
-    counted = np.bincount(numbers[chosen[index.slot]], minlength=16).tolist()
+    held: Array = np.zeros((index.traces, 16), bool)
+    held[index.slot, np.minimum(numbers, 15)] = True
+    counted = held[chosen].sum(axis=0).tolist()
     found = [(name, count) for name, count in zip(names, counted, strict=False) if count]
-    return [*found, ("webhook", 0)] if field.name == "component" else found
-
-
-def _flags(traces: Traces, chosen: Array, field: Field, now: int) -> Counted:
-    return [("yes", 0), ("no", 0)]
+    if field.name != "component":
+        return found
+    # Which spans are a webhook's is known from their parents, and that takes longer than a completion may.
+    return [*((name, _UNCOUNTED if name == "other" else count) for name, count in found), ("webhook", _UNCOUNTED)]
 
 
 _STEPS: Final = (
@@ -297,8 +308,6 @@ _SOURCES: Final[dict[str, Callable[[Traces, Array, Field, int], Counted]]] = {
     "span": _span_names,
     "component": _choices,
     "kind": _choices,
-    "settled": _flags,
-    "orphan": _flags,
     "duration": _durations,
     "age": _ages,
     "errors": _counts,

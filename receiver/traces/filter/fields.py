@@ -133,6 +133,13 @@ def nearest(wrote: str) -> tuple[str, ...]:
     return tuple(get_close_matches(wrote.casefold()[:60], (*FIELDS, *ALSO, *ATTRIBUTES), 3, 0.6))
 
 
+def nearest_attribute(wrote: str) -> str:
+    """The known attribute that may have been meant by a name that none has; "" where there is none, or it is known."""
+    name = wrote.removeprefix("@")
+    found = [] if name in _CONCEPTS else get_close_matches(name.casefold()[:60], ATTRIBUTES, 1, 0.75)
+    return found[0] if found else ""
+
+
 # --- values ---------------------------------------------------------------------------------------
 _TIMES: Final = {
     "ns": 1,

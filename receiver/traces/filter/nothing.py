@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from receiver.store.index import Index
 from receiver.traces.filter.evaluate import Found
-from receiver.traces.filter.syntax import All, Node, Place
+from receiver.traces.filter.fields import FIELDS, Kind, nearest_attribute, resolve
+from receiver.traces.filter.syntax import All, Condition, Node, Place, Word, nodes
 from receiver.traces.query import Query, View, counts
 
 
@@ -45,11 +47,12 @@ def explain_nothing(
         return query.text[part.at[0] : part.at[1]][:60]
 
     if len(parts) == 1:
-        return Nothing(f"Nothing matches {wrote(parts[0])}.", parts[0].at) if query.text else None
+        return Nothing(f"Nothing matches {wrote(parts[0])}{_meant(parts[0])}.", parts[0].at) if query.text else None
     alone = [tried(part)[0] for part in parts]
     for part, number in zip(parts, alone, strict=True):
         if not number:
-            return Nothing(f"Nothing matches {wrote(part)}, whatever the rest says.", part.at)
+            meant = _meant(part) or ", whatever the rest says"
+            return Nothing(f"Nothing matches {wrote(part)}{meant}.", part.at)
     for place, part in enumerate(parts):
         others = tried(*parts[:place], *parts[place + 1 :])[0]
         if others:
@@ -62,6 +65,26 @@ def explain_nothing(
             last = parts[place - 1]
             return Nothing(f"Each part matches something, but from {wrote(last)} on nothing is left.", last.at)
     return None
+
+
+def _meant(root: Node) -> str:
+    """What may have been meant by a part that nothing matches, "" where it seems to be what it says."""
+    for node in nodes(root):
+        if isinstance(node, Condition) and node.attribute is not None and node.name not in FIELDS:
+            if near := nearest_attribute(node.wrote):
+                return f": no attribute of that name is known, {near} is"
+        elif isinstance(node, Word):
+            if node.text in FIELDS and FIELDS[node.text].kind is Kind.FLAG:
+                return f", which is searched as a word: {node.text}=yes asks for the field"
+            name, colon, value = node.text.partition(":")
+            if colon and value and resolve(name) is not None:
+                return f", which is searched as a word: {name}={value[:40]} asks for the field"
+            if node.text in _IN_WORDS:
+                return f", which is searched as a word: {_IN_WORDS[node.text]}"
+    return ""
+
+
+_IN_WORDS: Final = {"and": "for that nothing is written", "or": "|| stands for that", "not": "! stands for that"}
 
 
 def _hidden(query: Query, index: Index, view: View, now: int, everything: int, live: bool, found: Found | None) -> str:

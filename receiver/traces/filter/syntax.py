@@ -179,6 +179,8 @@ def _test(node: Condition, op: str) -> str:
 _NAME: Final = re.compile(r"@?[^\W\d][\w.\-]*(?:(?<=\w)/[\w.\-/]*)?|@[\w./\-]+")
 _OPERATOR: Final = re.compile(r">=|<=|!=|=~|!~|==|~=|=>|=<|<>|~|=|>|<")
 _SPACED: Final = re.compile(r"\s+(?:(>=|<=|!=|=~|!~|==|=|>|<)(?=\s))\s*")
+_IN_WORDS: Final = {"AND": "leave it out", "OR": "write ||", "NOT": "write !"}
+"""How other languages write what stands for itself here."""
 _WRONG: Final = {"~=": "=~", "~": "=~", "=>": ">=", "=<": "<=", "<>": "!="}
 _OPERATORS: Final = "= != > >= < <= =~ !~"
 
@@ -279,7 +281,11 @@ class _Parser:
             if spaced and resolve(name[0]) is not None:
                 self.at = spaced.end()
                 return self.condition(name[0], spaced[1], spaced.span(1), begin, span)
-        text, _ = self.value("", first=False)
+        text, quotes = self.value("", first=False)
+        if text in _IN_WORDS and not quotes:
+            raise QueryError(
+                f"{text} is a word to search for: {_IN_WORDS[text]}, or quote it.", (begin, self.at), _IN_WORDS[text]
+            )
         return Word(text.casefold(), (begin, self.at))
 
     def group(self, depth: int, span: Place | None, one_span: bool) -> Node:
