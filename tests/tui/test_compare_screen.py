@@ -25,6 +25,7 @@ async def test_a_row_beside_the_marked_one_and_beside_what_is_usual(drive: Open)
         await compared(d)
         assert "less than the other" in d.screen
         assert "THE OTHER" in d.screen
+        assert "etcdserverpb.KV/Txn in Create etcd3 " in d.screen
         await d.press("o")
         assert d.place == "trace"
         assert d.app.screen.trace_id == slowest.trace_id  # type: ignore[attr-defined]

@@ -123,7 +123,7 @@ class CompareScreen(FrameScreen):
         lines += [[(f" {line}", p.title)] for line in wrap_words(printable(comparison.sentence), max(20, width - 2), 4)]
         lines += [[], self._head("WHAT THE TIME WAS SPENT ON")]
         largest = max((abs(part.delta) for part in comparison.parts), default=0)
-        lines += [self._line(part.name, part.one, part.other, largest, 0) for part in comparison.parts]
+        lines += [self._line(part.name, part.one, part.other, largest) for part in comparison.parts]
         lines += [[], self._head("SPANS, BY WHAT THE REQUEST WAITED FOR EACH ITSELF")]
         lines += self._spans(comparison)
         return lines
@@ -135,7 +135,8 @@ class CompareScreen(FrameScreen):
         lines = []
         for pair in pairs:
             only = "" if pair.one_id and pair.other_id else " (only here)" if pair.one_id else " (only there)"
-            lines.append(self._line(pair.name + only, pair.one, pair.other, largest, min(len(pair.path), 6)))
+            inside = f" in {pair.path[-1]}" if pair.path else ""  # in this order the lines above it say nothing
+            lines.append(self._line(pair.name + only, pair.one, pair.other, largest, inside))
         rest = comparison.left_out + len(comparison.spans) - len(pairs)
         if rest:
             lines.append([(f" {count(rest)} more differ less", p.dim)])
@@ -153,14 +154,15 @@ class CompareScreen(FrameScreen):
         cells = "".join(fit(text, 12, True) for text in ("THIS", other, "DIFFERENCE"))
         return [(f" {fit(title, name)}{cells}", self.palette.header)]
 
-    def _line(self, name: str, one: int, other: int, largest: int, indent: int) -> list[Part]:
+    def _line(self, name: str, one: int, other: int, largest: int, inside: str = "") -> list[Part]:
         p, g = self.palette, self.glyphs
         room, bar = self._widths()
         delta = one - other
         telling = largest and abs(delta) * 10 >= largest
         style = p.base if telling else p.dim
         sign = "+" if delta > 0 else "-" if delta < 0 else ""
-        parts: list[Part] = [(f" {fit('  ' * indent + name, room)}", style)]
+        said = fit(name + inside, room)
+        parts: list[Part] = [(f" {said[: len(printable(name))]}", style), (said[len(printable(name)) :], p.dim)]
         for value in (one, other):
             parts.append((fit(duration(value) if value else g.none, 12, True), style if value else p.dim))
         parts.append(

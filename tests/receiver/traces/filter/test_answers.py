@@ -171,6 +171,14 @@ def test_random_filters(sample: Sample, text: str) -> None:
     check(sample, text)
 
 
+@given(st.integers(len(SAMPLES), 1 << 30), st.lists(FILTERS, min_size=8, max_size=8))
+@settings(max_examples=15, deadline=None)
+def test_random_filters_of_other_random_traces(seed: int, texts: list[str]) -> None:
+    sample = Sample(seed)
+    for text in texts:
+        check(sample, text)
+
+
 @given(st.sampled_from(SAMPLES), FILTERS, st.data())
 @settings(max_examples=60, deadline=None)
 def test_what_is_listed_while_bodies_are_being_read_stays(sample: Sample, text: str, data: st.DataObject) -> None:
