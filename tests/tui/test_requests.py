@@ -248,6 +248,21 @@ async def test_a_filter_that_matches_nothing_says_how_to_get_out(drive: Open) ->
         assert "verb=get" not in d.lines[3].partition("esc")[0]
 
 
+async def test_why_nothing_matches_is_read_whole_on_a_narrow_screen(drive: Open) -> None:
+    async with drive(size=(60, 20)) as d:
+        await d.command("filter settled")
+        await d.until(lambda: "searched as a word" in d.screen)
+        assert "settled=yes asks for the field. esc clears the filter." in re.sub(r"\s+", " ", d.screen)
+
+
+async def test_a_prompt_says_what_can_be_written_and_goes_on_inside_parentheses(drive: Open) -> None:
+    async with drive() as d:
+        await d.press("slash")
+        assert "words, field=a,b" in d.lines[-1]
+        await d.press(*"verb=get any(sp")
+        await d.until(lambda: d.lines[-1].split() == ["span", "spans"])
+
+
 async def test_what_is_wrong_in_a_filter_is_underlined_and_explained(drive: Open) -> None:
     async with drive() as d:
         before = d.count

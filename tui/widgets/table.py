@@ -17,6 +17,7 @@ from textual.strip import Strip
 from tui.keys import bindings
 from tui.terminal_text import printable
 from tui.widgets.line import LineWidget, Part, strip
+from tui.widgets.status import wrap_words
 
 _NOT_PAINTED = object()
 
@@ -211,14 +212,19 @@ class VirtualTable(LineWidget, can_focus=True):
         if y < len(self._painted):
             self._painted[y] = key
         if key is None:
-            if not rows and self._instead and y == self._head + 1:
-                return strip([(f" {printable(self._instead)}", self.palette.base)], width, self.palette.base)
+            said = self._said_instead(width) if not rows and self._instead else []
+            at = y - self._head - 1
+            if 0 <= at < len(said):
+                return strip([(f" {said[at]}", self.palette.base)], width, self.palette.base)
             return Strip.blank(width, self.palette.base)
         found = self._strips.get(key)
         if found is None:
             self._draw_missing(index, rows, width)
             found = self._strips.get(key)
         return found if found is not None else Strip.blank(width, self.palette.base)
+
+    def _said_instead(self, width: int) -> list[str]:
+        return wrap_words(printable(self._instead), max(20, width - 2), 3)
 
     def _draw_missing(self, index: int, rows: int, width: int) -> None:
         """Draw all rows from `index` on that are on the screen and not drawn yet: one question to the source."""
