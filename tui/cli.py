@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tui.config import Settings
 
 PROGRAM: Final = "k8s-trace-tui"
-SORTS: Final = ("start", "duration", "spans", "errors", "verb", "resource", "namespace", "client", "code")
+SORTS: Final = ("start", "duration", "spans", "errors", "verb", "resource", "namespace", "client", "code", "where")
 _LOG_LIMIT: Final = 1 << 20
 
 _ABOUT: Final = """\

@@ -39,6 +39,7 @@ SORTS: Final[dict[str, tuple[str, str]]] = {
     "resource": ("by resource", "by resource, backwards"),
     "namespace": ("by namespace and name", "by namespace and name, backwards"),
     "client": ("by client", "by client, backwards"),
+    "where": ("by where it went", "by where it went, backwards"),
 }
 """Orders of the list, and what the title says of each and of its reverse."""
 

@@ -79,6 +79,7 @@ KEYS: tuple[Key, ...] = (
     Key("requests.sort-resource", "R", "sort('resource')", "sort by resource"),
     Key("requests.sort-namespace", "N", "sort('namespace')", "sort by namespace and name"),
     Key("requests.sort-client", "C", "sort('client')", "sort by client"),
+    Key("requests.sort-where", "W", "sort('where')", "sort by where the time went"),
     # Trace
     Key("trace.fold", "enter", "fold", "fold or unfold this span", "fold"),
     Key("trace.close", "left", "close", "fold this span, or go to its parent"),

@@ -19,6 +19,7 @@ from receiver.traces.filter.attributes import Attribute
 from receiver.traces.filter.columns import OWN_AGENT, PROBES, Traces
 from receiver.traces.filter.evaluate import MIN_ID_DIGITS, Evaluation, Found, prepare, starts
 from receiver.traces.filter.fields import FIELDS as _FIELDS
+from receiver.traces.filter.measures import times_of
 from receiver.traces.filter.strings import strings_of
 from receiver.traces.filter.syntax import (
     EVERYTHING,
@@ -31,12 +32,14 @@ from receiver.traces.filter.syntax import (
     parse,
     quoted,
 )
+from receiver.traces.phases import GROUPS
 
 __all__ = [
     "FIELDS",
     "MAX_QUERY",
     "MIN_ID_DIGITS",
     "NOISE",
+    "PLACES",
     "SORTS",
     "Noise",
     "Query",
@@ -54,10 +57,18 @@ Array = npt.NDArray[Any]
 
 FIELDS: Final = tuple(_FIELDS)
 """Short fields of a filter, in the order in which they are offered."""
-SORTS: Final = ("start", "duration", "spans", "errors", "verb", "resource", "namespace", "client", "code")
+SORTS: Final = ("start", "duration", "spans", "errors", "verb", "resource", "namespace", "client", "code", "where")
 """Orders of a view: by time, duration, numbers and code the highest first, by text from a to z, then newest first.
 By duration, requests that were asked to last (`semantics.long_running`) come after all others, and so do streams to
-etcd: they would fill the top of every list of slow ones."""
+etcd: they would fill the top of every list of slow ones. By `where`, what spent most of its time in the same group of
+phases stands together, in the order of `PLACES`, the longest time there first; the same ones come last, and before them
+what is no request."""
+PLACES: Final = (
+    *("admission", "conversion", "aggregation", "runtime", "encryption", "etcd", "cache", "encoding", "decoding"),
+    *("filters", "other"),
+)
+"""Groups of phases, those outside the API server first: of equal times the first counts."""
+assert sorted(PLACES) == sorted(GROUPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +175,8 @@ def select(index: Index, view: View, now: int, *, live: bool = True, found: Foun
     if view.sort not in SORTS:
         raise QueryError(f"{view.sort[:40]} is no order: use one of {', '.join(SORTS)}.")
     durations.catch_up(index)  # readers find it done
+    if view.sort == "where":
+        times_of(index).catch_up(index)
     prepare(index, view.query.root)
     strings = strings_of(index)
     with strings.lock:
@@ -234,7 +247,7 @@ _NUMBERS: Final[dict[str, Callable[[Traces], Array]]] = {
 _TEXTS: Final = {
     "verb": ("verb",),
     "resource": ("resource", "subresource"),
-    "namespace": ("namespace",),
+    "namespace": ("namespace", "name"),
     "client": ("agent",),
 }
 
@@ -249,6 +262,12 @@ def _order(traces: Traces, slots: Array, sort: str, reverse: bool) -> Array:
     if sort == "start":
         return np.argsort(-newest if reverse else newest, kind="stable")
     order: Array
+    if sort == "where":
+        place, longest = _places(times_of(index).ns(index))
+        sign = -1 if reverse else 1
+        asked: Array = traces.requests[slots]
+        by_time, by_place = np.where(asked, -sign * longest[slots], 0), np.where(asked, sign * place[slots], 0)
+        return np.lexsort((newest, by_time, by_place, ~asked, traces.lasting()[slots]))
     if sort in _NUMBERS:
         number = _NUMBERS[sort](traces)[slots]
         order = np.lexsort((newest, number if reverse else -number))
@@ -260,6 +279,18 @@ def _order(traces: Traces, slots: Array, sort: str, reverse: bool) -> Array:
     keys = [-rank if reverse else rank for rank in reversed(ranks)]
     order = np.lexsort((newest, *keys, ~traces.requests[slots]))  # what is no request comes last
     return order
+
+
+def _places(ns: Array) -> tuple[Array, Array]:
+    """(the number of the one of `PLACES` where it spent the longest, how long), by trace."""
+    place: Array = np.full(ns.shape[1], len(PLACES) - 1, np.int8)
+    longest: Array = np.zeros(ns.shape[1], np.int64)
+    for number, name in enumerate(PLACES):
+        first, *others = GROUPS[name]
+        time = ns[first] if not others else ns[[first, *others]].sum(axis=0)
+        place[time > longest] = number
+        np.maximum(longest, time, out=longest)
+    return place, longest
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ _TITLES: Final = {
     "code": ("CODE", "code"),
     "duration": ("DURATION", "duration"),
     "spans": ("SPANS", "spans"),
-    "what": ("WHERE IT WENT", ""),
+    "what": ("WHERE IT WENT", "where"),
 }
 
 RowKey = tuple[int, int, int, bool, bool]

@@ -3,6 +3,7 @@ compared."""
 
 from __future__ import annotations
 
+import operator
 import threading
 import weakref
 from collections import OrderedDict
@@ -40,6 +41,8 @@ class Strings:
         self._folded: list[str] = []
         self._answers: OrderedDict[tuple[str, str], Array] = OrderedDict()
         self._patterns: OrderedDict[str, tuple[Pattern, Array]] = OrderedDict()
+        self._order: list[int] = []
+        self._ranks: Array = np.zeros(0, np.int64)
         self._facts: OrderedDict[str, tuple[Pattern, Array]] = OrderedDict()
 
     def update(self, names: list[str]) -> None:
@@ -118,15 +121,20 @@ class Strings:
         return known
 
     def ranks(self, ids: Array) -> Array:
-        """For each string id its place among these strings in alphabetical order; the empty one comes last."""
-        used = np.zeros(len(self._folded), bool)
-        used[ids] = True
-        unique = np.flatnonzero(used)
-        texts = [self._folded[i] for i in unique.tolist()]
-        places = {text: place for place, text in enumerate(sorted(set(texts), key=lambda text: (not text, text)))}
-        ranks = np.zeros(len(self._folded), np.int64)
-        ranks[unique] = [places[text] for text in texts]
-        found: Array = ranks[ids]
+        """For each string id its place among all strings in alphabetical order; the empty one comes last.
+
+        The order of all is kept: names of objects are many, and what comes new is merged into it.
+        """
+        known, count = len(self._order), len(self._folded)
+        if known < count:
+            of = self._folded.__getitem__
+            self._order = sorted([*self._order, *sorted(range(known, count), key=of)], key=of)  # two runs: a merge
+            texts = list(map(of, self._order))
+            other: Array = np.fromiter(map(operator.ne, texts[1:], texts), bool, count - 1)
+            self._ranks = np.empty(count, np.int64)
+            self._ranks[self._order] = np.concatenate(([0], np.cumsum(other)))
+            self._ranks[self._order[: texts.count("")]] = count
+        found: Array = self._ranks[ids]
         return found
 
 

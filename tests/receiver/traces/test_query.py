@@ -16,10 +16,12 @@ from receiver.store.index import Index
 from receiver.traces.filter import strings as strings_module
 from receiver.traces.filter.columns import Traces
 from receiver.traces.filter.syntax import All, Condition, Node, Word
+from receiver.traces.listing import rows
 from receiver.traces.model import TraceSummary
 from receiver.traces.query import (
     MIN_ID_DIGITS,
     NOISE,
+    PLACES,
     SORTS,
     Group,
     Query,
@@ -155,6 +157,7 @@ class Sample:
         self.index.extend(first)
         self.index.extend(second)
         self.rows = summaries(self.index, range(self.index.traces), LATER)
+        self.phases = [row.phases for row in rows(self.index, range(self.index.traces), LATER)]
         self.configurations: dict[str, set[str]] = {}
         self.hooks: dict[str, set[str]] = {}
         self.audits: dict[str, set[str]] = {}
@@ -386,6 +389,11 @@ def test_orders(sort: str, reverse: bool) -> None:
             request = row.request
             if sort in ("duration", "spans", "errors"):
                 return -{"duration": row.duration_ns, "spans": row.spans, "errors": row.errors}[sort]
+            if sort == "where":
+                phases = sample.phases[slot]
+                times = [phases.group(place) if phases and request else 0 for place in PLACES]
+                most = max(times)
+                return (times.index(most) if most else len(PLACES) - 1), -most
             if sort == "code":
                 return -((request.code if request else 0) or 0)
             texts = ["", ""]
@@ -393,7 +401,7 @@ def test_orders(sort: str, reverse: bool) -> None:
                 texts = {
                     "verb": [request.verb, ""],
                     "resource": [request.resource, request.subresource],
-                    "namespace": [request.namespace, ""],
+                    "namespace": [request.namespace, request.name],
                     "client": [request.user_agent, ""],
                 }[sort]
             return tuple((not text, text.casefold()) for text in texts)
@@ -406,7 +414,7 @@ def test_orders(sort: str, reverse: bool) -> None:
             expected.sort(key=key, reverse=reverse)  # a stable sort stays stable when reversed
             if sort not in ("duration", "spans", "errors", "code"):
                 expected.sort(key=lambda slot: sample.rows[slot].request is None)
-            if sort == "duration":
+            if sort in ("duration", "where"):
                 expected.sort(key=lambda slot: sample.lasts(sample.rows[slot]))
         found = select(sample.index, view(sort=sort, reverse=reverse), LATER).slots.tolist()
         assert found == expected
