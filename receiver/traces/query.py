@@ -266,8 +266,10 @@ def _order(traces: Traces, slots: Array, sort: str, reverse: bool) -> Array:
         place, longest = _places(times_of(index).ns(index))
         sign = -1 if reverse else 1
         asked: Array = traces.requests[slots]
-        by_time, by_place = np.where(asked, -sign * longest[slots], 0), np.where(asked, sign * place[slots], 0)
-        return np.lexsort((newest, by_time, by_place, ~asked, traces.lasting()[slots]))
+        by_time: Array = np.where(asked, -sign * longest[slots], 0)
+        by_place: Array = np.where(asked, sign * place[slots], 0)
+        order = np.lexsort((newest, by_time, by_place, ~asked, traces.lasting()[slots]))
+        return order
     if sort in _NUMBERS:
         number = _NUMBERS[sort](traces)[slots]
         order = np.lexsort((newest, number if reverse else -number))
@@ -287,7 +289,7 @@ def _places(ns: Array) -> tuple[Array, Array]:
     longest: Array = np.zeros(ns.shape[1], np.int64)
     for number, name in enumerate(PLACES):
         first, *others = GROUPS[name]
-        time = ns[first] if not others else ns[[first, *others]].sum(axis=0)
+        time: Array = ns[first] if not others else ns[[first, *others]].sum(axis=0)
         place[time > longest] = number
         np.maximum(longest, time, out=longest)
     return place, longest
