@@ -184,7 +184,8 @@ class Upstream:
         if self._own_identity is not None:
             certificate, key = (self._bytes_of(file) for file in self._own_identity)
         else:
-            token = str(loaded.configuration.api_key.get("BearerToken") or "")
+            keys = loaded.configuration.api_key  # `authorization` before release 36 of the client
+            token = str(keys.get("BearerToken") or keys.get("authorization") or "")
             name = loaded.user.get("tokenFile")
             if isinstance(name, str) and name:
                 self._token_file = Path(loaded.user_file).parent / name
@@ -218,21 +219,25 @@ class Upstream:
         state = self._state_of_token_file()
         if state == self._token_state or not state:
             return
-        with self._lock, suppress(OSError, ReachError):
-            if self._token_file is None:
-                return
-            headers = self._authorization(f"Bearer {self._token_file.read_bytes().decode('latin-1')}".strip())
-            held = self._held
-            if headers and headers != held.headers:
-                identity = (headers[0][1].encode("latin-1"), *held.identity[1:])
-                self._held = Credentials(
-                    held.generation + 1, headers, held.impersonation, held.tls, identity
-                )  # fmt: skip
-            self._token_state = state
+        if not self._lock.acquire(blocking=False):
+            return  # it is being read just now, by a thread that may wait for others
+        try:
+            with suppress(OSError, ReachError):
+                if self._token_file is None:
+                    return
+                headers = self._authorization(f"Bearer {self._token_file.read_bytes().decode('latin-1')}".strip())
+                held = self._held
+                if headers and headers != held.headers:
+                    identity = (headers[0][1].encode("latin-1"), *held.identity[1:])
+                    self._held = Credentials(held.generation + 1, headers, held.impersonation, held.tls, identity)
+                self._token_state = state
+        finally:
+            self._lock.release()
 
     def _state_of_token_file(self) -> tuple[int, ...]:
+        file = self._token_file  # another thread may read the kubeconfig again meanwhile
         try:
-            found = self._token_file.stat() if self._token_file else None
+            found = file.stat() if file else None
         except OSError:
             return ()
         return (found.st_mtime_ns, found.st_size, found.st_ino) if found else ()

@@ -18,7 +18,6 @@ _VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]*"
 _REQUEST: Final = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.([01])\r\n")
 _STATUS: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (" + _VALUE + rb"))?\r\n")
 _FIELD: Final = re.compile(rb"(" + _TOKEN + rb"):(" + _VALUE + rb")\r\n")
-_BARE_END: Final = re.compile(rb"(?<!\r)\n")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;" + _VALUE + rb")?\r\n")
 _NO_TRAILERS: Final = frozenset(
@@ -83,7 +82,7 @@ def head_end(buffer: bytes | bytearray) -> int:
         return end + 4
     if len(buffer) >= HEAD_BYTES:
         raise Malformed(f"The head is larger than {HEAD_BYTES >> 10} KiB.", 431)
-    if _BARE_END.search(buffer):
+    if buffer.count(b"\n") != buffer.count(b"\r\n"):
         raise Malformed("A line of the head ends without a carriage return.")
     return -1
 

@@ -451,10 +451,10 @@ class _Command(Wire):
             self.linger()
 
     def cut(self) -> None:
-        """End it so that it does not look ended."""
+        """End it so that it does not look ended, after what was sent before."""
         self._exchange = None
         self._last = True
-        self.abort()
+        self.break_off()
 
     def _next(self) -> None:
         if self._exchange is not None or not self.waiting:
@@ -479,12 +479,11 @@ class _Command(Wire):
             )
             return
         self._exchange = exchange = _Exchange(self._proxy, self, request)
-        rest = bytes(self.waiting)
-        self.waiting.clear()
+        if self.waiting:
+            rest = bytes(self.waiting)
+            self.waiting.clear()
+            self.waiting += exchange.take(rest)  # before it begins: head and body then go in one write
         exchange.begin()
-        if rest:
-            self.waiting += exchange.take(rest)
-            exchange.flow()
 
     def _refuse(self, status: int, sentence: str, *, body: bool = True) -> None:
         self._last = True
@@ -545,8 +544,17 @@ class _Server(Wire):
             self._fail(str(error))
 
     def _fail(self, said: str) -> None:
-        if self._setting_up is not None and not self._setting_up.done():
-            self._setting_up.set_exception(_Unreachable(502, self._proxy._why(said)))
+        if self._setting_up is None or self._setting_up.done():
+            return
+        relay = self._proxy.upstream.relay
+        if relay is not None and self._relay_answer is not None:
+            sentence = (
+                f"The HTTP proxy {relay.host}:{relay.port} on the way to {self._proxy.upstream.name} gave no answer"
+                f" ({plain(said)}): is it one for HTTP?"
+            )
+        else:
+            sentence = self._proxy._why(said)
+        self._setting_up.set_exception(_Unreachable(502, sentence))
 
     def _relayed(self, data: bytes) -> None:
         assert self._relay_answer is not None
@@ -653,7 +661,9 @@ class _Exchange:
 
     # --- to the server ----------------------------------------------------------------------------------------
     def begin(self) -> None:
-        """Find a connection, and send the head on."""
+        """Find a connection, and send the head on, with what of the body has come."""
+        if self._over:
+            return
         upstream = self._proxy.upstream
         if upstream.ready:
             try:
@@ -666,6 +676,7 @@ class _Exchange:
                 self._use(server, credentials)
                 return
         self._task = self._proxy._start_task(self._acquire(pooled=True))
+        self.flow()
 
     async def _acquire(self, *, pooled: bool) -> None:
         upstream, proxy = self._proxy.upstream, self._proxy
@@ -679,16 +690,27 @@ class _Exchange:
             self._fail(502, str(error))
         except _Unreachable as error:
             self._fail(error.status, str(error))
+        except Exception as error:  # noqa: BLE001 - the command must get an answer, whatever it was
+            self._fail(502, self._unexpected(error))
         else:
             if self._over:
                 server.close()
             else:
                 self._use(server, credentials)
 
+    def _unexpected(self, error: Exception) -> str:
+        return (
+            f"The proxy of k8s-trace-tui failed at this request ({type(error).__name__}): run the command without"
+            " `trace`, and report it."
+        )
+
     def _use(self, server: _Server, credentials: Credentials) -> None:
         self._server, self._credentials = server, credentials
         server.exchange = self
         self._head.clear()
+        if not server.open:  # it ended between its handshake and now: so are certificates refused in TLS 1.3
+            self._fail(502, self._proxy._why(server.fault or "the connection was closed"))
+            return
         server.send(self._head_for(credentials) + bytes(self._held or b""))
         self._held_enough()
         self.flow()
@@ -828,6 +850,8 @@ class _Exchange:
             other = await self._proxy._aside(lambda: self._proxy.upstream.renewed(generation))
         except ReachError as error:
             self._error = str(error)
+        except Exception as error:  # noqa: BLE001 - the server's answer must go on, whatever it was
+            self._error = self._unexpected(error)
         self._renewing = False
         if self._over:
             return
@@ -951,11 +975,14 @@ class _Exchange:
         return True
 
     def _tunnel_ends(self, clean: bool, other: Wire, *, command: bool) -> None:
+        before = self._command_ended if command else self._server_ended
         if command:
             self._command_ended = True
         else:
             self._server_ended = True
-        if not clean:
+        if before:  # it said its end, and is gone now: for what the other side still sends there is nobody
+            self._end(self._close_both)
+        elif not clean:
             if not command:
                 self._error = f"The API server {self._proxy.upstream.url} cut the connection."
             self._end(self._cut_both)

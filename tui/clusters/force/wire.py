@@ -127,6 +127,12 @@ class Wire(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def break_off(self) -> None:
+        """Cut, but only after what was sent has gone out. It takes as long as the other side does to read that."""
+        self.open = False
+        if self._transport is not None:
+            self._transport.close()
+
     def pause(self) -> None:
         """Read no more for now."""
         if not self._paused and self._transport is not None and not self._lingering:
@@ -241,6 +247,9 @@ class Wire(asyncio.BufferedProtocol):
                 break
             except ssl.SSLZeroReturnError:
                 end = True
+                break
+            except ssl.SSLEOFError:  # no more bytes, and it did not say that it ends
+                end = False
                 break
             except ssl.SSLError as error:
                 self.fault = str(error)
