@@ -25,6 +25,13 @@ from tests.doubles.certificates import Authority
 
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455
 TOKEN = "secret-token"
+_POD = {"name": "pods", "singularName": "pod", "namespaced": True, "kind": "Pod", "verbs": ["get", "list"]}
+_DISCOVERY: dict[str, dict[str, Any]] = {
+    "/api": {"kind": "APIVersions", "versions": ["v1"]},
+    "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": []},
+    "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": [_POD]},
+}
+"""As much as kubectl needs for pods."""
 
 
 @dataclass
@@ -255,6 +262,8 @@ class _Handler(BaseHTTPRequestHandler):
         api, words = self.api, path.strip("/").split("/")
         if path == "/version":
             self._send({"gitVersion": api.version, "major": "1"})
+        elif path in _DISCOVERY:
+            self._send(_DISCOVERY[path])
         elif words[:3] == ["api", "v1", "nodes"]:
             if self._denied("list" if len(words) == 3 else "get", "nodes"):
                 return
