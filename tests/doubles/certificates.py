@@ -43,13 +43,16 @@ class Authority:
         self.certificate = folder / f"{name.replace(' ', '-')}.pem"
         self.certificate.write_bytes(own.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str) -> Certificate:
-        """A certificate for localhost and 127.0.0.1, for servers and for clients."""
+    def issue(self, name: str, *, host: str = "", days: int = 1) -> Certificate:
+        """A certificate for localhost and 127.0.0.1, or for `host` alone, for servers and for clients. Negative `days`:
+        it ended so many days ago."""
         key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        names: list[x509.GeneralName] = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        if host:
+            names = [x509.DNSName(host)]
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         signed = (
-            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key())
+            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key(), days * 86_400)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .sign(self._key, hashes.SHA256())
@@ -83,7 +86,7 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_before(now + datetime.timedelta(seconds=min(seconds, 0), hours=-1))
             .not_valid_after(now + datetime.timedelta(seconds=seconds))
             # Python 3.13 verifies strictly (RFC 5280): without these it trusts nothing.
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)

@@ -84,16 +84,15 @@ class StubUpstream:
     """Runs in a thread from `start` to `stop`. `routes` says what answers a path; `before_body` what answers there
     before the body has been read."""
 
-    def __init__(self, folder: Path, *, tls: bool = True, clients: Path | None = None) -> None:
-        """With `clients`, an authority, it asks for a certificate of that one and takes no other."""
+    def __init__(self, folder: Path, *, tls: bool = True, host: str = "", days: int = 1) -> None:
+        """`host` and `days` are of its certificate. It asks for one of its own authority and takes none, too."""
         self.folder = folder
         self.authority = Authority(folder, "upstream authority")
         self.tls: ssl.SSLContext | None = None
         if tls:
-            self.tls = server_context(self.authority.issue("upstream"))
-            if clients is not None:
-                self.tls.load_verify_locations(clients)
-                self.tls.verify_mode = ssl.CERT_REQUIRED
+            self.tls = server_context(self.authority.issue("upstream", host=host, days=days))
+            self.tls.load_verify_locations(self.authority.certificate)
+            self.tls.verify_mode = ssl.CERT_OPTIONAL
         self.asked: list[Asked] = []
         self.tokens: set[str] | None = None
         """What is taken as `Authorization`; None: anything."""
@@ -103,6 +102,7 @@ class StubUpstream:
         self.open: set[asyncio.StreamWriter] = set()
         self.port = 0
         self._released = asyncio.Event()
+        self._kubeconfigs = 0
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
         self._thread = threading.Thread(target=self._run, name="stub-upstream", daemon=True)
@@ -173,7 +173,8 @@ class StubUpstream:
                 {"name": "lab", "context": {"cluster": "lab-cluster", "user": "me", "namespace": "team-a"}},
             ],
         }
-        file = self.folder / "kubeconfig"
+        self._kubeconfigs += 1
+        file = self.folder / f"kubeconfig-{self._kubeconfigs}"
         file.write_text(json.dumps(config))
         return file
 
