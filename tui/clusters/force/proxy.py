@@ -609,6 +609,8 @@ class _Server(Wire):
         self._proxy._servers.discard(self)
         self._fail("the connection broke")
         if self.exchange is not None:
+            self.last_words()
+        if self.exchange is not None:
             self.exchange.server_ended(False)
 
     def filled(self) -> None:

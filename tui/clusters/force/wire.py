@@ -7,6 +7,7 @@ also differs between Python's releases. Here `ssl` works in memory on what the t
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from contextlib import suppress
@@ -15,6 +16,7 @@ from typing import Final
 READ_BYTES: Final = 64 << 10
 _RECORD: Final = 16 << 10
 _LINGER_SECONDS: Final = 2.0
+_LAST_READS: Final = 16
 
 
 class Wire(asyncio.BufferedProtocol):
@@ -144,6 +146,21 @@ class Wire(asyncio.BufferedProtocol):
         if self._paused and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
+
+    def last_words(self) -> None:
+        """From `lost`: take what came before the connection was reset. Whoever notices a reset in sending has not read
+        that yet, and it may say why: an answer before its request was whole, an alert of TLS."""
+        plug = self._transport.get_extra_info("socket") if self._transport is not None else None
+        with suppress(OSError, ValueError):
+            for _ in range(_LAST_READS):
+                data = os.read(plug.fileno(), READ_BYTES) if plug is not None and not self._ended else b""
+                if not data:
+                    break
+                if self._tls is None:
+                    self.received(data)
+                elif self._shaken:
+                    self._in.write(data)
+                    self._take()
 
     def _say_end(self) -> None:
         if not self.open:

@@ -355,6 +355,12 @@ def test_an_answer_before_the_body_has_come_reaches_the_command(stub: StubUpstre
     assert (one.code, one.error) == (413, "")
     assert once(proxy, "/version")[0] == 200
     assert stub.connections == 2  # that body was never finished: no other request may follow it
+    for _ in range(5):  # the server closes with bytes unread: its system resets the connection behind the answer
+        with raw(proxy) as plug:
+            plug.sendall(head(proxy, "POST /upload HTTP/1.1", "Content-Length: 2000000", "Connection: close"))
+            plug.sendall(b"x" * 2_000_000)
+            answer, clean = everything(plug)
+        assert answer.startswith(b"HTTP/1.1 413 Too Large\r\n")
 
 
 # --- tunnels --------------------------------------------------------------------------------------------------
