@@ -8,6 +8,7 @@
     hotspots   Hot spots over 1,000,000 spans: the first look, everything, and to follow; what is usual; dots
     filter     1,000,000 spans: filters over request fields and over attributes, orders, completion; key-to-paint while
                attributes are looked for
+    proxy      what the proxy of a traced command adds to a request; requests/s; memory while 200 MB are streamed
     startup    --help, first paint, CPU when idle
 
 Figures hold for the machine that they were taken on; what is compared is compared within one run. Every load is
@@ -38,6 +39,7 @@ from receiver.store.database import Database
 from tests.bench import filters
 from tests.bench.hot import hotspots
 from tests.bench.otlp_load import Load, Template, lasts, make_templates, run
+from tests.bench.proxying import proxy
 from tests.bench.reading import phases
 from tests.bench.terminal import Terminal, cpu_seconds, percentile, resident_bytes
 from tests.live_receiver import LiveReceiver, start_receiver
@@ -340,6 +342,7 @@ BENCHMARKS: dict[str, Callable[[Path, float], dict[str, Any]]] = {
     "phases": phases,
     "hotspots": hotspots,
     "filter": filter_,
+    "proxy": proxy,
     "startup": startup,
 }
 

@@ -887,8 +887,7 @@ class _Exchange:
             self._wrap = not request.old
         if self._expects and not self._body.done:
             self._keep = False  # whether the body comes is not known
-        self._command.send(self._head_of(response))
-        self._pass(rest)
+        self._pass(rest, self._head_of(response))
 
     def _head_of(self, response: Response) -> bytes:
         lines = [b"HTTP/1.1 %d %b\r\n" % (response.code, response.reason)]
@@ -906,22 +905,27 @@ class _Exchange:
         lines.append(b"\r\n")
         return b"".join(lines)
 
-    def _pass(self, data: bytes) -> None:
-        body, used = self._answer_body, 0
+    def _pass(self, data: bytes, head: bytes = b"") -> None:
+        """More of the answer's body, in one write with its head where that comes first."""
+        body, used, came = self._answer_body, 0, len(data)
         if data:
             out: list[bytes] | None = [] if self._wrap or self._unwrap else None
             try:
                 used = body.feed(data, out)
             except Malformed as error:
+                self._command.send(head)
                 self._cut(f"The answer of {self._proxy.upstream.name} is broken in the middle: {error}")
                 return
             if out is None:
-                self._command.send(data if used == len(data) else data[:used])
-            elif out:
-                whole = b"".join(out)
-                self._command.send(b"%x\r\n%b\r\n" % (len(whole), whole) if self._wrap else whole)
+                data = data if used == len(data) else data[:used]
+            else:
+                data = b"".join(out)
+                if data and self._wrap:
+                    data = b"%x\r\n%b\r\n" % (len(data), data)
+        if head or data:
+            self._command.send(head + data if head else data)
         if body.done:
-            self._finish(reusable=used == len(data))
+            self._finish(reusable=used == came)
 
     def _open(self, response: Response) -> None:
         if not self._upgrade or not self._body.done:
