@@ -303,7 +303,8 @@ class Upstream:
             context.verify_mode = ssl.CERT_NONE
         elif loaded.authority:
             try:
-                context.load_verify_locations(cadata=loaded.authority.decode("ascii"))
+                # what stands between the certificates may be in any language
+                context.load_verify_locations(cadata=loaded.authority.decode("ascii", "ignore"))
             except (ssl.SSLError, ValueError):
                 raise ReachError(
                     f"The certificate authority of context {self.name} is no certificate: correct it in the kubeconfig."

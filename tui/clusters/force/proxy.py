@@ -61,6 +61,7 @@ _MANY: Final = 200
 _FILES: Final = 8192
 _TARGET_CHARACTERS: Final = 2048
 _AUDIT_CHARACTERS: Final = 256
+_METHOD_CHARACTERS: Final = 32
 _HOP: Final = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization transfer-encoding upgrade".split()
 )
@@ -465,7 +466,7 @@ class _Command(Wire):
                 return
             request = read_request(bytes(self.waiting[:end]))
         except Malformed as error:
-            self._refuse(error.status, f"The proxy of k8s-trace-tui refuses this request: {error}")
+            self._refuse(error.status, f"The proxy of k8s-trace-tui refuses this request: {_within(error)}.")
             return
         del self.waiting[:end]
         given = [value for _, lower, value in request.fields if lower == b"authorization"]
@@ -767,7 +768,7 @@ class _Exchange:
             used = self._body.feed(data)
         except Malformed as error:
             self._keep = False
-            self._fail(error.status, f"The proxy of k8s-trace-tui refuses this request: {error}")
+            self._fail(error.status, f"The proxy of k8s-trace-tui refuses this request: {_within(error)}.")
             return b""
         piece = data if used == len(data) else data[:used]
         if self._held is not None:
@@ -816,8 +817,8 @@ class _Exchange:
             except Malformed as error:
                 self._fail(
                     502,
-                    f"What answers as the API server of {self._proxy.upstream.name} speaks no proper HTTP ({error}): is"
-                    " it a proxy?",
+                    f"What answers as the API server of {self._proxy.upstream.name} speaks no proper HTTP"
+                    f" ({_within(error)}): is it a proxy?",
                 )
 
     def _read_heads(self) -> None:
@@ -914,7 +915,7 @@ class _Exchange:
                 used = body.feed(data, out)
             except Malformed as error:
                 self._command.send(head)
-                self._cut(f"The answer of {self._proxy.upstream.name} is broken in the middle: {error}")
+                self._cut(f"The answer of {self._proxy.upstream.name} is broken in the middle: {_within(error)}.")
                 return
             if out is None:
                 data = data if used == len(data) else data[:used]
@@ -1074,7 +1075,7 @@ class _Exchange:
                 self._trace_id,
                 self._parent_id,
                 self._audit_id,
-                self._request.method.decode("ascii"),
+                self._request.method.decode("ascii")[:_METHOD_CHARACTERS],
                 self._target,
                 self._started,
                 time.perf_counter_ns() - self._clock,
@@ -1106,6 +1107,12 @@ def _status(code: int, message: str, *, keep: bool, body: bool) -> bytes:
         "\r\n" if keep else "Connection: close\r\n\r\n"
     )
     return head.encode() + (content if body else b"")
+
+
+def _within(error: Malformed) -> str:
+    """What it says, inside a sentence."""
+    text = str(error).rstrip(".")
+    return text[:1].lower() + text[1:]
 
 
 def _keep_alive(plug: socket.socket) -> None:

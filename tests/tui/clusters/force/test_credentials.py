@@ -83,15 +83,18 @@ def encoded(file: Path) -> str:
 
 # --- who we are -----------------------------------------------------------------------------------------------
 def test_client_certificates_of_files_and_in_the_kubeconfig(stub: StubUpstream, tmp_path: Path) -> None:
-    mine = stub.authority.issue("me")
+    mine, both = stub.authority.issue("me"), tmp_path / "both.pem"
+    both.write_bytes(mine.key.read_bytes() + mine.certificate.read_bytes())
     users: list[dict[str, Any]] = [
         {"client-certificate": str(mine.certificate), "client-key": str(mine.key)},
         {"client-certificate": mine.certificate.name, "client-key": mine.key.name},  # beside the kubeconfig
         {"client-certificate-data": encoded(mine.certificate), "client-key-data": encoded(mine.key)},
+        {"client-certificate": str(both), "client-key": str(both)},  # as a kubelet's
     ]
     for user in users:
         came = asked(stub, Upstream(kubeconfig=stub.kubeconfig(user)))
         assert (came.peer, came.all("authorization")) == ("me", [])
+    stub.authority.certificate.write_bytes("Zürich\n".encode() + stub.authority.certificate.read_bytes())
     authority = encoded(stub.authority.certificate)
     file = stub.kubeconfig({"token": SECRET}, certificate_authority=None, certificate_authority_data=authority)
     assert asked(stub, Upstream(kubeconfig=file)).peer == ""

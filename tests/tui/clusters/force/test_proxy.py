@@ -396,7 +396,7 @@ class HalfTls:
 
     def finish(self) -> None:
         """Say that nothing more comes."""
-        with pytest.raises(ssl.SSLWantReadError):
+        with suppress(ssl.SSLWantReadError):  # it would wait for the other side's
             self._tls.unwrap()
         self._flush()
         self._plug.shutdown(socket.SHUT_WR)
@@ -432,6 +432,33 @@ def test_a_tunnel_goes_both_ways_and_each_way_ends_by_itself(tmp_path: Path) -> 
     assert rest == b"hello" + b"early " + pattern(200_000) + b"bye"
     assert (one.code, one.upgraded, one.sent, one.received, one.error) == (101, True, 200_006, 200_014, "")
     assert plain.asked[0].all("authorization") == []  # nothing of us over plain http
+
+
+def test_a_tunnel_whose_server_has_nothing_more_to_say_still_takes(tmp_path: Path) -> None:
+    plain = StubUpstream(tmp_path, tls=False).start()
+    taken: list[bytes] = []
+
+    async def listen(asked: Asked, channel: Channel) -> bool:
+        await channel.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nbye")
+        channel.writer.write_eof()
+        taken.append(await channel.reader.read())
+        return True
+
+    plain.routes["/listen"] = listen
+    try:
+        with Proxy(Upstream(kubeconfig=plain.kubeconfig())) as proxy:
+            with socket.create_connection(("127.0.0.1", proxy.port), SECONDS) as plug:
+                client = HalfTls(plug, trusting(proxy))
+                client.send(head(proxy, "POST /listen HTTP/1.1", "Connection: Upgrade", "Upgrade: x"))
+                assert client.rest().endswith(b"\r\n\r\nbye")
+                client.send(b"still ")
+                client.send(pattern(100_000))
+                client.finish()
+                (one,) = seen(proxy, 1)
+        assert taken == [b"still " + pattern(100_000)]
+    finally:
+        plain.stop()
+    assert (one.upgraded, one.sent, one.received, one.error) == (True, 100_006, 3, "")
 
 
 def test_a_tunnel_that_the_server_cuts_is_cut_for_the_command(stub: StubUpstream, proxy: Proxy) -> None:
@@ -565,11 +592,11 @@ def test_a_server_that_cannot_be_used_is_told_as_the_api_server_would(
         assert (code, status["kind"], status["apiVersion"], status["status"]) == (502, "Status", "v1", "Failure")
         told[target] = status["message"]
     assert told == {
-        "/garbage": "What answers as the API server of lab speaks no proper HTTP (The first line is none of an HTTP/1.1"
-        " response.): is it a proxy?",
+        "/garbage": "What answers as the API server of lab speaks no proper HTTP (the first line is none of an HTTP/1.1"
+        " response): is it a proxy?",
         "/nothing": f"The API server {stub.url} closed the connection before it answered: is it restarting?",
-        "/smuggled": "What answers as the API server of lab speaks no proper HTTP (Both a length and a transfer coding"
-        " are given.): is it a proxy?",
+        "/smuggled": "What answers as the API server of lab speaks no proper HTTP (both a length and a transfer coding"
+        " are given): is it a proxy?",
     }
     assert [one.error for one in seen(proxy, 3)] == list(told.values())
 
