@@ -1034,8 +1034,7 @@ class _Exchange:
     def _finish(self, *, reusable: bool) -> None:
         answer = self._answer
         assert answer is not None
-        until_end = isinstance(self._answer_body, UntilEnd)
-        reusable = reusable and not until_end and not answer.old and b"close" not in answer.connection
+        reusable = reusable and not answer.old and b"close" not in answer.connection
         keep = self._keep and self._body.done
 
         def end() -> None:

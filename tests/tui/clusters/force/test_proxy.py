@@ -446,15 +446,17 @@ def test_a_tunnel_whose_server_has_nothing_more_to_say_still_takes(tmp_path: Pat
 
     plain.routes["/listen"] = listen
     try:
-        with Proxy(Upstream(kubeconfig=plain.kubeconfig())) as proxy:
-            with socket.create_connection(("127.0.0.1", proxy.port), SECONDS) as plug:
-                client = HalfTls(plug, trusting(proxy))
-                client.send(head(proxy, "POST /listen HTTP/1.1", "Connection: Upgrade", "Upgrade: x"))
-                assert client.rest().endswith(b"\r\n\r\nbye")
-                client.send(b"still ")
-                client.send(pattern(100_000))
-                client.finish()
-                (one,) = seen(proxy, 1)
+        with (
+            Proxy(Upstream(kubeconfig=plain.kubeconfig())) as proxy,
+            socket.create_connection(("127.0.0.1", proxy.port), SECONDS) as plug,
+        ):
+            client = HalfTls(plug, trusting(proxy))
+            client.send(head(proxy, "POST /listen HTTP/1.1", "Connection: Upgrade", "Upgrade: x"))
+            assert client.rest().endswith(b"\r\n\r\nbye")
+            client.send(b"still ")
+            client.send(pattern(100_000))
+            client.finish()
+            (one,) = seen(proxy, 1)
         assert taken == [b"still " + pattern(100_000)]
     finally:
         plain.stop()
@@ -481,6 +483,9 @@ def test_a_tunnel_that_the_server_cuts_is_cut_for_the_command(stub: StubUpstream
         plug.sendall(head(proxy, "GET /closed HTTP/1.1", "Connection: Upgrade", "Upgrade: x"))
         answer, clean = everything(plug)
         assert (answer.endswith(b"\r\n\r\npart"), clean) == (True, True)
+        with suppress(OSError):  # until the server's system says that there is nobody
+            while not proxy.seen()[1:]:
+                plug.sendall(b"x" * 10_000)
     one, two = seen(proxy, 2)
     assert one.error == f"The API server {stub.url} cut the connection."
     assert (two.error, two.received) == ("", 4)
@@ -547,10 +552,16 @@ def test_an_answer_that_breaks_off_breaks_off_for_the_command(stub: StubUpstream
         channel.cut()
         return True
 
+    async def much(asked: Asked, channel: Channel) -> bool:
+        channel.writer.transport.set_write_buffer_limits(0)
+        await channel.send(whole % b"Content-Length: 1000000" + b"x" * 300_000)
+        channel.cut()
+        return True
+
     async def wrong(asked: Asked, channel: Channel) -> None:
         await channel.send(whole % b"Transfer-Encoding: chunked" + b"2\r\nabcdefg\r\n0\r\n\r\n")
 
-    stub.routes = {**dict.fromkeys(shapes, part), "/wrong": wrong}
+    stub.routes = {**dict.fromkeys(shapes, part), "/wrong": wrong, "/much": much}
     for target in shapes:
         stub.hold()
         with raw(proxy) as plug:
@@ -561,9 +572,17 @@ def test_an_answer_that_breaks_off_breaks_off_for_the_command(stub: StubUpstream
             stub.release()
             rest, clean = everything(plug)
             assert (rest, clean) == (b"", False), target
+    with raw(proxy, receive=4096) as plug:  # all that came is still handed on, also to one that reads slowly
+        for end in tuple(proxy._commands):
+            assert end._transport is not None
+            end._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        plug.sendall(head(proxy, "GET /much HTTP/1.1"))
+        until(lambda: any(one.full for one in tuple(proxy._commands)), "more has come than it has taken")
+        rest, clean = everything(plug)
+        assert (rest.count(b"x"), clean) == (300_000, False)
     with connected(proxy) as client, pytest.raises((http.client.IncompleteRead, OSError, http.client.HTTPException)):
         ask(client, proxy, "/wrong")
-    *broken, malformed = seen(proxy, 4)
+    *broken, _, malformed = seen(proxy, 5)
     for one in broken:
         assert (one.code, one.received) == (200, 50_000)
         assert one.error == f"The API server {stub.url} broke off its answer in the middle."

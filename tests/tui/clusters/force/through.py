@@ -52,9 +52,13 @@ def once(proxy: Proxy, target: str, method: str = "GET", body: Any = None) -> tu
 
 
 @contextmanager
-def raw(proxy: Proxy, *, context: ssl.SSLContext | None = None) -> Iterator[ssl.SSLSocket]:
-    """Bytes in TLS."""
-    with socket.create_connection(("127.0.0.1", proxy.port), SECONDS) as plug:
+def raw(proxy: Proxy, *, context: ssl.SSLContext | None = None, receive: int = 0) -> Iterator[ssl.SSLSocket]:
+    """Bytes in TLS. The system holds `receive` bytes of what comes, 0: as many as it likes."""
+    with socket.socket() as plug:
+        if receive:
+            plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
+        plug.settimeout(SECONDS)
+        plug.connect(("127.0.0.1", proxy.port))
         wrapped = (context or trusting(proxy)).wrap_socket(
             plug, server_hostname="127.0.0.1", suppress_ragged_eofs=False
         )
