@@ -678,6 +678,12 @@ def test_after_a_401_the_plugin_runs_again_and_the_request_goes_again(stub: Stub
     assert len({one.all("traceparent")[0] for one in stub.asked[:2]}) == 1
 
 
+def test_a_401_to_credentials_that_are_still_the_same_is_the_answer(stub: StubUpstream, proxy: Proxy) -> None:
+    stub.tokens = {"Bearer another"}
+    assert [once(proxy, "/version")[0] for _ in range(2)] == [401, 401]
+    assert len(stub.asked) == 2
+
+
 def test_many_requests_with_credentials_that_ended_run_the_plugin_once(stub: StubUpstream, tmp_path: Path) -> None:
     stub.tokens = {"Bearer two"}
     file = stub.kubeconfig(plugin(tmp_path, {"token": "one"}, {"token": "two"}))
