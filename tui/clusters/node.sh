@@ -38,6 +38,8 @@ NEEDED='awk base64 cat chmod chown cp cut date df grep head id ln mkdir mv readl
 stat sync tail timeout tr uname wc'
 LAST=
 WHY=
+# SELF is who runs this: what carries it evaluates it in a subshell, whose own number $$ is not
+{ read -r SELF self_rest </proc/self/stat; } 2>/dev/null || SELF=$$
 NOTHING_WRITTEN=1
 
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -78,7 +80,7 @@ span() { SPAN=$(($1 * PACE / 10)); }
 
 # stop_at STEP: tests kill the process here, as a power cut would
 stop_at() {
-	if [ "${K8S_TRACE_TUI_STOP_AT:-}" = "$1" ]; then kill -9 $$; fi
+	if [ "${K8S_TRACE_TUI_STOP_AT:-}" = "$1" ]; then kill -9 "$SELF"; fi
 	return 0
 }
 
@@ -133,8 +135,8 @@ lives() {
 # me WHO: ME is the text of a lock of this process
 me() {
 	boot
-	born $$
-	ME="pid=$$ born=$BORN boot=$BOOT since=$(date +%s) id=$ID who=$1"
+	born "$SELF"
+	ME="pid=$SELF born=$BORN boot=$BOOT since=$(date +%s) id=$ID who=$1"
 }
 
 # owner: OWNER is the text of the lock, OWNER_ALIVE yes or no, OWNER_ID, OWNER_WHO
@@ -159,9 +161,9 @@ take() {
 	owner
 	if [ "$OWNER_ALIVE" = no ] && [ -n "$OWNER" ]; then
 		take_seen=$OWNER
-		if mv -f "$LOCK" "$LOCK.dead.$$" 2>/dev/null; then
-			take_moved=$(readlink "$LOCK.dead.$$")
-			rm -f "$LOCK.dead.$$"
+		if mv -f "$LOCK" "$LOCK.dead.$SELF" 2>/dev/null; then
+			take_moved=$(readlink "$LOCK.dead.$SELF")
+			rm -f "$LOCK.dead.$SELF"
 			# somebody else was faster and it is theirs now: give it back
 			if [ "$take_moved" != "$take_seen" ]; then ln -s "$take_moved" "$LOCK" 2>/dev/null; fi
 		fi
@@ -174,8 +176,8 @@ take() {
 # keep WHO: the lock that begin took becomes the watcher's
 keep() {
 	me "$1"
-	rm -f "$LOCK.$$"
-	ln -s "$ME" "$LOCK.$$" && mv -f "$LOCK.$$" "$LOCK"
+	rm -f "$LOCK.$SELF"
+	ln -s "$ME" "$LOCK.$SELF" && mv -f "$LOCK.$SELF" "$LOCK"
 }
 
 drop() {
@@ -998,7 +1000,7 @@ watch() {
 	load
 	# the lock first: as soon as the pid is there, its owner until now is gone
 	keep "$(meta who)"
-	printf '%s %s %s\n' $$ "$BORN" "$BOOT" >"$D/pid.new" && mv -f "$D/pid.new" "$D/pid"
+	printf '%s %s %s\n' "$SELF" "$BORN" "$BOOT" >"$D/pid.new" && mv -f "$D/pid.new" "$D/pid"
 	mend
 	stop_at watch
 	if [ "$(cat "$D/direction" 2>/dev/null)" = before ]; then

@@ -10,7 +10,8 @@ import pytest
 from tests.doubles.shell_host import ShellHost
 from tui.clusters import rollout
 from tui.clusters.inspect import read_facts
-from tui.clusters.model import FileChange, Part, Plan, PlanRefused, Trigger, Wish
+from tui.clusters.model import ClusterError, FileChange, Part, Plan, PlanRefused, Trigger, Wish
+from tui.clusters.reach.folder import FolderHost
 
 MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
 TRACING = "/etc/kubernetes/k8s-trace-tui/apiserver.yaml"
@@ -103,3 +104,26 @@ def test_revert_shows_three_versions_and_does_nothing_unless_forced(folder: Shel
     name = rollout.revert(folder, Part.APISERVER, who="alice", force=True)
     assert rollout.follow(folder, name).word == "done"
     assert files(root) == {MANIFEST[1:]: OLD}
+
+
+@pytest.mark.parametrize("step", ["staged", "write-1", "before-2", "written"])
+def test_the_lock_names_who_writes_and_not_what_carries_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The script runs in a subshell of what carried it there. Were that taken for the one at work, a second rollout
+    could begin beside the first as soon as it is gone."""
+    before = files(root)
+    host = FolderHost(f"file://{root}")
+    plan = plan_of(
+        FileChange(TRACING, None, b"new", 0o600, os.getuid(), os.getgid()),
+        FileChange(MANIFEST, OLD, OLD + b"# armed\n", 0o640, os.getuid(), os.getgid()),
+    )
+    with monkeypatch.context() as killed, pytest.raises(ClusterError):
+        killed.setenv("K8S_TRACE_TUI_STOP_AT", step)  # by the number that the lock has
+        rollout.begin(host, plan, who="alice")
+    assert (files(root).get(TRACING[1:]) is not None) is (step != "staged"), "it ended there, and at once"
+    assert files(root)[MANIFEST[1:]] == (OLD + b"# armed\n" if step == "written" else OLD)
+    (left,) = read_facts(host, [TRACING]).rollouts
+    assert (left.ended, left.alive) == ("", False)
+    assert rollout.follow(host, rollout.undo(host, left.id, who="bob")).word == "rolled back"
+    assert files(root) == before
