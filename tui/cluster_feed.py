@@ -186,11 +186,20 @@ class ControlPlanes(Protocol):
     ) -> tuple[Outcome, ...]:
         """Do it, one node after the other; an outcome for each of `change.nodes`."""
 
-    def carry_on(self, node: Node, left: RolloutFacts, undo: bool, tell: Tell, stopping: Callable[[], bool]) -> Outcome:
-        """Finish an interrupted rollout, or put back what was before it.
+    def carry_on(
+        self,
+        node: Node,
+        left: RolloutFacts,
+        undo: bool,
+        tell: Tell,
+        ask: Callable[[str, str], bool],
+        stopping: Callable[[], bool],
+    ) -> Outcome:
+        """Finish an interrupted rollout, or put back what was before it; `ask` where a node cannot find out whether
+        that is safe.
 
         Raises:
-            ClusterError: it cannot be done.
+            ClusterError: it cannot be done, or was not agreed to.
         """
 
     def follow(self, node: Node, left: RolloutFacts, tell: Tell, stopping: Callable[[], bool]) -> Outcome:
@@ -547,7 +556,7 @@ class ClusterFeed:
     def _roll_out(self, planes: ControlPlanes, change: Change) -> None:
         if change.node is not None and change.left is not None:
             undo = change.kind == "undo"
-            outcome = planes.carry_on(change.node, change.left, undo, self._tell, self._ended.is_set)
+            outcome = planes.carry_on(change.node, change.left, undo, self._tell, self._question, self._ended.is_set)
             self._outcomes((outcome,))
             return
 

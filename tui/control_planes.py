@@ -20,11 +20,9 @@ from tui.clusters.arriving import verifier
 from tui.clusters.model import (
     ClusterError,
     Mode,
-    NodeAsks,
     NodeFacts,
     NothingToPutBack,
     Part,
-    PlanRefused,
     ReachError,
     RolloutFacts,
     Tell,
@@ -361,17 +359,24 @@ class RealControlPlanes:
             stopping=stopping,
         ).run()
 
-    def carry_on(self, node: Node, left: RolloutFacts, undo: bool, tell: Tell, stopping: Callable[[], bool]) -> Outcome:
-        """Finish an interrupted rollout, or put back what was before it.
+    def carry_on(
+        self,
+        node: Node,
+        left: RolloutFacts,
+        undo: bool,
+        tell: Tell,
+        ask: Callable[[str, str], bool],
+        stopping: Callable[[], bool],
+    ) -> Outcome:
+        """Finish an interrupted rollout, or put back what was before it; `ask` where a node cannot find out whether
+        that is safe.
 
         Raises:
-            ClusterError: it cannot be done.
+            ClusterError: it cannot be done, or was not agreed to.
         """
-        try:
-            begun = (rollout.undo if undo else rollout.finish)(node.host, left.id, who=operator())
-        except NodeAsks as asks:
-            verb = "undo" if undo else "resume"
-            raise PlanRefused(f"{asks} `k8s-trace-tui sampling {verb}` asks whether to go on all the same.") from None
+        begun = rollout.carry_on(
+            node.host, left.id, undo, who=operator(), ask=lambda question: ask(node.name, question)
+        )
         return self._listen(node, begun, tell, stopping)
 
     def follow(self, node: Node, left: RolloutFacts, tell: Tell, stopping: Callable[[], bool]) -> Outcome:

@@ -19,7 +19,7 @@ from receiver.store.place import default_place
 from tui.clusters import doctor, drift, flavours, rollout
 from tui.clusters.arriving import of_database, per_state, verifier
 from tui.clusters.load import expected_load
-from tui.clusters.model import ClusterError, Host, Mode, NodeAsks, NodeFacts, NothingToPutBack, Part, RolloutFacts, Wish
+from tui.clusters.model import ClusterError, Host, Mode, NodeFacts, NothingToPutBack, Part, RolloutFacts, Wish
 from tui.clusters.rollout import Outcome
 from tui.clusters.survey import Node, mirrored, survey, with_instances
 from tui.clusters.targets import Target, targets
@@ -309,12 +309,9 @@ def _carry_on(node: Node, left: RolloutFacts, asked: Asked, undo: bool) -> Outco
         _tell(node.name, step, detail)
 
     try:
-        again = rollout.undo if undo else rollout.finish
-        try:
-            begun = again(node.host, left.id, who=operator())
-        except NodeAsks as asks:
-            agree(asked, f"{asks} Go on all the same?")
-            begun = again(node.host, left.id, who=operator(), agreed=[asks.topic])
+        begun = rollout.carry_on(
+            node.host, left.id, undo, who=operator(), ask=lambda question: _agrees(asked, question)
+        )
         return rollout.follow(node.host, begun, tell, node=node.name)
     except KeyboardInterrupt:
         _say_it_goes_on(node)
@@ -389,14 +386,8 @@ def _roll_out(jobs: Sequence[Job], asked: Asked, name: str) -> None:
                     for line in step_lines(one, ascii_only=False):
                         _say(f"  {line}")
 
-    def ask(node: str, question: str) -> bool:
-        if asked.yes:
-            _say(f"{question} Yes, by --yes.")
-        try:
-            agree(asked, question)
-        except Refused:
-            return False
-        return True
+    def ask(_node: str, question: str) -> bool:
+        return _agrees(asked, question)
 
     states = [
         replace(state, mode=Mode.SAMPLING) if state.part is asked.part else state
@@ -462,6 +453,17 @@ def _names(nodes: Sequence[Node]) -> str:
 
 
 # --- the question ------------------------------------------------------------------------------------
+def _agrees(asked: Asked, question: str) -> bool:
+    """Whether a question that comes up on the way is answered with yes; --yes is told to have done so."""
+    if asked.yes:
+        _say(f"{question} Yes, by --yes.")
+    try:
+        agree(asked, question)
+    except Refused:
+        return False
+    return True
+
+
 def _can_ask(asked: Asked) -> bool:
     return not asked.yes and sys.stdin is not None and sys.stdin.isatty()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
 from tui.clusters import doctor, rates
-from tui.clusters.model import Mode, Part, Plan, RolloutFacts, State
+from tui.clusters.model import Mode, Part, RolloutFacts, State, Trigger
 from tui.clusters.rollout import Outcome, ThreeWay
 from tui.clusters.survey import Node
 from tui.printing import BOLD, DIM, RED, YELLOW, Paper, paper
@@ -28,6 +28,16 @@ class Job:
     warnings: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
     outcome: Outcome | None = None
+
+    @property
+    def trigger(self) -> Trigger:
+        """What makes the component read its files again; nothing does in a directory that stands for a host."""
+        return self.plan.trigger if self.node.host.alive else Trigger.NOTHING
+
+    @property
+    def price(self) -> str:
+        """A sentence: how long what will be away."""
+        return self.plan.price if self.node.host.alive else "Only files are written, nothing restarts."
 
 
 COLUMNS: Final = ("NODE", "COMPONENT", "VERSION", "STATE", "RATE", "ENDPOINT", "ARRIVING", "LAST CHANGE")
@@ -211,8 +221,7 @@ def show(jobs: Sequence[Job], to: TextIO | None = None) -> None:
         if plan.empty:
             print(printable(f"{title}: nothing to change, it is so already", 400), file=to)
             continue
-        price = plan.price if job.node.host.alive else "only files are written, nothing restarts"
-        print(sheet.paint(printable(f"{title}: {price}", 1000), BOLD), file=to)
+        print(sheet.paint(printable(f"{title}: {job.price}", 1000), BOLD), file=to)
         if plan.diff in shown:
             print(printable(f"  as on {shown[plan.diff]}", 400), file=to)
         for line in plan.diff.splitlines() if plan.diff not in shown else ():
@@ -253,8 +262,8 @@ def job_document(job: Job, name: str, dry_run: bool) -> dict[str, Any]:
         "detail": outcome.detail,
         "spans_arrive": outcome.spans,
         "files": [change.path for change in plan.changes],
-        "trigger": plan.trigger.value,
-        "price": plan.price,
+        "trigger": job.trigger.value,
+        "price": job.price,
         "warnings": list(job.warnings),
         "questions": list(job.questions),
         "diff": plan.diff,

@@ -86,6 +86,8 @@ class StillPlanes:
     """Why reading fails."""
     ends: str = "done"
     spans: bool | None = None
+    doubt: str = ""
+    """What a node asks before what was interrupted goes on."""
     failure: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
     begun: list[str] = field(default_factory=list)
@@ -220,7 +222,17 @@ class StillPlanes:
             state = replace(state, mode=mode, per_million=rate, endpoint="" if rate is None else "localhost:4317")
         self.nodes[at] = replace(node, states=(state,))
 
-    def carry_on(self, node: Node, left: RolloutFacts, undo: bool, tell: Tell, stopping: Callable[[], bool]) -> Outcome:
+    def carry_on(
+        self,
+        node: Node,
+        left: RolloutFacts,
+        undo: bool,
+        tell: Tell,
+        ask: Callable[[str, str], bool],
+        stopping: Callable[[], bool],
+    ) -> Outcome:
+        if self.doubt and not ask(node.name, self.doubt):
+            raise PlanRefused(self.doubt)
         self.begun.append(f"{'undo' if undo else 'finish'} {left.id} {node.name}")
         for step, detail in STEPS:
             tell(node.name, step, detail)

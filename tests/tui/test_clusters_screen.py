@@ -466,6 +466,26 @@ async def test_what_was_interrupted_is_offered(clusters: Clusters, key: str, wor
         assert f"✓ cp-1 apiserver: {'rolled back' if word == 'undo' else 'done'}" in d.screen
 
 
+@pytest.mark.parametrize(("key", "word"), [("f", "finish"), ("u", "undo")])
+async def test_what_a_node_asks_before_it_goes_on_is_asked(clusters: Clusters, key: str, word: str) -> None:
+    planes = StillPlanes([node_of("cp-1", rollouts=(interrupted(),))], doubt="Nobody knows whether etcd is healthy.")
+    async with clusters(planes) as d:
+        await d.press(key)
+        await agree(d)
+        await d.until(lambda: "Nobody knows whether etcd is healthy." in d.screen and "Cancel leaves it" in d.screen)
+        await d.press("enter")  # Cancel is in front
+        await ended(d)
+        assert planes.begun == []
+        assert "✗ Nobody knows whether etcd is healthy." in d.screen
+        assert "was interrupted at restart" in d.screen, "it may be tried again"
+        await d.press(key)
+        await agree(d)
+        await d.until(lambda: "Cancel leaves it" in d.screen)
+        await d.press("tab", "enter")
+        await ended(d)
+        assert planes.begun == [f"{word} {interrupted().id} cp-1"]
+
+
 async def test_pods_of_ours_are_asked_for_before_anything_else(clusters: Clusters) -> None:
     planes = StillPlanes(pods_wanted="A privileged pod of ours reads the files of cp-1.")
     async with clusters(planes) as d:

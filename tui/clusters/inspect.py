@@ -60,6 +60,7 @@ def facts_of(host: str, lines: Sequence[Sequence[str]]) -> NodeFacts:
     containers: list[Container] = []
     listeners: list[str] = []
     services: set[str] = set()
+    back_off: dict[str, int] = {}
     rollouts: list[RolloutFacts] = []
     try:
         for line in lines:
@@ -78,6 +79,8 @@ def facts_of(host: str, lines: Sequence[Sequence[str]]) -> NodeFacts:
                     listeners.append(bundle.plain(bundle.text(line[1])))
                 case "service":
                     services.add(line[1])
+                case "backoff":
+                    back_off[bundle.plain(line[1])] = int(line[2])
                 case "rollout":
                     rollouts.append(_rollout(line))
                 case "version" | "hostname" | "root" | "selinux" | "now" | "manifests" | "free" | "cri" | "lock":
@@ -98,6 +101,7 @@ def facts_of(host: str, lines: Sequence[Sequence[str]]) -> NodeFacts:
             listeners=tuple(listeners),
             services=frozenset(services),
             lock=_name(single.get("lock", "-")),
+            back_off=back_off,
             rollouts=tuple(rollouts),
             selinux=single.get("selinux") == "yes",
             free_bytes=int(single.get("free", "0")),

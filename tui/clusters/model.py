@@ -161,6 +161,8 @@ class NodeFacts:
     listeners: tuple[str, ...] = ()
     services: frozenset[str] = frozenset()  # systemd units that are active: k3s, rke2-server, kube-apiserver, kubelet
     lock: str = ""  # who holds the lock on this host, "" for nobody
+    back_off: Mapping[str, int] = field(default_factory=dict)
+    """Controllers of which no container runs: in how many seconds kubelet probably starts each again."""
     rollouts: tuple[RolloutFacts, ...] = ()  # newest last
     selinux: bool = False
     free_bytes: int = 0

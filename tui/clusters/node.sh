@@ -154,7 +154,8 @@ owner() {
 
 # take WHO: get the lock, over a dead owner if need be; refuses where somebody holds it
 take() {
-	mkdir -p "$STATE/rollouts" "$STATE/original" 2>/dev/null || refuse "cannot make $STATE: it needs root, and room"
+	take_said=$(mkdir -p "$STATE/rollouts" "$STATE/original" 2>&1) ||
+		refuse "$STATE cannot be made (${take_said##*: }), and nothing is changed without a way back: it needs root, and room"
 	chmod 700 "$STATE" 2>/dev/null
 	me "$1"
 	if ln -s "$ME" "$LOCK" 2>/dev/null; then return 0; fi
@@ -170,7 +171,9 @@ take() {
 		if ln -s "$ME" "$LOCK" 2>/dev/null; then return 0; fi
 		owner
 	fi
-	refuse "another rollout holds the lock on this node (${OWNER:-an unreadable $LOCK}): wait for its end"
+	[ -n "$OWNER" ] || refuse "the lock on this node, $LOCK, cannot be read: look whose it is"
+	owner_pid=${OWNER#*pid=}
+	refuse "another rollout holds the lock on this node, that of $OWNER_WHO (${OWNER_ID}, process ${owner_pid%% *}): wait for its end, which \`sampling status\` tells"
 }
 
 # keep WHO: the lock that begin took becomes the watcher's
@@ -614,16 +617,19 @@ beside() {
 }
 
 # stage N PATH before|after MODE UID GID LABEL: a finished copy waits beside the target, so that the way there and the
-# way back are one rename each, also on a full disk
+# way back are one rename each, also on a full disk. Where that fails, STAGE_SAID is why, if cp says it.
 stage() {
 	beside "$2"
 	STAGED=$BESIDE/.k8s-trace-tui-$ID-$1-$3
 	if [ -e "$STAGED" ] && cmp_files "$D/$3/$1" "$STAGED"; then return 0; fi
 	rm -f "$STAGED"
-	if [ "$3" = before ]; then
-		cp -p "$D/before/$1" "$STAGED" 2>/dev/null || return 1
-	else
-		cp "$D/after/$1" "$STAGED" 2>/dev/null || return 1
+	STAGE_SAID= stage_keep=
+	if [ "$3" = before ]; then stage_keep=-p; fi
+	if ! stage_said=$(cp $stage_keep "$D/$3/$1" "$STAGED" 2>&1); then
+		STAGE_SAID=${stage_said##*: }
+		return 1
+	fi
+	if [ "$3" = after ]; then
 		chmod "$4" "$STAGED" || return 1
 		if [ "$(stat -c '%u %g' "$STAGED")" != "$5 $6" ]; then chown "$5:$6" "$STAGED" || return 1; fi
 	fi
@@ -1159,10 +1165,10 @@ begin() {
 	journal backup "in $D"
 	while IFS="$TAB" read -r n path before after mode uid gid label <&3; do
 		if [ "$before" != - ]; then
-			stage "$n" "$path" before "$mode" "$uid" "$gid" "$label" || decline "there is no room beside $path"
+			stage "$n" "$path" before "$mode" "$uid" "$gid" "$label" || decline "$BESIDE takes no copy of $path (${STAGE_SAID:-it is not whole}): is there room, and may it be written?"
 		fi
 		if [ "$after" != - ]; then
-			stage "$n" "$path" after "$mode" "$uid" "$gid" "$label" || decline "a file beside $path cannot be written"
+			stage "$n" "$path" after "$mode" "$uid" "$gid" "$label" || decline "$BESIDE takes no new $path (${STAGE_SAID:-it is not whole}): is there room, and may it be written?"
 		fi
 	done 3<"$D/files"
 	printf 'after\n' >"$D/direction"
@@ -1417,6 +1423,17 @@ inspect_live() {
 			printf '%s' "$FOUND" | while read -r i_id i_name i_state i_attempt i_exit i_started i_finished i_uid i_log; do
 				printf 'container\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$i_id" "$i_name" "$i_state" "$i_attempt" "$i_exit" "$i_started" "$i_finished" "$i_uid" "$(text "$i_log")"
 			done
+			case $inspect_name in
+			kube-controller-manager | kube-scheduler)
+				case $FOUND in
+				'' | *" RUNNING "*) ;;
+				*)
+					backing_off
+					printf 'backoff\t%s\t%s\n' "$inspect_name" "$LEFT"
+					;;
+				esac
+				;;
+			esac
 		done
 		printf 'cri\t%s\n' "$inspect_cri"
 	else

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import Final
 
 from tui.clusters.manifest import Pod, is_pod, pod_name, pods_running
-from tui.clusters.model import Container, FileChange, HostFile, NodeFacts, Part, PlanRefused
+from tui.clusters.model import Container, FileChange, HostFile, NodeFacts, NotYet, Part, PlanRefused
 from tui.clusters.yaml_text import YamlText
 
 OURS: Final = "k8s-trace-tui"
@@ -27,6 +27,8 @@ _FILLED: Final = "empty:"
 
 PROGRAMS: Final = {Part.APISERVER: "kube-apiserver", Part.ETCD: "etcd"}
 CONTROLLERS: Final = ("kube-controller-manager", "kube-scheduler")
+LONGEST_BACK_OFF: Final = 300
+"""Seconds: kubelet never waits longer before it starts a container again."""
 RECENT_SECONDS: Final = 600
 """The kubelet forgets restarts, and with them the back-off, after about ten minutes."""
 
@@ -153,8 +155,12 @@ def check_replaceable(facts: NodeFacts, pod: Pod) -> None:
 
 
 def check_controllers(facts: NodeFacts, part: Part) -> tuple[str, ...]:
-    """Refuse while controllers are down or in back-off; a warning instead where the component itself is down, since a
-    change may be what repairs it."""
+    """Refuse while controllers are down or in back-off, and say how long that lasts; a warning instead where the
+    component itself is down, since a change may be what repairs it.
+
+    Raises:
+        NotYet: they are.
+    """
     if facts.containers is None:
         return ()
     down = [
@@ -169,9 +175,12 @@ def check_controllers(facts: NodeFacts, part: Part) -> tuple[str, ...]:
     known_here = any(item.name == PROGRAMS[part] for item in facts.containers)
     if known_here and running(facts, PROGRAMS[part]) is None:
         return (f"{names} of {facts.host} are down too and come back some minutes after the API server.",)
-    raise PlanRefused(
-        f"{facts.host}: {names} are down or in back-off, and another restart would make that longer (up to 5 minutes): "
-        "wait until they run, then try again."
+    seconds = max(facts.back_off.get(name, LONGEST_BACK_OFF) for name in down)
+    raise NotYet(
+        f"{facts.host}: {names} {'is' if len(down) == 1 else 'are'} in back-off, and another restart would make that "
+        f"longer: try again in about {seconds} s, when kubelet should have started {'it' if len(down) == 1 else 'them'} "
+        "again (5 minutes at most).",
+        seconds,
     )
 
 
@@ -198,6 +207,8 @@ def stop_is_cheap(facts: NodeFacts, container: str) -> bool:
 def recent_changes(facts: NodeFacts) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """A warning where this node was changed once within the last ten minutes, a question where it was more often: then
     the controllers are in back-off for minutes after the next restart (10, 20, 40, 80, 160, 300 s)."""
+    if facts.containers is None:  # a directory that stands for a host: nothing restarts there
+        return (), ()
     recent = [item for item in facts.rollouts if 0 <= facts.now - item.when < RECENT_SECONDS]
     if not recent:
         return (), ()

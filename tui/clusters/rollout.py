@@ -136,6 +136,23 @@ def undo(host: Host, identity: str, *, who: str = "", agreed: Collection[str] = 
     return _started(host, ["undo", identity, bundle.plain(who), " ".join(sorted(agreed))])
 
 
+def carry_on(host: Host, identity: str, back: bool, *, who: str, ask: Callable[[str], bool] | None = None) -> str:
+    """`finish`, or `undo` with `back`, and `ask` somebody what the node cannot find out; give its name.
+
+    Raises:
+        PlanRefused: as they do. NodeAsks: the answer was no, or there is nobody to ask.
+    """
+    again = undo if back else finish
+    agreed: set[str] = set()
+    while True:
+        try:
+            return again(host, identity, who=who, agreed=agreed)
+        except NodeAsks as asks:
+            if asks.topic in agreed or ask is None or not ask(f"{asks} Go on all the same?"):
+                raise
+            agreed.add(asks.topic)
+
+
 def unlock(host: Host) -> str:
     """Remove a lock whose owner is dead, and say whose it was.
 
@@ -320,8 +337,9 @@ class Rollout:
     `tell(node, step, detail)` hears every step: those of `journal.STEPS`, and `refused`, `lost`, `found`, `warning`.
     `verify` is asked after a node is ready; a node without spans is a warning, never another restart, and then `ask`
     (node, question) decides whether the next one is begun. It is asked, too, where a node cannot find out whether it is
-    safe to begin; nobody to ask is a no there. While something on a node is in back-off, it is waited for, at most
-    `WAIT_AT_MOST` in all, and nothing is touched; `stopping` ends that.
+    safe to begin; nobody to ask is a no there. A first node on which something is in back-off is refused, as its plan
+    would be. A later one, when others have been changed already, is waited for, at most `WAIT_AT_MOST` seconds in all,
+    and untouched meanwhile; `stopping` ends that.
     """
 
     def __init__(
@@ -346,6 +364,8 @@ class Rollout:
         self._poll = poll
         self._revert = revert
         self._stopping = stopping or (lambda: False)
+        self._changed = False
+        """A node has been changed already."""
 
     def run(self) -> tuple[Outcome, ...]:
         """Do it and give one outcome a node, in order; those behind one that did not come out well are `not begun`."""
@@ -380,12 +400,11 @@ class Rollout:
         except PlanRefused as error:
             tell("refused", str(error))
             return Outcome(plan.node, "refused", str(error))
-        except ReachError as error:
-            tell("lost", str(error))
-            return Outcome(plan.node, "unknown", str(error))
-        except ClusterError as error:
-            tell("refused", str(error))
-            return Outcome(plan.node, "unknown", str(error))
+        except ClusterError as error:  # it may have begun all the same
+            said = f"{error} `k8s-trace-tui sampling status` says whether it goes on there."
+            tell("lost", said)
+            return Outcome(plan.node, "unknown", said)
+        self._changed = True
         if not outcome.well or self._verify is None or not outcome.started:
             return outcome
         spans = self._verify(plan, outcome.started)
@@ -415,7 +434,7 @@ class Rollout:
                     raise
                 agreed.add(asks.topic)
             except NotYet as not_yet:
-                if time.monotonic() + not_yet.seconds > until or self._stopping():
+                if not self._changed or time.monotonic() + not_yet.seconds > until or self._stopping():
                     raise
                 if not told:
                     tell("wait", str(not_yet))

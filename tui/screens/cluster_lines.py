@@ -414,8 +414,7 @@ def change_lines(change: Change, loads: Mapping[str, str], width: int, p: Palett
         if plan.empty:
             lines += sentence(f"{name}: nothing to change, it is so already.", width, p.dim)
             continue
-        price = plan.price if job.node.host.alive else "Only files are written, nothing restarts."
-        price = f"{files_text(plan)} {price}".strip()
+        price = f"{files_text(plan)} {job.price}".strip()
         load = loads.get(job.node.name, "")
         same = (price, load, plan.diff, job.warnings, job.questions)
         if same in shown:

@@ -314,7 +314,8 @@ class ClustersScreen(FrameScreen):
             said = sentence(run.question, width, p.base)
             for reason in run.reasons:
                 said += sentence(reason, width, p.warning, g.suspicious)
-            return said + sentence("Cancel leaves the nodes behind it as they are.", width, p.dim)
+            left = "the nodes behind it as they are" if len(run.nodes) > 1 else "it as it is"
+            return said + sentence(f"Cancel leaves {left}.", width, p.dim)
 
         self.app.push_screen(
             ConfirmScreen(run.title, lines, "Go on"), lambda typed: self.clusters.answer(typed is not None)

@@ -270,3 +270,35 @@ def test_what_cannot_be_found_out_is_asked(control_plane: ControlPlane, members:
     assert any("nobody knows" in entry.detail for entry in outcome.entries if entry.step == "note")
     assert len(questions) == 2
     assert "executable file not found" in questions[0]
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_what_cannot_be_found_out_is_asked_again_where_it_was_interrupted(
+    control_plane: ControlPlane, members: Callable[..., Members], back: bool
+) -> None:
+    etcd = members("cp-1")
+    plan = etcd.change("--snapshot-count=9000")
+    wait_for(lambda: _begins(etcd, plan), "it does not begin")
+    (left,) = control_plane.facts().rollouts
+    control_plane.spoil("exec")
+    # a manifest that is not written yet is not taken back either, so only going on is a matter of doubt
+    questions: list[str] = []
+
+    def carried_on(answer: bool) -> rollout.Outcome:
+        name = rollout.carry_on(
+            control_plane.host, left.id, back, who="bob", ask=lambda said: bool(questions.append(said)) or answer
+        )
+        return control_plane.follow(name)
+
+    if back:
+        assert (carried_on(False).word, questions) == ("rolled back", [])
+        assert etcd.manifest.read_bytes() == plan.changes[0].before
+        return
+    with pytest.raises(NodeAsks, match="cannot be found out whether the other members"):
+        carried_on(False)
+    assert etcd.manifest.read_bytes() == plan.changes[0].before
+    assert control_plane.facts().rollouts[0].ended == ""
+    outcome = carried_on(True)
+    assert outcome.word == "done", outcome
+    assert len(questions) == 2
+    assert all(question.endswith("Go on all the same?") for question in questions)

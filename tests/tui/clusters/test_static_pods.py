@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timezone
 
 import pytest
 import yaml
 
 from tests.tui.clusters.nodes import APISERVER, ETCD, NOW, after, apiserver, etcd, facts_with, node
 from tui.clusters import flavours
-from tui.clusters.model import Container, HostFile, Mode, NodeFacts, Part, PlanRefused, RolloutFacts, Trigger, Wish
+from tui.clusters.model import (
+    Container,
+    HostFile,
+    Mode,
+    NodeFacts,
+    NotYet,
+    Part,
+    PlanRefused,
+    RolloutFacts,
+    Trigger,
+    Wish,
+)
 from tui.clusters.pods import CHECKSUM as ANNOTATION
 from tui.clusters.pods import FILE as TRACING_FILE
 
@@ -176,11 +188,13 @@ def test_a_copy_beside_it_is_refused() -> None:
     assert flavours.plan(facts, ARM).changes, "the kubelet looks at no file that begins with a dot"
 
 
-def test_controllers_in_back_off_are_waited_for() -> None:
+@pytest.mark.parametrize(("told", "seconds"), [({"kube-scheduler": 40}, 40), ({}, 300)])
+def test_a_plan_is_refused_while_a_controller_is_in_back_off(told: dict[str, int], seconds: int) -> None:
     down = Container("x", "kube-scheduler", False, 5, 1, "2026-11-18T11:46:00Z", "2026-11-18T11:46:01Z", "uid")
-    facts = replace(node(apiserver=apiserver()), containers=(down,))
-    with pytest.raises(PlanRefused, match="kube-scheduler"):
+    facts = replace(node(apiserver=apiserver()), containers=(down,), back_off=told)
+    with pytest.raises(NotYet, match=rf"kube-scheduler is in back-off.* try again in about {seconds} s") as refusal:
         flavours.plan(facts, ARM)
+    assert refusal.value.seconds == seconds
 
 
 @pytest.mark.parametrize(
@@ -199,6 +213,23 @@ def test_a_tracing_file_that_would_keep_it_from_starting_is_said(content: bytes 
     found = next(one for one in flavours.states(replace(facts, files=files)) if one.part is Part.APISERVER)
     assert found.mode is mode
     assert says in found.note
+
+
+@pytest.mark.parametrize(
+    ("started", "trigger"),
+    [
+        ("2026-11-18T11:50:00.123456789Z", Trigger.MANIFEST),
+        ("2026-11-18T03:50:00.123-08:00", Trigger.MANIFEST),
+        ("2026-11-18T11:40:00Z", Trigger.STOP),
+        ("2026-11-18T17:10:00.5+05:30", Trigger.STOP),
+    ],
+)
+def test_a_time_is_read_with_its_offset(started: str, trigger: Trigger) -> None:
+    """A container that was restarted within ten minutes is not stopped by CRI: kubelet would let it wait."""
+    now = int(datetime(2026, 11, 18, 11, 55, tzinfo=timezone.utc).timestamp())
+    runs = Container("x", "kube-apiserver", True, 1, 0, started, "", "uid")
+    facts = replace(armed(), containers=(runs,), now=now)
+    assert flavours.plan(facts, Wish(Part.APISERVER, 10_000)).trigger is trigger
 
 
 def test_without_root_it_is_shown_and_not_changed() -> None:
@@ -264,7 +295,8 @@ def test_an_endpoint_of_before_that_not_every_server_takes_is_not_kept() -> None
 def test_several_changes_in_a_row_are_asked_about(part: Part, ago: tuple[int, ...], warns: int, asks: int) -> None:
     done = tuple(RolloutFacts(str(at), "apiserver", "alice", NOW - at, "arm", "end", "done", alive=False) for at in ago)
     facts = replace(node(apiserver=apiserver(), etcd=etcd()), rollouts=done)
-    plan = flavours.plan(facts, Wish(part, 0))
+    assert "ten minutes" not in str(flavours.plan(facts, Wish(part, 0))), "in a directory nothing restarts"
+    plan = flavours.plan(replace(facts, containers=()), Wish(part, 0))
     assert sum("in the last ten minutes" in warning for warning in plan.warnings) == warns
     assert sum("in the last ten minutes" in question for question in plan.questions) == asks
     assert "controller-manager and scheduler may restart" in plan.price

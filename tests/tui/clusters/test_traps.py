@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.doubles.certificates import Authority
+from tests.doubles.shell_host import ShellHost
 from tests.doubles.stub_api import StubApi
 from tests.tui.clusters.control_plane import PACE, PATIENCE, ControlPlane, wait_for
 from tui.clusters import rollout
-from tui.clusters.model import FileChange, NotYet, PlanRefused, Trigger
+from tui.clusters.model import FileChange, NotYet, Part, Plan, PlanRefused, Trigger, Wish
 from tui.clusters.reach.api import Api, MirrorPod
 
 
@@ -107,12 +108,25 @@ def test_the_seconds_until_a_controller_runs_are_told(
         assert left - 4 <= refusal.value.seconds <= left
         assert f" {refusal.value.seconds} s" in str(refusal.value)
         assert control_plane.files() == before
-        assert control_plane.facts().rollouts == ()
+        facts = control_plane.facts()
+        assert facts.rollouts == ()
+        assert left - 6 <= facts.back_off.pop("kube-scheduler") <= left, "a plan can say it too"
+        assert not facts.back_off
     finally:
         os.kill(control_plane.kubelet.pid, 18)
 
 
-def test_a_rollout_waits_for_a_controller_and_then_begins(control_plane: ControlPlane) -> None:
+def a_first_node(folder: Path) -> tuple[ShellHost, Plan]:
+    """A node that is changed at once: a directory."""
+    (folder / "etc").mkdir(parents=True)
+    change = FileChange("/etc/first", None, b"1", 0o600, os.getuid(), os.getgid())
+    plan = Plan("first", Part.APISERVER, (change,), Trigger.NOTHING, "", "", wish=Wish(Part.APISERVER, 0))
+    return ShellHost(folder, alive=False, name="first"), plan
+
+
+def test_a_rollout_waits_for_a_controller_of_a_later_node(control_plane: ControlPlane, tmp_path: Path) -> None:
+    """Nodes are not left half changed for that; where nothing was changed yet, it is refused, as a plan would be."""
+    before = control_plane.files()
     backing_off(control_plane, 1)
     told: list[str] = []
 
@@ -123,24 +137,29 @@ def test_a_rollout_waits_for_a_controller_and_then_begins(control_plane: Control
                 record.write_text(record.read_text().replace("CONTAINER_EXITED", "CONTAINER_RUNNING"))
             os.kill(control_plane.kubelet.pid, 18)
 
-    steps = [(control_plane.host, control_plane.arm())]
-    (outcome,) = rollout.Rollout(steps, tell, who="alice", patience=PATIENCE, poll=0.1).run()
-    assert (outcome.word, told[:2]) == ("done", ["wait", "begin"])
+    steps = [a_first_node(tmp_path / "first"), (control_plane.host, control_plane.arm())]
+    (refused,) = rollout.Rollout(steps[1:], tell, who="alice", poll=0.1).run()
+    assert (refused.word, told, control_plane.files()) == ("refused", ["refused"], before)
+    assert "kube-scheduler is in back-off" in refused.detail
+    del told[:]
+    outcomes = rollout.Rollout(steps, tell, who="alice", patience=PATIENCE, poll=0.1).run()
+    assert [one.word for one in outcomes] == ["done", "done"]
+    assert told[told.index("end") + 1 :][:2] == ["wait", "begin"]
 
 
-def test_who_stops_while_it_waits_has_changed_nothing(control_plane: ControlPlane) -> None:
+def test_who_stops_while_it_waits_has_changed_nothing(control_plane: ControlPlane, tmp_path: Path) -> None:
     before = control_plane.files()
     backing_off(control_plane, 1)
     told: list[str] = []
     try:
-        (outcome,) = rollout.Rollout(
-            [(control_plane.host, control_plane.arm())],
+        _, outcome = rollout.Rollout(
+            [a_first_node(tmp_path / "first"), (control_plane.host, control_plane.arm())],
             lambda _node, step, _detail: told.append(step),
             who="alice",
             poll=0.1,
             stopping=lambda: "wait" in told,
         ).run()
-        assert (outcome.word, told) == ("refused", ["wait", "refused"])
+        assert (outcome.word, told[-2:]) == ("refused", ["wait", "refused"])
         assert control_plane.files() == before
     finally:
         os.kill(control_plane.kubelet.pid, 18)
