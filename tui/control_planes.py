@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tui.cluster_feed import Change, Named, Reading
-from tui.clusters import doctor, flavours, probe, rollout
+from tui.clusters import bundle, doctor, flavours, probe, rollout
 from tui.clusters.arriving import verifier
 from tui.clusters.model import (
     ClusterError,
@@ -263,6 +263,8 @@ class RealControlPlanes:
         jobs: list[Job] = []
         for node, facts in self._fresh(nodes):
             plan = replace(flavours.plan(facts, wish), node=node.name)
+            if not node.host.alive:
+                plan = bundle.as_files_only(plan)
             warnings, questions = plan.warnings, plan.questions
             if wish.per_million is not None and node.host.alive and not plan.empty:
                 state = node.state_of(wish.part)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
 from tui.clusters import doctor, rates
-from tui.clusters.model import Mode, Part, RolloutFacts, State, Trigger
+from tui.clusters.model import Mode, Part, Plan, RolloutFacts, State, Trigger
 from tui.clusters.rollout import Outcome, ThreeWay
 from tui.clusters.survey import Node
 from tui.printing import BOLD, DIM, RED, YELLOW, Paper, paper

@@ -20,7 +20,7 @@ from tests.tui.still_feed import RECEIVED, StillFeed
 from tests.tui.still_planes import StillHost, StillPlanes, interrupted, node_of
 from tests.tui.test_requests import Driven
 from tui.app import TraceApp
-from tui.cluster_feed import Change, ClusterFeed, NodeRun, NotAgreed
+from tui.cluster_feed import Change, ClusterFeed, NodeRun, NotAgreed, Run
 from tui.clusters.load import expected_load
 from tui.clusters.model import Mode, Part, Plan, State, Trigger, Wish
 from tui.clusters.reach.api import Leftover
@@ -30,7 +30,7 @@ from tui.config import Settings
 from tui.glyphs import ASCII, UNICODE
 from tui.keys import KEYS
 from tui.screens.change import ConfirmScreen
-from tui.screens.cluster_lines import short_diff, stages
+from tui.screens.cluster_lines import run_lines, short_diff, stages
 from tui.theming import FALLBACK, palette
 
 COLOURS = {**FALLBACK, "foreground": "#ffffff", "background": "#000000", "primary": "#8888ff"}
@@ -264,6 +264,12 @@ async def test_a_command_from_another_screen_goes_there(clusters: Clusters) -> N
 
 
 # --- read-only -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("columns", [80, 150])
+async def test_read_only_is_marked(clusters: Clusters, columns: int) -> None:
+    async with clusters(StillPlanes(), size=(columns, 24), read_only=True) as d:
+        assert "read-only" in d.title
+
+
 async def test_read_only_offers_nothing_and_says_so(clusters: Clusters) -> None:
     planes = StillPlanes([node_of("cp-1", rollouts=(interrupted(),))])
     async with clusters(planes, read_only=True) as d:
@@ -454,6 +460,8 @@ async def test_what_was_interrupted_is_offered(clusters: Clusters, key: str, wor
         assert (
             "a change (apiserver arm by bob@there) was interrupted at restart: f finishes it, u puts back" in d.screen
         )
+        await d.press("a")
+        assert "comes first: f finishes it, u puts back what was before" in d.toasts[-1]
         await d.press(key)
         await asked(d)
         await d.press("enter")
@@ -642,6 +650,18 @@ def test_stages_say_how_long_it_takes() -> None:
     assert shown(back)[3:] == [
         "4 old one gone ✗", "5 new one ready", "6 spans arriving", "putting back what was before … 12 s",
     ]  # fmt: skip
+
+
+def test_how_long_a_node_waits_is_said_until_it_begins() -> None:
+    def lines(*steps: tuple[str, str]) -> str:
+        run = Run("Arm", "set", (NodeRun("cp-1", Part.APISERVER, None, steps, 100.0),))
+        return "\n".join(
+            "".join(text for text, _ in line) for line in run_lines(run, 112.0, 100, palette(COLOURS), UNICODE)
+        )
+
+    waits = ("wait", "kube-scheduler is in back-off: it should run again in about 40 s.")
+    assert "waits: kube-scheduler is in back-off: it should run again in about 40 s." in lines(waits)
+    assert "waits:" not in lines(waits, ("begin", "alice"))
 
 
 LINES = st.lists(st.sampled_from(["a", "b", "- c", "-- d", "++ e", "@@ -1 +1 @@", ""]), max_size=14)

@@ -144,7 +144,7 @@ owner() {
 	OWNER=$(readlink "$LOCK" 2>/dev/null) || OWNER=
 	OWNER_ALIVE=no
 	OWNER_WHO=${OWNER#*who=}
-	OWNER_ID=${OWNER#*id=}
+	OWNER_ID=${OWNER#* id=}
 	OWNER_ID=${OWNER_ID%% *}
 	owner_pid=${OWNER#*pid=}
 	owner_born=${OWNER#*born=}
@@ -918,7 +918,7 @@ controllers_back() {
 		[ -n "$controllers_missing" ] || break
 		now
 		if [ "$NOW" -ge "$controllers_limit" ]; then
-			journal note "in back-off, back in about $controllers_left s, 5 minutes at most:$controllers_missing"
+			journal note "in back-off:$controllers_missing; back in about $controllers_left s, 5 minutes at most"
 			return 0
 		fi
 		sleep "$TICK"

@@ -171,15 +171,14 @@ def check_controllers(facts: NodeFacts, part: Part) -> tuple[str, ...]:
     ]
     if not down:
         return ()
-    names = " and ".join(down)
+    names, one = " and ".join(down), len(down) == 1
     known_here = any(item.name == PROGRAMS[part] for item in facts.containers)
     if known_here and running(facts, PROGRAMS[part]) is None:
         return (f"{names} of {facts.host} are down too and come back some minutes after the API server.",)
     seconds = max(facts.back_off.get(name, LONGEST_BACK_OFF) for name in down)
     raise NotYet(
-        f"{facts.host}: {names} {'is' if len(down) == 1 else 'are'} in back-off, and another restart would make that "
-        f"longer: try again in about {seconds} s, when kubelet should have started {'it' if len(down) == 1 else 'them'} "
-        "again (5 minutes at most).",
+        f"{facts.host}: {names} {'is' if one else 'are'} in back-off, and another restart would make that longer: try "
+        f"again in about {seconds} s, when kubelet should have started {'it' if one else 'them'} (5 minutes at most).",
         seconds,
     )
 

@@ -24,7 +24,6 @@ from tui.clusters.model import (
     Part,
     Plan,
     PlanRefused,
-    ReachError,
     Tell,
     Trigger,
     Wish,
@@ -36,6 +35,12 @@ it has arrived. It waits as long as it thinks right; None when that cannot be kn
 
 WAIT_AT_MOST: Final = 330.0
 """Seconds until what is in back-off on a node is no longer waited for; kubelet's own limit is 300 s."""
+_PRICES: Final = {
+    (Part.APISERVER, Trigger.MANIFEST): "The apiserver of this node is away for about 35 to 50 s.",
+    (Part.APISERVER, Trigger.STOP): "The apiserver of this node is away for about 5 s.",
+    (Part.ETCD, Trigger.MANIFEST): "65 to 70 s without writes and quorum reads where this etcd is the only member.",
+}
+"""Of a revert, whose manifest is not read."""
 LOST_AFTER: Final = 300.0
 """Seconds without any way to a host until following it is given up; the watcher there is long done then."""
 
@@ -298,14 +303,13 @@ def reversion(host: Host, part: Part) -> Reversion:
         trigger = Trigger.STOP
     if not host.alive:
         trigger = Trigger.NOTHING
-    away = {Trigger.MANIFEST: "35-50 s", Trigger.STOP: "5 s"}.get(trigger)
     plan = Plan(
         node=host.name,
         part=part,
         changes=tuple(changes),
         trigger=trigger,
         diff="".join(_diff(change) for change in changes),
-        price=f"The {part.value} of this node is away for about {away}." if away else "Nothing restarts.",
+        price=_PRICES.get((part, trigger), "Nothing restarts."),
         wish=Wish(part, None, name="revert"),
         manifest=manifest,
         container=one.get("container", ""),

@@ -333,20 +333,25 @@ def run_lines(run: Run, now: float, width: int, p: Palette, g: Glyphs) -> list[L
         lines += sentence(reason, width, p.warning, g.suspicious)
     if run.problem:
         lines += sentence(run.problem, width, p.error, g.failed)
+    if run.decided and not run.ended:
+        lines += sentence("What it came to is being read.", width, p.dim)
     return lines
 
 
 def _told(run: NodeRun, width: int, p: Palette, g: Glyphs) -> list[Line]:
     """Notes and what went wrong, as the node told it."""
     lines: list[Line] = []
-    lost = ""
+    lost = waits = ""
     for step, detail in run.steps:
+        waits = detail if step == "wait" else ""
         if step in ("back", "refused"):
             lines += sentence(f"{'rolls back: ' if step == 'back' else ''}{detail}", width, p.error, g.failed)
         elif step in ("note", "warning"):
             lines += sentence(detail, width, p.warning, g.suspicious)
         elif step in ("lost", "found"):
             lost = detail if step == "lost" else ""
+    if waits and run.outcome is None:
+        lines += sentence(f"waits: {waits}", width, p.warning, g.suspicious)
     if lost and run.outcome is None:
         lines += sentence(f"{lost} The node goes on by itself.", width, p.warning, g.suspicious)
     return lines[-8:]

@@ -173,7 +173,8 @@ class ClustersScreen(FrameScreen):
         if reading is not None and reading.protected:
             right.append((f"{'   ' if right else ''}protected", p.warning))
         if self.clusters.read_only:
-            right.append((f"{'   ' if right else ''}read-only: nothing can be changed", p.warning))
+            more = ": nothing can be changed" if self.size.width >= 100 else ""
+            right.append((f"{'   ' if right else ''}read-only{more}", p.warning))
         self.title_parts(left, right)
 
     @property
@@ -461,7 +462,13 @@ class ClustersScreen(FrameScreen):
         if reading is not None and reading.pods_wanted:
             self._ask_for_pods(reading.pods_wanted, lambda: self._for_rows(plan, everywhere))
             return
+        keys = [self.trace_app.key_of(f"clusters.{name}") for name in ("finish", "undo")]
         for one in rows:
+            if one.node.interrupted is not None:
+                raise CommandError(
+                    f"{one.node.name}: a change was interrupted there, and that comes first: {keys[0]} finishes it, "
+                    f"{keys[1]} puts back what was before."
+                )
             if one.state is not None and one.state.read_only:
                 raise CommandError(f"{one.node.name} {one.state.part.value} is read-only: {one.state.read_only}")
             if one.state is not None and one.state.mode is Mode.UNKNOWN and one.node.facts is None:
@@ -493,8 +500,9 @@ class ClustersScreen(FrameScreen):
             self.trace_app.say(READ_ONLY, wrong=True)
         elif not self.clusters.here:
             self.trace_app.say(self.clusters.none, wrong=True)
-        elif self.clusters.rolling is not None:
-            self.trace_app.say("A change is on its way: wait until it has ended.", wrong=True)
+        elif (run := self.clusters.rolling) is not None:
+            what = "A change has just ended, and what it came to is being read: a moment."
+            self.trace_app.say(what if run.decided else "A change is on its way: wait until it has ended.", wrong=True)
         else:
             return True
         return False

@@ -118,9 +118,10 @@ def test_the_lock_names_who_writes_and_not_what_carries_it(
         FileChange(TRACING, None, b"new", 0o600, os.getuid(), os.getgid()),
         FileChange(MANIFEST, OLD, OLD + b"# armed\n", 0o640, os.getuid(), os.getgid()),
     )
-    with monkeypatch.context() as killed, pytest.raises(ClusterError):
-        killed.setenv("K8S_TRACE_TUI_STOP_AT", step)  # by the number that the lock has
+    monkeypatch.setenv("K8S_TRACE_TUI_STOP_AT", step)  # by the number that the lock has
+    with pytest.raises(ClusterError):
         rollout.begin(host, plan, who="alice")
+    monkeypatch.delenv("K8S_TRACE_TUI_STOP_AT")
     assert (files(root).get(TRACING[1:]) is not None) is (step != "staged"), "it ended there, and at once"
     assert files(root)[MANIFEST[1:]] == (OLD + b"# armed\n" if step == "written" else OLD)
     (left,) = read_facts(host, [TRACING]).rollouts
