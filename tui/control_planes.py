@@ -306,7 +306,9 @@ class RealControlPlanes:
                 lines += [f"{node.name}: {line}" if not at else line for at, line in enumerate(three_way(file))]
             if found.differing:
                 names = ", ".join(file.path for file in found.differing)
-                questions = (f"Somebody changed {names} after us, and this would lose it.",)
+                questions = (
+                    f"Somebody changed {names} after us, and this would lose it; `off` takes tracing alone away.",
+                )
             plan = replace(found.plan, node=node.name)
             jobs.append(Job(node, plan, plan.warnings, questions))
         if not jobs:

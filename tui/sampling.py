@@ -260,9 +260,9 @@ def revert(reach: Reach, asked: Asked) -> int:
             if not asked.dry_run and not _can_ask(asked):
                 raise ClusterError(
                     f"{node.name}: somebody changed {names} after us, and a revert would lose that: look at the "
-                    "differences above, and give --force to revert all the same."
+                    "differences above, then take tracing alone away with `sampling off`, or give --force."
                 )
-            questions = (f"Somebody changed {names} after us, and this would lose it.",)
+            questions = (f"Somebody changed {names} after us, and this would lose it; `off` takes tracing alone away.",)
         jobs.append(Job(node, plan, plan.warnings, questions))
     return _carry_out(jobs, asked, "revert")
 
@@ -286,7 +286,8 @@ def carry_on(reach: Reach, asked: Asked, undo: bool) -> int:
     if asked.dry_run:
         return 0
     verb = "Put back what was before" if undo else "Finish"
-    agree(asked, f"{verb} on {_names([node for node, _ in found])}?")
+    cluster = (asked.cluster or found[0][0].name) if asked.protected else ""
+    agree(asked, f"{verb} on {_names([node for node, _ in found])}?", cluster)
     code = 0
     name = "undo" if undo else "resume"
     for node, left in found:

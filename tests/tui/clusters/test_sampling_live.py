@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -131,7 +132,11 @@ def test_ctrl_c_leaves_the_node_to_itself(
 
 @pytest.mark.parametrize("undo", [False, True])
 def test_what_was_interrupted_is_found_and_finished_or_put_back(
-    control_plane: ControlPlane, asked: Asked, capsys: pytest.CaptureFixture[str], undo: bool
+    control_plane: ControlPlane,
+    asked: Asked,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    undo: bool,
 ) -> None:
     hosts, before = (control_plane.host,), control_plane.files()
     control_plane.host.environment["K8S_TRACE_TUI_STOP_AT"] = "restart"
@@ -149,6 +154,11 @@ def test_what_was_interrupted_is_found_and_finished_or_put_back(
 
     with pytest.raises(sampling.Refused):
         sampling.carry_on(Reach(hosts), replace(asked, read_only=True), undo)
+    with monkeypatch.context() as patch:
+        patch.setattr(sampling, "_can_ask", lambda _asked: True)
+        patch.setattr("sys.stdin", io.StringIO("y\n"))
+        with pytest.raises(sampling.Refused):  # the cluster's name is to be typed
+            sampling.carry_on(Reach(hosts), replace(asked, yes=False, cluster="prod", protected=True), undo)
     assert sampling.carry_on(Reach(hosts), asked, undo) == 0, capsys.readouterr().err
     control_plane.until_ready()
     assert (control_plane.files() == before) is undo
