@@ -123,12 +123,10 @@ lives() {
 	case $1 in '' | *[!0-9]*) return 1 ;; esac
 	boot
 	[ "$3" = "$BOOT" ] || return 1
-	[ -d "/proc/$1" ] || return 1
-	born "$1"
-	[ "$2" = "$BORN" ] || return 1
-	# a process that was killed but not yet collected does nothing any more
-	case $(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null) in Z*) return 1 ;; esac
-	return 0
+	# read once: it may be collected between two looks. One that was killed and not yet collected does nothing any more.
+	lives_stat=$(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null)
+	case $lives_stat in '' | Z* | X*) return 1 ;; esac
+	[ "$2" = "$(printf '%s\n' "$lives_stat" | cut -d' ' -f20)" ]
 }
 
 # The lock is a symbolic link whose text names its owner: made, with its owner, in one step, or not at all.
