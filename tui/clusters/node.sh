@@ -156,20 +156,23 @@ take() {
 		refuse "$STATE cannot be made (${take_said##*: }), and nothing is changed without a way back: it needs root, and room"
 	chmod 700 "$STATE" 2>/dev/null
 	me "$1"
-	if ln -s "$ME" "$LOCK" 2>/dev/null; then return 0; fi
-	owner
-	if [ "$OWNER_ALIVE" = no ] && [ -n "$OWNER" ]; then
+	take_tries=0
+	while [ "$take_tries" -lt 5 ]; do
+		take_tries=$((take_tries + 1))
+		if ln -s "$ME" "$LOCK" 2>/dev/null; then return 0; fi
+		owner
+		[ "$OWNER_ALIVE" = no ] || break
+		# gone since: somebody else takes it, or let it go
+		[ -n "$OWNER" ] || continue
 		take_seen=$OWNER
-		if mv -f "$LOCK" "$LOCK.dead.$SELF" 2>/dev/null; then
+		if [ "$(readlink "$LOCK")" = "$take_seen" ] && mv -f "$LOCK" "$LOCK.dead.$SELF" 2>/dev/null; then
 			take_moved=$(readlink "$LOCK.dead.$SELF")
 			rm -f "$LOCK.dead.$SELF"
 			# somebody else was faster and it is theirs now: give it back
 			if [ "$take_moved" != "$take_seen" ]; then ln -s "$take_moved" "$LOCK" 2>/dev/null; fi
 		fi
-		if ln -s "$ME" "$LOCK" 2>/dev/null; then return 0; fi
-		owner
-	fi
-	[ -n "$OWNER" ] || refuse "the lock on this node, $LOCK, cannot be read: look whose it is"
+	done
+	[ -n "$OWNER" ] || refuse "the lock on this node, $LOCK, is not to be had, and whose it is cannot be read: look, and try again"
 	owner_pid=${OWNER#*pid=}
 	refuse "another rollout holds the lock on this node, that of $OWNER_WHO (${OWNER_ID}, process ${owner_pid%% *}): wait for its end, which \`sampling status\` tells"
 }
