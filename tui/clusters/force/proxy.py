@@ -219,7 +219,7 @@ class Proxy:
         for task in tuple(self._tasks):
             task.cancel()
         for command in tuple(self._commands):
-            command.leave("The command ended before the answer did.")
+            command.leave("The command went away before the answer had ended.")
             command.abort()
         for upward in tuple(self._servers):
             upward.abort()

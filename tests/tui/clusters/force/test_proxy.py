@@ -823,7 +823,7 @@ def test_stop_cuts_what_is_open_and_leaves_nothing_running(stub: StubUpstream, t
         assert thread is not None
         assert not thread.is_alive()
         assert all(everything(plug)[1] is False for plug in plugs[:3])
-    assert [one.error for one in proxy.seen()] == ["", "The command ended before the answer did.", ""]
+    assert [one.error for one in proxy.seen()] == ["", "The command went away before the answer had ended.", ""]
     assert sorted(ended, key=lambda one: one.number) == list(proxy.seen())
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", proxy.port), 1).close()
