@@ -105,11 +105,13 @@ class TimePicture(LineWidget, can_focus=True):
         if self.has_focus:
             low, high = sorted((self._from, self._to))
             start, end = dots.time_at(low), dots.time_at(high + 1)
-            return [
-                (" " * LABEL, p.base),
-                (f"{clock(start, self.utc)} to {clock(end, self.utc)}", p.title),
-                ("   cursor keys move, with shift they widen; enter shows just these", p.dim),
-            ]
+            chosen, hint = (
+                f"{clock(start, self.utc)} to {clock(end, self.utc)}",
+                "   cursor keys move, with shift widen",
+            )
+            more = "; enter shows just these"
+            hint += more if LABEL + len(chosen + hint + more) < width else ""
+            return [(" " * LABEL, p.base), (chosen, p.title), (hint, p.dim)]
         first, last = clock(dots.start, self.utc)[:8], clock(dots.end, self.utc)[:8]
         gap = max(1, width - LABEL - len(first) - len(last) - 1)
         return [(f"{' ' * LABEL}{first}{' ' * gap}{last}", p.dim)]
