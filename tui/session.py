@@ -27,11 +27,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from receiver.traces.query import Group
+    from tui.app import TraceApp
 
 _DEMO_PLANES = "The demo's cluster is made up: there is no control plane to look at."
 _DEMO_TRACES = "The demo's cluster is made up: it has no API server that could be asked for something to trace."
 _RECORDED_TRACES = "A recording: start k8s-trace-tui without files to trace requests."
 _RECORDED_PLANES = "A recording: start k8s-trace-tui without files to look at control planes."
+
+
+_LEAVE_SECONDS = 5.0
+"""For the screens to end after their terminal is gone; what they began is ended beside that."""
 
 
 class NoTerminal(Exception):
@@ -242,11 +247,25 @@ def _run(
         if loop is not None:
             loop.call_soon_threadsafe(app.exit, 0)  # the terminal is put back as it was
 
+    left = threading.Event()
+
+    def hang_up(number: int, frame: FrameType | None) -> None:
+        """The terminal is gone: a command that is traced goes, too, and its kubeconfig."""
+        with suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            for stream in (0, 1, 2):  # what is still written there would fail, and block the screens for ever
+                os.dup2(nowhere, stream)
+        threading.Thread(target=_leave, args=(app, left), name="hang-up", daemon=True).start()
+        end(number, frame)
+
     with suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, end)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(signal.SIGHUP, hang_up)
     try:
         code = app.run(mouse=settings.mouse)
     finally:
+        left.set()
         if (run := app.clusters.left_alone) is not None:
             warn(
                 f"{run.at_work} goes on by itself with this: {run.title}. The Clusters screen, or "
@@ -257,3 +276,12 @@ def _run(
     if app.defect is not None:
         raise app.defect
     return code or 0
+
+
+def _leave(app: TraceApp, left: threading.Event) -> None:
+    """End what the screens began; and the program where they do not end, as when a write to their terminal had already
+    failed."""
+    app.traced.runs.close()
+    if not left.wait(_LEAVE_SECONDS):
+        app.clusters.close()
+        os._exit(128 + signal.SIGHUP)

@@ -129,6 +129,7 @@ class TracedRuns:
         self._lock = threading.Lock()
         self._run: Run | None = None
         self._numbers = 0
+        self._forgotten = 0  # number of a run that was stopped before it was begun
         self._stop = threading.Event()
         self._stoppable: _Stoppable | None = None
         self._threads: list[threading.Thread] = []
@@ -186,12 +187,18 @@ class TracedRuns:
         self._begin(words, False, lambda run, stop: self._execute(run, stop, command))
 
     def stop(self) -> bool:
-        """Interrupt what runs, or end the wait for spans; False where there is nothing. Does not wait."""
-        run = self._run
-        if run is None or run.stage is Stage.ENDED:
-            return False
-        self._stop.set()
-        if (stoppable := self._stoppable) is not None:
+        """Interrupt what runs, or end the wait for spans; False where there is nothing. Does not wait: what is still
+        being asked is forgotten, whenever it is answered."""
+        with self._lock:
+            run = self._run
+            if run is None or run.stage is Stage.ENDED:
+                return False
+            self._stop.set()
+            if run.stage is Stage.PREPARING:
+                self._forgotten = run.number
+                self._run = replace(run, stage=Stage.ENDED, problem=f"{run.words} was stopped before it was begun.")
+            stoppable = self._stoppable
+        if stoppable is not None:
             stoppable.stop()
         return True
 
@@ -235,10 +242,23 @@ class TracedRuns:
     def _put(self, number: int, **what: Any) -> Run | None:
         """Change the run of that number, unless a newer one has been begun."""
         with self._lock:
-            if self._run is None or self._run.number != number:
+            if self._run is None or self._run.number != number or number == self._forgotten:
                 return None
             self._run = replace(self._run, **what)
             return self._run
+
+    def _running(self, number: int, stoppable: _Stoppable | None = None, **what: Any) -> None:
+        """From here on it can be interrupted, and is forgotten no more.
+
+        Raises:
+            NotAsked: it was stopped before.
+        """
+        from tui.clusters.force.asking import NotAsked
+
+        with self._lock:
+            if self._run is None or self._run.number != number or self._run.stage is not Stage.PREPARING:
+                raise NotAsked("It was stopped before it was begun.")
+            self._run, self._stoppable = replace(self._run, stage=Stage.RUNNING, **what), stoppable
 
     def _known_of(self, trace_id: str) -> tuple[Ask, str]:
         """(what a trace's request is, who served it).
@@ -268,15 +288,12 @@ class TracedRuns:
         context, known, upstream = self._prepare(run.number, notes)
         if instance and (why := elsewhere(instance, known.instances, context)):
             raise NotAsked(why)
-        if stop.is_set():
-            raise NotAsked("It was stopped before it was asked.")
         words = _words_of(asked.target)
         group = Group(secrets.token_hex(8), time.time_ns(), words)
         waiting = _Waiting(self, run.number, stop, known, group)
         with Proxy(upstream) as proxy:
             getting = Get(proxy, asked.target)
-            self._stoppable = getting
-            self._put(run.number, stage=Stage.RUNNING, words=words)
+            self._running(run.number, getting, words=words)
             answer: list[Answer] = []
             thread = threading.Thread(target=lambda: answer.append(getting.run()), name="traced-get", daemon=True)
             thread.start()
@@ -291,20 +308,17 @@ class TracedRuns:
     def _execute(self, run: Run, stop: threading.Event, command: Sequence[str]) -> None:
         """One command."""
         from tui import tracing
-        from tui.clusters.force.asking import NotAsked
         from tui.clusters.force.groups import Group
         from tui.clusters.force.kubeconfig import temporary_kubeconfig
         from tui.clusters.force.proxy import Proxy
 
         _, known, upstream = self._prepare(run.number, [])
-        if stop.is_set():
-            raise NotAsked("It was stopped before it was run.")
         group = Group(secrets.token_hex(8), time.time_ns(), run.words)
         waiting = _Waiting(self, run.number, stop, known, group)
         with Proxy(upstream) as proxy, temporary_kubeconfig(proxy) as kubeconfig:
+            self._running(run.number)
             child = _started(command, tracing.environment(kubeconfig))
             self._stoppable = child
-            self._put(run.number, stage=Stage.RUNNING)
             if stop.is_set():
                 child.stop()
             code = None

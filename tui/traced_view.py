@@ -106,8 +106,6 @@ class TracedView:
         run = self.runs.run
         if run is None or not self.runs.stop():
             self._app.say("Nothing is being traced that could be stopped.")
-        elif run.stage is Stage.PREPARING:
-            self._app.say(f"{run.words} is not begun any more.")
         elif run.stage is Stage.RUNNING:
             self._app.say(f"{run.words} is interrupted; the same key again ends it more firmly.")
 
@@ -294,4 +292,15 @@ class TracedView:
             return f"running, {requests} ({self._app.key_of('requests.stop')} stops it)"
         if run.stage is Stage.WAITING:
             return f"{arrived}, waiting for spans"
+        if not run.total:
+            return f"no request ({self._key} says why)"
         return f"{arrived} ({self._key} says why)" if run.arrived < run.total else _ARRIVED
+
+    def nothing(self, group: Group) -> str:
+        """Why none of a group's traces is in the list, where it is the one that was traced last; else ""."""
+        run = self._run
+        if run is None or group is not self._group:
+            return ""
+        if run.stage is not Stage.ENDED:
+            return "No trace of it has come yet: exporters send every 5 s."
+        return f"No trace of it came; {self._key} says why."

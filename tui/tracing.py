@@ -111,8 +111,11 @@ def run(asked: Asked, settings: Settings) -> int:
         place.restore()
         try:
             _after(asked, settings, runs, known, path, since, group, out)
-        except (StoreError, OSError) as problem:  # the exit code stays the command's
+        except StoreError as problem:  # the exit code stays the command's
             warn(f"What became of the requests cannot be told ({problem}).")
+        except OSError as problem:
+            where = f"written to {asked.json}" if asked.json is not None else "told"
+            warn(f"What became of the requests cannot be {where} ({problem.strerror or problem}): see :commands.")
         return next((ran.code for ran in runs if ran.code), 0)
 
 
@@ -140,10 +143,12 @@ def _after(
     show = asked.open
     if show and known.privilege is Privilege.FORCED:  # their ids are known: they are shown as they come
         show, asked = False, replace(asked, wait=0.0 if _open(group, seen, settings) else asked.wait)
-    found, collector = _collect(path, since, seen, known, asked.wait)
+    found, collector, waited = _collect(path, since, seen, known, asked.wait)
     try:
         _remember(path, replace(group, traces=ids_of(found)))
-        _tell(asked, group.words, runs, found, collector, known, path, out)
+        _tell(group.words, runs, found, collector, known, path, out, waited)
+        if out is not None:
+            out.flush()  # what is wrong with the file is said here, and is not the command's exit code
     finally:
         collector.close()
     if show:
@@ -181,13 +186,19 @@ def _json_file(path: Path, database: Path) -> Iterator[TextIO]:
     """
     from tui.headless import belongs
 
+    if str(path) == "-":
+        raise StoreError("Standard output is the command's own: name a file with --json.")
     if belongs(path, database):
         raise StoreError(
             f"{path} is the database or belongs to it, and would be overwritten: name another with --json."
         )
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="ascii") as file:
+    file = os.fdopen(os.open(path, flags, 0o600), "w", encoding="ascii")
+    try:
         yield file
+    finally:
+        with suppress(OSError):  # said when it was flushed
+            file.close()
 
 
 @contextmanager
@@ -436,12 +447,14 @@ def _nothing_came(asked: Asked, runs: Sequence[_Ran]) -> str:
 # --- after ----------------------------------------------------------------------------------------------
 def _collect(
     path: Path, since: int, seen: Sequence[Seen], known: Preconditions, seconds: float
-) -> tuple[list[Found], Collector]:
-    """Wait for the spans; on a terminal, show how they come."""
+) -> tuple[list[Found], Collector, float]:
+    """Wait for the spans; on a terminal, show how they come. Also for how many seconds, which Ctrl-C cuts short."""
     collector = Collector(path, since, seen, known)
+    began = time.monotonic()
     try:
         with _progress() as show:
-            return wait(collector, seconds, show), collector
+            found = wait(collector, seconds, show)
+        return found, collector, time.monotonic() - began
     except BaseException:
         collector.close()
         raise
@@ -491,7 +504,6 @@ def _remember(path: Path, group: Group) -> None:
 
 
 def _tell(
-    asked: Asked,
     words: str,
     runs: Sequence[_Ran],
     found: Sequence[Found],
@@ -499,6 +511,7 @@ def _tell(
     known: Preconditions,
     path: Path,
     out: TextIO | None,
+    waited: float,
 ) -> None:
     """Text on standard error, and JSON where it was asked for."""
     rows = collector.rows(found)
@@ -511,7 +524,7 @@ def _tell(
         mine = found[at : at + len(ran.seen)]
         at += len(ran.seen)
         of_run = {one.trace_id: rows[one.trace_id] for one in mine if one.trace_id in rows}
-        why = reasons(mine, known, receiver, collector.heard, asked.wait, here=local)
+        why = reasons(mine, known, receiver, collector.heard, waited, here=local)
         whys.update(dict.fromkeys(one.sentence for one in why))
         told.append(Run(ran.wall_ns, mine, of_run))
         report = Report(words, mine, of_run, why, max(0, ran.total - len(ran.seen)))

@@ -66,6 +66,8 @@ def lines(report: Report, collector: Collector, paper: Paper) -> Iterator[str]:
     if left:
         yield paper.paint(f"{_INDENT}{count(left)} more requests are not shown: --json FILE has them.", DIM)
     for reason in report.reasons:
+        if reason.own:  # said below the request
+            continue
         of = f"{count(len(reason.numbers))} of {count(len(report.found))}: " if len(report.found) > 1 else ""
         text = printable(f"{of}{reason.sentence}", 1024)
         yield from textwrap.wrap(text, paper.width or _WIDTH)

@@ -200,7 +200,7 @@ _NOTHING_COMES = (
     "the sampler did not take this request",
     "none before 1.33 takes a caller's trace",
     "arm it once (one restart)",
-    "does not get to this receiver",
+    "exporters send every 5 s",
 )
 
 
@@ -212,7 +212,7 @@ _NOTHING_COMES = (
         (ADMIN, {"version": "v1.31.4", "per_million": 1_000_000}, "1 taken by the sampler"),
         (ADMIN, {"version": "v1.32.4"}, "none before 1.33 takes a caller's trace"),
         (ADMIN, {"configured": False, "etcd_traced": False}, "arm it once (one restart)"),
-        (ADMIN, {"endpoint": "127.0.0.1:9"}, "does not get to this receiver"),
+        (ADMIN, {"endpoint": "127.0.0.1:9"}, "exporters send every 5 s"),
         (ADMIN, {"etcd_traced": False}, "sampling arm --component etcd"),
         ("a token of nobody", {}, "did not know who asked (401)"),
         (ADMIN, {"answers": {"/api/v1/nodes": 403}}, "403"),

@@ -305,8 +305,8 @@ class RequestsScreen(FilteringScreen):
             of = printable(group.name, 40)
             if self._filter:
                 return f"Nothing of {of} matches {printable(self._filter, 40)}. {escape} clears the filter."
-            if self.trace_app.traced.progress(group):
-                return f"No trace of it has come yet: exporters send every 5 s. {escape} shows all others."
+            if why := self.trace_app.traced.nothing(group):
+                return f"{why} {escape} shows all others."
             return f"No trace of {of} is here; {escape} shows all others."
         if not snapshot.spans:
             if not self.feed.live:

@@ -82,15 +82,15 @@ def checked(target: str, method: str = "GET") -> str:
             f"A {plain(method, 16).upper() or 'request without a method'} is not repeated ({about}): only a GET of an"
             " object or a list changes nothing."
         )
+    path = target.partition("?")[0]
+    if not _PROPER.fullmatch(target) or len(target) > MAX_TARGET or _DOTS.search(path):
+        raise NotAsked(f"{plain(target, 80)} is no path of the API server: write it as /api/v1/nodes.")
     why = _WHY_NOT.get(facts.verb) or _WHY_NOT.get(facts.subresource)
     if why:
         raise NotAsked(f"Only a get or list is traced like this ({about}): {why}; trace a command that does it.")
     if facts.resource and (facts.verb not in ("get", "list") or facts.subresource not in _WHOLE):
         what = plain("/".join(filter(None, (facts.resource, facts.subresource))), 80)
         raise NotAsked(f"Only a get or list is traced like this: what a GET of {what} does is not known.")
-    path = target.partition("?")[0]
-    if not _PROPER.fullmatch(target) or len(target) > MAX_TARGET or _DOTS.search(path):
-        raise NotAsked(f"{plain(target, 80)} is no path of the API server: write it as /api/v1/nodes.")
     return target
 
 

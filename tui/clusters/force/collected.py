@@ -271,10 +271,12 @@ def last_chunk(path: Path) -> int:
 # --- why something is missing ---------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why something did not come, as a sentence with the way out, and the `numbers` of the requests it is true of."""
+    """Why something did not come, as a sentence with the way out, and the `numbers` of the requests it is true of.
+    `own`: it is these requests' own error, and says nothing more than that."""
 
     sentence: str
     numbers: tuple[int, ...] = ()
+    own: bool = False
 
 
 def reasons(
@@ -299,6 +301,7 @@ def reasons(
         longer: what to do where more time may be all that is needed.
     """
     told: dict[str, list[int]] = {}
+    errors: set[str] = set()
     arrived = any(one.how is How.FORCED for one in found)
     for one in found:
         if one.how is How.MISSING:
@@ -310,7 +313,9 @@ def reasons(
         else:
             continue
         told.setdefault(text, []).append(one.seen.number)
-    return [Reason(text, tuple(numbers)) for text, numbers in told.items()]
+        if one.how is How.MISSING and one.seen.error and text.endswith(one.seen.error):
+            errors.add(text)
+    return [Reason(text, tuple(numbers), text in errors) for text, numbers in told.items()]
 
 
 def _missing(
@@ -360,13 +365,16 @@ def _missing(
         )
     if known.privilege is Privilege.UNKNOWN:
         unknown = release if known.honours is None else identity
-        return sentence(unknown, f"; nothing of this request came in {waited:.0f} s")
+        asked = "" if unknown.way_out else ": see what kubectl auth whoami and k8s-trace-tui doctor say"
+        return sentence(unknown, f"; nothing of this request came in {waited:.0f} s{asked}")
+    if waited < BATCH:
+        return f"No span of this API server came in {waited:.0f} s, and exporters send every 5 s: {longer}."
     nothing = f"No span of this API server came in {waited:.0f} s, so what it exports does not get to this receiver"
+    if not known.configured:
+        nothing += "; whether tracing is configured cannot be seen through the API"
     if way.way_out:
-        nothing += f"; {way.text}: {way.way_out}"
-    else:
-        nothing += ": see k8s-trace-tui doctor"
-    return nothing + ("." if known.configured else ", and whether tracing is configured could not be seen.")
+        return f"{nothing}; {way.text}: {way.way_out}."
+    return f"{nothing}: see k8s-trace-tui doctor."
 
 
 def _tagged(known: Preconditions) -> str:

@@ -198,7 +198,7 @@ def judge(found: Preconditions, receiver: ReceiverFindings | None = None, *, her
     the receiver's."""
     steps = [_release(found), _identity(found), _configuration(found), _way(found, receiver, here), _etcd(found)]
     if found.problem and found.version == "":
-        return (Step(Mark.BAD, found.problem.rstrip(".")), *(one for one in steps[2:] if one.mark is not Mark.UNKNOWN))
+        return (Step(Mark.BAD, found.problem), *(one for one in steps[2:] if one.mark is not Mark.UNKNOWN))
     return tuple(steps)
 
 
@@ -316,5 +316,6 @@ def _etcd(found: Preconditions) -> Step:
 
 def sentence(step: Step, more: str = "") -> str:
     """A step as a sentence, with more about the case at hand before the way out. A name at its start stays as it is."""
-    text = f"{step.text}{more}{': ' if step.way_out else ''}{step.way_out}."
+    text = f"{step.text}{more}{': ' if step.way_out else ''}{step.way_out}"
+    text += "" if text.endswith((".", "?")) else "."
     return f"{text[:1].upper()}{text[1:]}" if text.startswith(_PLAIN) else text

@@ -127,12 +127,15 @@ class Api:
         Raises:
             ReachError: there is no such context, or its credentials cannot be had.
         """
+        import urllib3
         from kubernetes.client.api_client import ApiClient
 
         from tui import __version__
 
         self.context = context
         configuration = load(context, kubeconfig, own=identity is None).configuration
+        if not configuration.verify_ssl:  # that is the kubeconfig's wish, and a warning a request would tear the screen
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         if identity is not None:
             configuration.cert_file, configuration.key_file = map(str, identity)
         self._client = ApiClient(configuration=configuration)

@@ -5,6 +5,7 @@ The client's messages can hold a whole entry of the file, its token too: what is
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shutil
@@ -26,6 +27,8 @@ FOLDER: Final = "k8s-trace-tui-trace"
 """How directories with credentials begin, below `private_base`."""
 _ENTRY: Final = re.compile(r"/?\{.*", re.DOTALL)
 _LOADING: Final = threading.RLock()  # the client remembers its files by content, for all threads
+_kept: Path | None = None
+"""This process's directory for what the client keeps in files until the program ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,8 @@ def load(context: str, kubeconfig: Path | None = None, *, own: bool = True) -> L
     """A context with its credentials; "" is the current one. Asks no server; a plugin may run for up to 30 s. With
     `own` False the context's user does not count, and no plugin runs.
 
-    The client writes certificates and keys that stand in the kubeconfig to files, until the program ends.
+    The client writes certificates and keys that stand in the kubeconfig to files, until the program ends: into a
+    directory of ours, which the next start takes away where this program is killed.
 
     Raises:
         ReachError: there is no such context, or its credentials cannot be had.
@@ -114,10 +118,12 @@ def load_without_files(context: str, kubeconfig: Path | None = None, *, own: boo
     from kubernetes.config import kube_config
 
     with _LOADING:
-        try:
-            folder = private_folder(FOLDER, private_base())
-        except OSError as error:
-            raise ReachError(f"No private directory can be made in {private_base()} ({error.strerror}).") from error
+        folder = _private()
+
+        def remove() -> None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+        atexit.register(remove)  # of a thread that the program's end cuts short, nothing else would run
         try:
             found = _loaded(context, kubeconfig, folder, own)
             configuration = found.configuration
@@ -126,7 +132,8 @@ def load_without_files(context: str, kubeconfig: Path | None = None, *, own: boo
             )]  # fmt: skip
             return replace(found, authority=pem[0], certificate=pem[1], key=pem[2])
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove()
+            atexit.unregister(remove)
             known: dict[str, str] = kube_config._temp_files
             for content in [one for one, file in known.items() if Path(file).parent == folder]:
                 del known[content]  # the credentials themselves are its key
@@ -173,12 +180,14 @@ def _load(merger: Any, context: str, folder: Path | None, own: bool) -> Loaded:
         merger.config,
         active_context=context,
         config_base_path=None,  # paths are relative to the file that they stand in
-        temp_file_path=str(folder) if folder else None,
     )
     entry = loader.current_context["context"]
     user_name, cluster_name = _text(entry, "user"), _text(entry, "cluster")
     cluster, _ = _entry(merger, "clusters", cluster_name)
     user, user_file = _entry(merger, "users", user_name)
+    if folder is None and any(key.endswith("-data") or key == "exec" for key in (*cluster, *user)):
+        folder = _folder_kept()
+    loader._temp_file_path = str(folder) if folder else None
     if user_name and not user_file:
         raise ReachError(f"The context {plain(context)} names the user {user_name}, which its kubeconfig lacks.")
     if not own:
@@ -186,6 +195,14 @@ def _load(merger: Any, context: str, folder: Path | None, own: bool) -> Loaded:
     with quiet_plugins() as said:
         loader.load_and_set(configuration)
     if said:
+        plugin = _text(user, "exec", "command")
+        if plugin and "[Errno 2]" in said[-1]:
+            hint = plain(" ".join(_text(user, "exec", "installHint").split()), 300).rstrip(".")
+            told = f" ({hint})" if hint else ""
+            raise ReachError(
+                f"The credential plugin {plugin} of context {plain(context)} is not here: install it{told}, or have its"
+                " directory in PATH."
+            )
         raise ReachError(
             f"The credentials of context {plain(context)} cannot be had ({_cut(said[-1])}), and nothing may ask for"
             " them here: log in first, as with kubectl."
@@ -202,6 +219,21 @@ def _load(merger: Any, context: str, folder: Path | None, own: bool) -> Loaded:
         user_file,
         expiry if isinstance(expiry, datetime) else None,
     )
+
+
+def _private() -> Path:
+    try:
+        return private_folder(FOLDER, private_base())
+    except OSError as error:
+        raise ReachError(f"No private directory can be made in {private_base()} ({error.strerror}).") from error
+
+
+def _folder_kept() -> Path:
+    global _kept
+    if _kept is None or not _kept.is_dir():
+        _kept = _private()
+        atexit.register(shutil.rmtree, _kept, ignore_errors=True)
+    return _kept
 
 
 def _merged(file: str) -> Any:

@@ -6,6 +6,7 @@ logger, which prints it. Here they get no input and no terminal, 30 s, and their
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -29,16 +30,23 @@ class _Plugin(subprocess.Popen[str]):
         self._end = threading.Timer(_SECONDS, self._kill)
         self._end.daemon = True
         self._end.start()
+        atexit.register(self._kill)  # where the program ends while a thread waits for it
 
     def _kill(self) -> None:
+        if self.returncode is not None:
+            return
         with suppress(OSError):
             os.killpg(self.pid, signal.SIGKILL)  # also what it started, which would hold its output open
 
     def communicate(self, input: str | None = None, timeout: float | None = None) -> tuple[str, str]:
-        """The same; its number is another process's once it was waited for."""
+        """The same; its number is another process's once it was waited for. What ends our wait ends the plugin."""
         try:
             return super().communicate(input, timeout)
+        except BaseException:  # Ctrl-C, which its own session keeps from it
+            self._kill()
+            raise
         finally:
+            atexit.unregister(self._kill)
             self._end.cancel()
 
 

@@ -149,11 +149,13 @@ def test_why_nothing_came(
     known = known_of(double, token)
     found = collected(live.db, 0, seen, known, 1.0)
     assert [one.how for one in found] == [How.MISSING]
-    (reason,) = reasons(found, known, LISTENING, frozenset(), 1.0)
+    (reason,) = reasons(found, known, LISTENING, frozenset(), BATCH)
     assert words in reason.sentence
     assert reason.sentence.startswith((reason.sentence[0].upper(), "kube-apiserver"))
     assert reason.sentence.endswith(".")
     assert reason.numbers == (1,)
+    (early,) = reasons(found, known, LISTENING, frozenset(), 1.0)
+    assert "does not get" not in early.sentence, "exporters have not sent yet"
 
 
 def test_etcd_that_is_not_traced_is_said(api_double: MakeApi, receiver: StartReceiver) -> None:
