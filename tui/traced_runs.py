@@ -196,6 +196,7 @@ class TracedRuns:
             self._stop.set()
             if run.stage is Stage.PREPARING:
                 self._forgotten = run.number
+                del self._threads[-1:]  # nor is it waited for at the end: it holds nothing yet
                 self._run = replace(run, stage=Stage.ENDED, problem=f"{run.words} was stopped before it was begun.")
             stoppable = self._stoppable
         if stoppable is not None:

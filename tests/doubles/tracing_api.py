@@ -33,7 +33,7 @@ from urllib.parse import parse_qs, urlsplit
 import grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.doubles.certificates import Authority
+from tests.doubles.certificates import Authority, Certificate
 
 ADMIN = "token-of-an-admin"
 MONITOR = "token-of-a-monitor"
@@ -260,6 +260,10 @@ class TracingApi:
     @property
     def minor(self) -> int:
         return int(self.version.split(".")[1])
+
+    def issue(self, name: str) -> Certificate:
+        """A client certificate of its authority, in no group."""
+        return self._authority.issue(name)
 
     # --- what a request leaves ---------------------------------------------------------------------
     def trace(self, request: Served) -> None:

@@ -72,3 +72,16 @@ def test_a_command_is_traced_and_one_that_runs_ends_with_the_screens(terminal: T
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
     assert list((tmp_path / "run").iterdir()) == [], "nor is its kubeconfig left"
+
+
+def test_a_command_goes_with_the_terminal(terminal: Tmux, tmp_path: Path) -> None:
+    terminal.type(f":trace sh -c 'echo $$ > {tmp_path}/pid; {sys.executable} {tmp_path}/client.py GET:/api; sleep 600'")
+    terminal.keys("Enter")
+    terminal.wait_for("running, 1 request")
+    (screens,) = terminal.processes()
+    child = int((tmp_path / "pid").read_text())
+    assert len(list((tmp_path / "run").iterdir())) == 1
+    terminal.close()
+    for pid in (screens, child):
+        terminal.until_gone(pid)
+    assert list((tmp_path / "run").iterdir()) == [], "nor is its kubeconfig left"

@@ -108,7 +108,16 @@ class Tmux:
         done = subprocess.run(["ps", "-o", "pid=", "--ppid", shell], capture_output=True, text=True, check=False)
         return [int(pid) for pid in done.stdout.split()]
 
+    @staticmethod
+    def until_gone(pid: int, seconds: float = PATIENCE_S) -> None:
+        """Waits until there is no such process."""
+        deadline = time.monotonic() + seconds
+        while Path(f"/proc/{pid}").exists():
+            assert time.monotonic() < deadline, f"{pid} is still there after {seconds:.0f} s"
+            time.sleep(0.05)
+
     def close(self) -> None:
         """Ends the window with all that runs in it."""
         if self._socket.exists():
             self._tmux("kill-server")
+            self._socket.unlink(missing_ok=True)

@@ -3,6 +3,7 @@ of the releases about tracing and exports real OTLP."""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pty
@@ -302,6 +303,14 @@ def test_the_command_sees_a_terminal_and_gets_ctrl_c(bench: MakeBench) -> None:
 
 def test_after_sigkill_the_next_start_takes_away_what_was_left(bench: MakeBench) -> None:
     at = bench()
+    config = Path(at.environment["KUBECONFIG"])
+    inline = json.loads(config.read_text())
+    issued = at.api.issue("kubernetes-super-admin")
+    inline["users"][0]["user"] = {
+        "client-certificate-data": base64.b64encode(issued.certificate.read_bytes()).decode(),
+        "client-key-data": base64.b64encode(issued.key.read_bytes()).decode(),
+    }
+    config.write_text(json.dumps(inline))
     ours = subprocess.Popen(
         at.command("sh", "-c", "echo $$; exec sleep 60"), stdout=subprocess.PIPE, text=True, env=at.environment
     )
@@ -311,11 +320,30 @@ def test_after_sigkill_the_next_start_takes_away_what_was_left(bench: MakeBench)
     ours.wait()
     os.kill(child, signal.SIGKILL)
     ours.stdout.close()
-    (left,) = at.left()
-    for file in (at.folder / "run" / left).iterdir():
-        assert ADMIN not in file.read_text(errors="replace"), "no credential is left on disk"
-    at.run("true")
-    assert at.left() == []
+    left = at.left()
+    assert left, "nothing of ours could take it away"
+    assert all(name.startswith(f"k8s-trace-tui-trace-{ours.pid}-") for name in left)
+    assert {stat.S_IMODE((at.folder / "run" / name).stat().st_mode) for name in left} == {0o700}
+    at.start("true")
+    assert at.left() == [], "the next start does, keys of the kubeconfig among it"
+
+
+def test_a_wait_that_is_cut_short_concludes_nothing(bench: MakeBench) -> None:
+    at = bench(endpoint="127.0.0.1:9")
+    terminal = on_terminal(at.command(*at.client("GET:/api/v1/nodes"), wait="600"), at.environment)
+    terminal.until(b"waiting for spans")
+    terminal.type(b"\x03")
+    assert terminal.wait() == 0
+    assert b"600 s" not in terminal.said
+    assert b"exporters send every 5 s" in terminal.said
+
+
+def test_what_cannot_be_written_is_not_the_commands_fault(bench: MakeBench) -> None:
+    at = bench()
+    done = at.run(*at.client("GET:/api/v1/nodes"), json="/dev/full")
+    assert done.returncode == 0
+    assert "cannot be written to /dev/full (No space left on device)" in done.stderr
+    assert at.run("true", json="-").returncode == 1, "standard output is the command's"
 
 
 def test_sigterm_is_passed_on(bench: MakeBench) -> None:
@@ -404,7 +432,7 @@ def test_an_identity_makes_the_difference(bench: MakeBench) -> None:
 @pytest.mark.parametrize(
     ("user", "words"),
     [
-        ({"exec": {"command": "/no/such/plugin"}}, "cannot be had"),
+        ({"exec": {"command": "/no/such/plugin", "installHint": "Ask Ann."}}, "is not here: install it (Ask Ann),"),
         ({"exec": {"command": "sh", "args": ["-c", "echo no session >&2; exit 1"]}}, "cannot be had"),
         ({"client-certificate": "/no/such/file.pem", "client-key": "/no/such/key.pem"}, "file.pem"),
     ],
@@ -431,7 +459,8 @@ def test_a_server_that_is_not_there(bench: MakeBench) -> None:
     assert done.returncode == 0
     assert done.stdout == "502\n"
     assert "cannot be reached" in done.stderr
-    assert "did not come through" in done.stderr
+    assert done.stderr.count("cannot be reached") == 2, "before, and for the request"
+    assert "restarting?." not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@ rules of the releases and exports real OTLP."""
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -110,6 +112,14 @@ def screens(tmp_path: Path, receiver: StartReceiver, monkeypatch: pytest.MonkeyP
 
 def client(tmp_path: Path, *asks: str) -> str:
     return " ".join([sys.executable, str(tmp_path / "client.py"), *asks])
+
+
+def point_to(server: str) -> None:
+    """Turns the kubeconfig to another API server."""
+    config = Path(os.environ["KUBECONFIG"])
+    document = json.loads(config.read_text())
+    document["clusters"][0]["cluster"]["server"] = server
+    config.write_text(json.dumps(document))
 
 
 # --- by keys ---------------------------------------------------------------------------------------------
@@ -228,6 +238,21 @@ async def test_a_get_that_is_not_answered_is_stopped(screens: Screens) -> None:
         assert run.answer is not None
         assert (run.answer.code, run.answer.message) == (0, "The answer did not come to its end (it was stopped).")
         assert run.reasons == ("It did not come through: The command went away before the answer had ended.",)
+
+
+async def test_who_does_not_answer_is_not_waited_for(screens: Screens) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
+        async with screens() as d:
+            point_to(f"https://127.0.0.1:{silent.getsockname()[1]}")
+            await d.enter("trace kubectl get pods")
+            await d.until(lambda: bool(d.run.context))
+            assert d.run.stage is Stage.PREPARING
+            await d.press("x")
+            assert d.run.stage is Stage.ENDED
+            assert d.run.problem == "kubectl get pods was stopped before it was begun."
+            point_to(d.api.url)
+            await d.enter("trace get /api/v1/nodes")
+            assert (await d.ended()).code == 200, "the next need not wait for it either"
 
 
 async def test_it_waits_for_what_comes_late_and_stops_when_told(screens: Screens) -> None:

@@ -192,8 +192,13 @@ def _load(merger: Any, context: str, folder: Path | None, own: bool) -> Loaded:
         raise ReachError(f"The context {plain(context)} names the user {user_name}, which its kubeconfig lacks.")
     if not own:
         loader._user = {}  # as it is for a context without a user: nothing to be authenticated with
-    with quiet_plugins() as said:
-        loader.load_and_set(configuration)
+    try:
+        with quiet_plugins() as said:
+            loader.load_and_set(configuration)
+    finally:
+        if folder is not None and folder == _kept:
+            with suppress(OSError):  # something is in it
+                folder.rmdir()
     if said:
         plugin = _text(user, "exec", "command")
         if plugin and "[Errno 2]" in said[-1]:

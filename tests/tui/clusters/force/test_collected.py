@@ -15,7 +15,7 @@ from tests.conftest import StartReceiver
 from tests.doubles.tracing_api import ADMIN, PLAIN, TracingApi, remote_context
 from tests.tui.clusters.force.conftest import MakeApi
 from tui.clusters.doctor import ReceiverFindings
-from tui.clusters.force.collected import Collector, Found, How, described, last_chunk, reasons, wait
+from tui.clusters.force.collected import BATCH, Collector, Found, How, described, last_chunk, reasons, wait
 from tui.clusters.force.preconditions import Preconditions, find
 from tui.clusters.force.proxy import Seen
 from tui.clusters.reach.api import Api
