@@ -284,7 +284,7 @@ def test_exec_goes_through_as_a_tunnel(tmp_path: Path) -> None:
                     capture_output=True, text=True, timeout=60,
                 )  # fmt: skip
                 assert (done.stdout, done.returncode) == ("from kubectl\n", 3), done.stderr
-                assert proxy.seen()[-1].upgraded
+                until(lambda: proxy.seen()[-1].upgraded, "the exec seen")
     finally:
         api.stop()
 
