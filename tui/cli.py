@@ -350,7 +350,9 @@ def _add_trace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--issue-identity", action="store_true", help="get a certificate that may bring traces")
     parser.add_argument("--days", metavar="N", type=_number_up_to(365), help="how long it is valid (default 7)")
     parser.add_argument("--no-identity", action="store_true", help="do not use such a certificate")
-    parser.add_argument("--read-only", action="store_true", help="with --issue-identity: change nothing")
+    parser.add_argument(
+        "--read-only", action="store_true", help="run only kubectl's reading sub-commands, get no identity"
+    )
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help=argparse.SUPPRESS)
     _add_common(parser)
 

@@ -96,7 +96,14 @@ def run(asked: Asked, settings: Settings) -> int:
 
     Raises:
         ClusterError, StoreError, OSError: it was not begun; str() is one sentence.
+        Refused: it may change something, under read-only.
     """
+    if settings.read_only:
+        from tui import sampling
+        from tui.clusters.force.child import may_change
+
+        if why := may_change(asked.command):
+            raise sampling.Refused(why)
     with ExitStack() as stack:
         at = named(asked.context)
         path, link = stack.enter_context(_receiving(settings))
@@ -574,6 +581,11 @@ def issue_identity(asked: Asked, settings: Settings, days: int) -> int:
     Raises:
         ClusterError: it cannot be had; Refused: it was not agreed to.
     """
+    with _Signals():  # whoever ends us lets the request for it be taken back
+        return _issue(asked, settings, days)
+
+
+def _issue(asked: Asked, settings: Settings, days: int) -> int:
     from tui import sampling
     from tui.clusters.reach.api import Api
 

@@ -338,11 +338,15 @@ def test_a_wait_that_is_cut_short_concludes_nothing(bench: MakeBench) -> None:
     assert b"exporters send every 5 s" in terminal.said
 
 
-def test_what_cannot_be_written_is_not_the_commands_fault(bench: MakeBench) -> None:
+def test_what_is_refused_and_what_cannot_be_written(bench: MakeBench) -> None:
     at = bench()
     done = at.run(*at.client("GET:/api/v1/nodes"), json="/dev/full")
     assert done.returncode == 0
     assert "cannot be written to /dev/full (No space left on device)" in done.stderr
+    for words in (("true",), ("kubectl", "delete", "pod", "cart"), ("kubectl",)):
+        refused = at.run(*words, read_only=True)
+        assert refused.returncode == 2
+        assert "--read-only lets only" in refused.stderr
     assert at.run("true", json="-").returncode == 1, "standard output is the command's"
 
 

@@ -71,9 +71,7 @@ def words(text: str) -> tuple[str, ...]:
 def refusal(command: Sequence[str], *, read_only: bool = False) -> str:
     """Why a command is not run here, a sentence; "" where it may be.
 
-    It has no terminal, so what needs one is refused. Under read-only only kubectl's sub-commands that read are run:
-    what any other program does cannot be known, not even by its requests, since it need not make them through the
-    proxy. The sub-command has to come first, so that no value of an option is taken for it.
+    It has no terminal, so what needs one is refused; under read-only what may change something, too.
     """
     name = os.path.basename(command[0])
     sub = command[1] if len(command) > 1 else ""
@@ -86,12 +84,22 @@ def refusal(command: Sequence[str], *, read_only: bool = False) -> str:
         own = command[2 : command.index("--")] if "--" in command else command[2:]
         if any(_TERMINAL.fullmatch(one) for one in own):
             return f"{name} {sub} with a terminal or input cannot be run here: {instead}"
-    if read_only and not (command[0] in _KUBECTL and (sub in _READING or tuple(command[1:3]) in _READING_PAIRS)):
-        return (
-            "--read-only lets only kubectl's reading sub-commands through (kubectl get ..., describe, logs, top), with"
-            " the sub-command first: what others change cannot be known."
-        )
-    return ""
+    return may_change(command) if read_only else ""
+
+
+def may_change(command: Sequence[str]) -> str:
+    """Why a command is not run under read-only, a sentence; "" where it only reads.
+
+    Only kubectl's sub-commands that read are run: what any other program does cannot be known, not even by its
+    requests, since it need not make them through the proxy. The sub-command has to come first, so that no value of an
+    option is taken for it.
+    """
+    if command[0] in _KUBECTL and ("".join(command[1:2]) in _READING or tuple(command[1:3]) in _READING_PAIRS):
+        return ""
+    return (
+        "--read-only lets only kubectl's reading sub-commands through (kubectl get ..., describe, logs, top), with"
+        " the sub-command first: what others change cannot be known."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ def why_unreachable(error: BaseException | str, host: str, context: str) -> str:
         )
     if any(sign in lower for sign in ("wrong_version_number", "wrong version number", "record layer failure")):
         return f"What listens at {host} speaks no TLS: is its URL in context {context} one of http://?"
+    if "connect to proxy" in lower:
+        return f"The HTTP proxy on the way to {context} cannot be gone through ({_why(text, error)}): is it running?"
     return f"The API server {host} of {context} cannot be reached ({_why(text, error)}): is it restarting?"
 
 
