@@ -116,6 +116,10 @@ class TracedView:
         if self.runs.run is None:
             self._app.say(self.runs.none or "Nothing was traced from here yet: see :trace.")
         elif not isinstance(self._app.screen, TracedScreen):
+            run, toast = self.runs.run, self._app.toasts.current
+            told = [one for one in (*run.notes, run.problem, run.summary) if one]
+            if toast is not None and toast.text.startswith(tuple(told)):
+                self._app.toasts.dismiss()  # the screen says it
             self._app.push_screen(TracedScreen())
 
     # -- earlier commands -------------------------------------------------------------------------------
@@ -258,6 +262,8 @@ class TracedView:
             self._app.toasts.dismiss()
 
     def _tell_end(self, run: Run) -> None:
+        if getattr(self._app.screen, "PLACE", "") == "traced":
+            return  # it says all of that
         if run.problem:
             self._app.say(run.problem, wrong=True)
             return
@@ -266,8 +272,6 @@ class TracedView:
             more = f" ({count(len(run.reasons) - 1)} more: {self._key})" if run.reasons[1:] else ""
             self._app.say(f"{run.summary} {first}{more}", wrong=True)
             return
-        if getattr(self._app.screen, "PLACE", "") == "traced":
-            return  # it says all of that
         verdict = " ".join(run.requests[0].sentences) if len(run.requests) == 1 else f"{self._key} says what each took."
         self._app.say(f"{run.summary} {verdict}")
 
