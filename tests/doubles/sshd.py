@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import getpass
 import os
+import random
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 START_S = 20.0
+PORTS_TRIED = 20
 
 
 def find_sshd() -> Path | None:
@@ -61,24 +62,33 @@ class Sshd:
         return "ssh://cp-1"
 
     def start(self) -> None:
-        """Start it (again) and wait until it answers."""
+        """Start it (again) and wait until it listens; by its own word, as somebody else's may answer at that port."""
+        deadline = time.monotonic() + START_S
+        while not self.tries(deadline):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"port {self.port} is somebody else's")
+            time.sleep(0.2)
+
+    def tries(self, deadline: float) -> bool:
+        """Start it once; whether it has its port, or somebody else has."""
         command = [str(self.binary), "-D", "-e", "-f", str(self.folder / "sshd_config")]
-        log = (self.folder / "sshd.log").open("ab")
-        with log:
+        path = self.folder / "sshd.log"
+        with path.open("ab") as log:
+            begin = log.tell()
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + START_S
         while True:
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), 1.0) as probe:
-                    if probe.recv(4) == b"SSH-":
-                        return
-            except OSError:
-                pass
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError((self.folder / "sshd.log").read_text()[-2000:])
-            time.sleep(0.05)
+            ended = self.process.poll() is not None  # first this, then what it has said
+            said = path.read_bytes()[begin:].decode(errors="replace")
+            if f"Server listening on 127.0.0.1 port {self.port}." in said:
+                return True
+            if ended and "Address already in use" in said:
+                return False
+            if ended or time.monotonic() > deadline:
+                self.stop()
+                raise AssertionError(said[-2000:])
+            time.sleep(0.02)
 
     def sessions(self) -> list[int]:
         """Process ids of its connections, each one's direct child."""
@@ -107,6 +117,12 @@ class Sshd:
         self.stop()
 
 
+def random_port() -> int:
+    """One that the kernel gives to nobody by itself: not to a connection, and to no server that takes any port."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    return random.randrange(max(1024, first - 12_000), first) if first > 2048 else random.randrange(1024, 65_536)
+
+
 def start_sshd(
     folder: Path, options: Sequence[str] = (), *, environment: dict[str, str] | None = None, command: str = ""
 ) -> Sshd:
@@ -122,8 +138,6 @@ def start_sshd(
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name in ("host_key", "user_key"):
         make_key(folder / name)
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port = int(held.getsockname()[1])
     if os.geteuid() == 0:
         os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # where the server goes to drop its rights
     lines = [*options]
@@ -132,7 +146,6 @@ def start_sshd(
     if command:
         lines.append(f"ForceCommand {command}")
     lines += [
-        f"Port {port}",
         "ListenAddress 127.0.0.1",
         f"HostKey {folder / 'host_key'}",
         f"AuthorizedKeysFile {folder / 'authorized_keys'}",
@@ -144,16 +157,24 @@ def start_sshd(
         "PermitRootLogin prohibit-password",
         "LogLevel VERBOSE",
     ]
-    (folder / "sshd_config").write_text("\n".join(lines) + "\n")
-    server = Sshd(binary, folder, port, tuple(options))
+    server = Sshd(binary, folder, 0, tuple(options))
     shutil.copy(folder / "user_key.pub", server.authorized_keys)
     key = (folder / "host_key.pub").read_text().split()
     server.known_hosts.write_text(f"cp-1 {key[0]} {key[1]}\n")
+    deadline = time.monotonic() + START_S
+    for _ in range(PORTS_TRIED):
+        # not one that was free a moment ago: another test, beside this one, may take it meanwhile
+        server.port = random_port()
+        (folder / "sshd_config").write_text("\n".join([*lines, f"Port {server.port}"]) + "\n")
+        if server.tries(deadline):
+            break
+    else:
+        raise AssertionError(f"none of {PORTS_TRIED} ports is free")
     server.config.write_text(
         "Host cp-1\n"
         "  HostName 127.0.0.1\n"
         "  HostKeyAlias cp-1\n"
-        f"  Port {port}\n"
+        f"  Port {server.port}\n"
         f"  User {getpass.getuser()}\n"
         f"  IdentityFile {folder / 'user_key'}\n"
         "  IdentitiesOnly yes\n"
@@ -162,5 +183,4 @@ def start_sshd(
         "  GlobalKnownHostsFile /dev/null\n"
         "  StrictHostKeyChecking ask\n"
     )
-    server.start()
     return server

@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from receiver.control import ControlClient
+from tests.doubles import sshd
 from tests.doubles.sshd import Sshd, find_sshd, make_key, start_sshd
 from tests.live_receiver import LiveReceiver, start_receiver
 from tui.clusters.model import ReachError
@@ -74,6 +75,19 @@ def fails(host: SshHost, script: str = "true", timeout: float = 30.0) -> str:
         host.run(script, timeout=timeout)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def test_a_port_that_somebody_took_meanwhile_is_left_to_them(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of this double: tests beside this one take ports too, and servers like this one answer as this one would."""
+    first = start()
+    ports = iter([first.port, first.port, free_port()])
+    monkeypatch.setattr(sshd, "random_port", lambda: next(ports))
+    second = start()
+    assert second.port != first.port
+    host = SshHost(second.url, config=second.config)
+    assert host.run("echo mine").out == b"mine\n"
+    assert (len(first.sessions()), len(second.sessions())) == (0, 1)
+    host.close()
 
 
 # --- scripts --------------------------------------------------------------------------------------------
