@@ -244,7 +244,7 @@ def _file(
         # What an operator wrote is not thrown away; what is empty or ours is made anew.
         if rules is None or not (fresh or path == pods.FILE or not file.content.strip()):
             raise
-        after = tracing_file.made(per_million, wish.endpoint, rules)
+        after = tracing_file.made(per_million, wish.endpoint, rules, into=not fresh and path != pods.FILE)
     return None if after == file.content else pods.changed(file, after)
 
 
@@ -276,8 +276,16 @@ def _turn_off(facts: NodeFacts, draft: _Draft) -> None:
         pod = _without_gate(pod, added)
     draft.pod = pod.without_annotation(pods.ADDED)
     file = facts.files.get(path)
-    if path == pods.FILE and file is not None and file.content is not None:
+    if file is None or file.content is None:
+        return
+    # Elsewhere, where a manifest named a file that was missing, nothing goes that may hold somebody else's words.
+    if path == pods.FILE or (tracing_file.as_made(file.content) and not file.target):
         draft.files.append(pods.changed(file, None))
+    elif tracing_file.ours(file.content):
+        draft.warnings.append(
+            f"{path} stays, though we made it: it is not as we wrote it. `sampling revert` puts back what was there "
+            "before our first change; where that was nothing, it takes the file away."
+        )
 
 
 def _bumped(facts: NodeFacts, draft: _Draft) -> Pod:

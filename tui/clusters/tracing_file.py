@@ -21,6 +21,8 @@ DEFAULT_ENDPOINT: Final = "localhost:4317"
 """Where the exporter sends when the file names no endpoint."""
 
 _OURS: Final = "# Written by k8s-trace-tui; `k8s-trace-tui sampling off` takes it away again."
+_FILLED: Final = "# Written by k8s-trace-tui into a file that was empty."
+_AS_MADE: Final = re.compile(rf"{re.escape(_OURS)}\napiVersion: \S+\nkind: \w+\nendpoint: .*\nsamplingRatePerMillion: \d+\n".encode())
 _READ: Final = "failed to read tracing config: unable to decode tracing configuration data: "
 _VALIDATE: Final = "failed to validate tracing configuration: "
 _FIELDS: Final = frozenset({"apiVersion", "kind", RATE, ENDPOINT})
@@ -86,12 +88,22 @@ def read(path: str, content: bytes, rules: ApiserverRules | None) -> Tracing:
     return Tracing(rate, endpoint or "", tuple(warnings))
 
 
-def made(per_million: int, endpoint: str, rules: ApiserverRules) -> bytes:
-    """A new file for a server with these rules."""
-    lines = [_OURS, f"apiVersion: {rules.api_version}", f"kind: {KIND}", f"{ENDPOINT}: {endpoint or DEFAULT_ENDPOINT}"]
+def made(per_million: int, endpoint: str, rules: ApiserverRules, *, into: bool = False) -> bytes:
+    """A new file for a server with these rules; `into` one of somebody else's, which stays when tracing goes."""
+    lines = [_FILLED if into else _OURS, f"apiVersion: {rules.api_version}", f"kind: {KIND}", f"{ENDPOINT}: {endpoint or DEFAULT_ENDPOINT}"]
     if endpoint and not re.fullmatch(r"[A-Za-z][A-Za-z0-9./-]*:[A-Za-z0-9./_-]+", endpoint):
         lines[3] = f"{ENDPOINT}: '{endpoint}'"
     return "\n".join([*lines, f"{RATE}: {per_million}", ""]).encode()
+
+
+def ours(content: bytes) -> bool:
+    """Whether we made this file where none was, as its first line says. It may have been edited since: `as_made`."""
+    return content.startswith(f"{_OURS}\n".encode())
+
+
+def as_made(content: bytes) -> bool:
+    """Whether this is a file that we made where none was, with nothing in it but what we write."""
+    return _AS_MADE.fullmatch(content) is not None
 
 
 def edited(path: str, content: bytes, per_million: int, endpoint: str = "") -> bytes:

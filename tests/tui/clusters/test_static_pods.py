@@ -248,6 +248,36 @@ def test_links_are_changed_where_they_lead_and_not_here() -> None:
         flavours.plan(facts, Wish(Part.APISERVER, 10_000))
 
 
+@pytest.mark.parametrize(
+    ("there", "edit", "goes", "told"),
+    [
+        (None, (b"", b""), True, False),
+        (None, (b"localhost:4317", b"'[::1]:4317'"), True, False),
+        (None, (b"\nkind", b"\n# ask Jo first\nkind"), False, True),
+        (None, (b"# Written", b"# Once written"), False, False),
+        (b"", (b"", b""), False, False),
+    ],
+)
+def test_off_takes_away_the_file_that_was_made_for_a_flag_and_nobody_elses_words(
+    there: bytes | None, edit: tuple[bytes, bytes], goes: bool, told: bool
+) -> None:
+    """`there`: what lay where the flag looks; `edit`: what somebody did to it after us."""
+    path = "/etc/kubernetes/pki/tracing.yaml"
+    facts = node(apiserver=apiserver(extra=f"    - --tracing-config-file={path}\n"))
+    facts = replace(facts, files={**facts.files, path: HostFile(path, there)})
+    facts = after(facts, flavours.plan(facts, ARM))
+    facts = after(facts, flavours.plan(facts, Wish(Part.APISERVER, 10_000)))
+    content = facts.files[path].content
+    assert content is not None
+    assert (b"`k8s-trace-tui sampling off` takes it away" in content) is (there is None)
+    facts = replace(facts, files={**facts.files, path: HostFile(path, content.replace(*edit))})
+    plan = flavours.plan(facts, OFF)
+    removed = [change.path for change in plan.changes if change.after is None]
+    assert removed == ([path] if goes else [])
+    assert any(path in one and "`sampling revert`" in one for one in plan.warnings) is told
+    assert state(after(facts, plan))[0] is Mode.OFF
+
+
 def test_a_missing_file_of_a_flag_that_is_there_is_made_where_the_mount_says() -> None:
     path = "/etc/kubernetes/pki/tracing.yaml"  # mounted read-only: it is written on the node, not in the container
     text = apiserver(extra=f"    - --tracing-config-file={path}\n")
