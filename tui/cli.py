@@ -118,7 +118,12 @@ def _dispatch(argv: list[str], plugin: bool = False) -> int:
     parser = _Parser(prog=f"{PROGRAM} {name}", description=about, allow_abbrev=False)
     add(parser)
     parser.set_defaults(plugin=plugin)
-    return run(parser.parse_args(argv[:at] + argv[at + 1 :]))
+    args, unknown = parser.parse_known_args(argv[:at] + argv[at + 1 :])
+    if unknown:
+        if name == "sampling":
+            _check_rates(unknown)
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return run(args)
 
 
 def _command_at(argv: Sequence[str]) -> int | None:
@@ -555,6 +560,23 @@ def _import(args: argparse.Namespace) -> int:
     if not any(os.path.lexists(file) for file in args.files):  # nothing to begin a database for
         raise _first_missing(args.files)
     return headless.import_files(args.files, db, policy)
+
+
+def _check_rates(words: Sequence[str]) -> None:
+    """Say of a rate below zero, which looks like an option, what it is.
+
+    Raises:
+        Usage: there is one.
+    """
+    from tui.clusters import rates
+    from tui.clusters.model import ClusterError
+
+    for word in words:
+        if word[:1] == "-" and word[1:2] in {*"0123456789."}:
+            try:
+                rates.parse(word)
+            except ClusterError as problem:
+                raise Usage(str(problem)) from problem
 
 
 def _sampling(args: argparse.Namespace) -> int:

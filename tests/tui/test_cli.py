@@ -125,6 +125,11 @@ def test_help_knows_the_orders_that_the_query_knows() -> None:
         (["demo", "--listen", "unix:/x", "--listen", "unix:///x"], "The address unix:/x is given"),
         (["--lis", "127.0.0.1:1"], "--lis"),
         (["receive", "--bogus"], "--bogus"),
+        *(
+            (["sampling", *words], f"The rate {words[-1]!r} is below 0; a rate is between 0 and 100 %.")
+            for words in (["set", "-1%"], ["set", "--yes", "-.5%"], ["set", "-1"], ["set", "--", "-5ppm"])
+        ),
+        (["sampling", "set", "1%", "-x"], "arguments: -x"),
         (["receive", "--max-size", "much"], "not a size"),
         (["receive", "--tls-cert", "x.pem"], "belong together"),
     ],
