@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from tui.clusters import pods, tracing_file, versions
-from tui.clusters.manifest import Flag, Pod
+from tui.clusters.manifest import Flag, Pod, pods_running
 from tui.clusters.model import FileChange, Mode, NodeFacts, Part, Plan, PlanRefused, State, Trigger, Wish
 from tui.clusters.pods import Author
 from tui.clusters.tracing_file import BadTracing
 from tui.clusters.versions import GATE, Gate, Version
+from tui.clusters.yaml_text import YamlText
 
 FLAG: Final = "tracing-config-file"
 GATES: Final = "feature-gates"
@@ -43,6 +44,23 @@ def mentioned(facts: NodeFacts) -> tuple[str, ...]:
         return ()
     path = pod.host_path(flag.value)
     return (path,) if path else ()
+
+
+def reads(manifest: YamlText) -> frozenset[str] | None:
+    """The tracing files on the node that the API server of a manifest reads at its start; None where that cannot be told.
+
+    Raises:
+        PlanRefused: its flags cannot be told.
+    """
+    found: set[str] = set()
+    for pod in pods_running(manifest, pods.PROGRAMS[Part.APISERVER]):
+        for flag in pod.flags():
+            if flag.name == FLAG and flag.value:
+                path = pod.host_path(flag.value)
+                if not path:
+                    return None
+                found.add(path)
+    return frozenset(found)
 
 
 def _state(facts: NodeFacts, pod: Pod, flavour: str) -> State:

@@ -233,6 +233,7 @@ class Trigger(Enum):
     NOTHING = "nothing"  # nothing changes, or nothing runs there
     MANIFEST = "manifest"  # kubelet sees another manifest: about 40 s without this API server
     STOP = "stop"  # the container is stopped by CRI and restarted: 5 s
+    WATCH = "watch"  # files change, but not what the pod and its program read in them: it is only seen to stay well
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,8 @@ LAST=
 WHY=
 # SELF is who runs this: what carries it evaluates it in a subshell, whose own number $$ is not
 { read -r SELF self_rest </proc/self/stat; } 2>/dev/null || SELF=$$
-NOTHING_WRITTEN=1
+# DONE is what is to be told of a rollout that came out well
+DONE=
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
@@ -807,6 +808,11 @@ forward() {
 		remove_files after
 		return 0
 	fi
+	if [ "$TRIGGER" = watch ]; then
+		stays || return 1
+		remove_files after
+		return 0
+	fi
 	now
 	forward_begin=$NOW
 	if [ "$TRIGGER" = stop ]; then
@@ -894,6 +900,39 @@ forward() {
 	remove_files after
 	members_back
 	controllers_back
+	return 0
+}
+
+# stays: the pod is, and reads, what it was and did, so nothing restarts; would kubelet see that otherwise, it is waited
+# for all the same
+stays() {
+	now
+	span $((GRACE + START_IN + READY_IN))
+	stays_limit=$((NOW + SPAN)) stays_good=
+	while :; do
+		look
+		crashed && return 1
+		if [ "$RUNNING" -eq 1 ] && well; then
+			# the same container twice, a second apart
+			if [ "$stays_good" = "$RUN_ID" ]; then break; fi
+			stays_good=$RUN_ID
+		else
+			stays_good=
+		fi
+		now
+		if [ "$NOW" -ge "$stays_limit" ]; then
+			WHY="$CONTAINER is not well (${LAST:-it does not run}${CRASH:+, $CRASH})"
+			return 1
+		fi
+		sleep "$TICK"
+	done
+	if [ "$RUN_ID" = "$OLD_ID" ]; then
+		DONE='nothing had to restart: what is read in these files stays the same'
+	else
+		DONE='kubelet restarted it, though nothing that is read in these files changed'
+		journal started "$RUN_STARTED"
+	fi
+	journal ready "$RUN_STARTED"
 	return 0
 }
 
@@ -1013,7 +1052,7 @@ watch() {
 	if [ "$(cat "$D/direction" 2>/dev/null)" = before ]; then
 		back "$(grep -E '^[0-9]+ back ' "$JOURNAL" | head -n 1 | cut -d' ' -f3- | grep . || echo 'put back by the operator')"
 	elif forward; then
-		finish_with done ''
+		finish_with done "$DONE"
 	else
 		back "$WHY"
 	fi
@@ -1197,6 +1236,8 @@ begin_alive() {
 	printf '%s' "$FOUND" | cut -d' ' -f1 >"$D/known"
 	printf '%s' "$FOUND" | awk '$3 == "RUNNING" { print $1, $8 }' >"$D/old"
 	UNWELL=$(meta unwell)
+	# what restarts nothing is no way out of anything
+	if [ "$TRIGGER" = watch ]; then UNWELL=no; fi
 	AGREED=$(meta agreed)
 	if [ "$(wc -l <"$D/old")" -ne 1 ] && [ "$UNWELL" != allowed ]; then
 		decline "there is not exactly one running $CONTAINER here: it is restarting or broken"
@@ -1207,7 +1248,7 @@ begin_alive() {
 		case $FOUND in
 		'' | *" RUNNING "*) ;;
 		*)
-			if [ "$UNWELL" != allowed ]; then
+			if [ "$UNWELL" != allowed ] && [ "$TRIGGER" != watch ]; then
 				backing_off
 				decline "$controller is in back-off after its restarts: it should run again in about $LEFT s (5 minutes at most)" later "$LEFT"
 			fi
@@ -1226,7 +1267,7 @@ begin_alive() {
 	if [ -s "$D/old" ]; then read -r OLD_ID OLD_UID <"$D/old"; fi
 	if [ "$CONTAINER" = etcd ]; then spare decline; fi
 	toggles
-	if [ "$TOGGLES" -ge 2 ]; then
+	if [ "$TOGGLES" -ge 2 ] && [ "$TRIGGER" != watch ]; then
 		journal note "restart $((TOGGLES + 1)) from here within 10 minutes: controller-manager and scheduler may stay in back-off for minutes"
 	fi
 }
@@ -1267,7 +1308,7 @@ resume() {
 		printf 'started\t%s\nEND\n' "$ID"
 		return 0
 	fi
-	if [ "$CONTAINER" = etcd ] && [ "$TRIGGER" != nothing ] && ! as_wanted "$1"; then
+	if [ "$CONTAINER" = etcd ] && [ "$TRIGGER" != nothing ] && [ "$TRIGGER" != watch ] && ! as_wanted "$1"; then
 		UNWELL=allowed
 		members
 		spare release

@@ -49,7 +49,9 @@ def parse(text: str) -> int:
             raise ClusterError(f"The rate {_quoted(asked)} has no unit; write {asked}%, {asked}ppm or all.")
         raise ClusterError(f"{_quoted(asked)} is no rate; write it as 1%, 1/1000, 10000ppm, 0 or all.")
     if exact > MILLION:
-        raise ClusterError(f"The rate {_quoted(asked)} is over 100 %; a rate is between 0 and 100 %, and all is the most there is.")
+        raise ClusterError(
+            f"The rate {_quoted(asked)} is over 100 %; a rate is between 0 and 100 %, and all is the most there is."
+        )
     if exact != int(exact):
         raise ClusterError(f"The rate {_quoted(asked)} is finer than 1 per million, the smallest step there is.")
     return int(exact)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from tui.clusters import bundle, inspect, journal
+from tui.clusters import apiserver_pod, bundle, inspect, journal
 from tui.clusters.model import (
     ClusterError,
     FileChange,
@@ -28,6 +28,7 @@ from tui.clusters.model import (
     Trigger,
     Wish,
 )
+from tui.clusters.yaml_text import YamlText
 
 Verify = Callable[[Plan, str], "bool | None"]
 """Given the plan and when the new container started (RFC 3339, by the node's clock): whether a span that began after
@@ -40,7 +41,8 @@ _PRICES: Final = {
     (Part.APISERVER, Trigger.STOP): "The apiserver of this node is away for about 5 s.",
     (Part.ETCD, Trigger.MANIFEST): "65 to 70 s without writes and quorum reads where this etcd is the only member.",
 }
-"""Of a revert, whose manifest is not read."""
+"""Of a revert."""
+_STAYS: Final = "Nothing restarts: what the pod and its program read in these files stays the same."
 LOST_AFTER: Final = 300.0
 """Seconds without any way to a host until following it is given up; the watcher there is long done then."""
 
@@ -295,21 +297,21 @@ def reversion(host: Host, part: Part) -> Reversion:
             differing.append(ThreeWay(path, original.after, last, here.content))
         if here.content != original.after:
             changes.append(replace(original, before=here.content))
-    if not changes:
-        trigger = Trigger.NOTHING
-    elif any(change.path == manifest for change in changes):
-        trigger = Trigger.MANIFEST
-    else:
-        trigger = Trigger.STOP
-    if not host.alive:
-        trigger = Trigger.NOTHING
+    trigger = Trigger.NOTHING
+    if changes and host.alive:
+        unread = {
+            path
+            for path, (_, last) in originals.items()
+            if bundle.digest(now.get(path, HostFile(path)).content) != last
+        }
+        trigger = _trigger(part, changes, now.get(manifest), unread)
     plan = Plan(
         node=host.name,
         part=part,
         changes=tuple(changes),
         trigger=trigger,
         diff="".join(_diff(change) for change in changes),
-        price=_PRICES.get((part, trigger), "Nothing restarts."),
+        price=_STAYS if trigger is Trigger.WATCH else _PRICES.get((part, trigger), "Nothing restarts."),
         wish=Wish(part, None, name="revert"),
         manifest=manifest,
         container=one.get("container", ""),
@@ -456,6 +458,28 @@ def _started(host: Host, arguments: Sequence[str], stdin: bytes = b"") -> str:
         if line[0] == "started" and len(line) == 2:
             return line[1]
     raise ClusterError(f"{host.name}: the answer is damaged; try again.")
+
+
+def _trigger(part: Part, changes: Sequence[FileChange], manifest: HostFile | None, unread: Collection[str]) -> Trigger:
+    """What has to restart for these changes. `manifest` is that of the pod as it is now, None where we never changed
+    it; `unread` are files that are not as we wrote them last, which what runs may never have read."""
+    if manifest is None:
+        return Trigger.STOP
+    change = next((change for change in changes if change.path == manifest.path), None)
+    if manifest.content is None:
+        return Trigger.STOP if change is None else Trigger.MANIFEST
+    try:
+        here = YamlText(manifest.path, manifest.content)
+        # The kubelet knows a pod by a digest of what it parsed and of the file's name: equal, and nothing happens.
+        if change is not None and not (
+            change.after is not None and here.says_the_same(YamlText(change.path, change.after))
+        ):
+            return Trigger.MANIFEST
+        read = apiserver_pod.reads(here) if part is Part.APISERVER else frozenset[str]()
+    except PlanRefused:
+        return Trigger.STOP if change is None else Trigger.MANIFEST
+    doubtful = {*unread, *(other.path for other in changes)} - {manifest.path}
+    return Trigger.STOP if (doubtful if read is None else doubtful & read) else Trigger.WATCH
 
 
 def _started_at(entries: Sequence[journal.Entry]) -> str:

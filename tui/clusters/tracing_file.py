@@ -22,7 +22,9 @@ DEFAULT_ENDPOINT: Final = "localhost:4317"
 
 _OURS: Final = "# Written by k8s-trace-tui; `k8s-trace-tui sampling off` takes it away again."
 _FILLED: Final = "# Written by k8s-trace-tui into a file that was empty."
-_AS_MADE: Final = re.compile(rf"{re.escape(_OURS)}\napiVersion: \S+\nkind: \w+\nendpoint: .*\nsamplingRatePerMillion: \d+\n".encode())
+_AS_MADE: Final = re.compile(
+    rf"{re.escape(_OURS)}\napiVersion: \S+\nkind: \w+\nendpoint: .*\nsamplingRatePerMillion: \d+\n".encode()
+)
 _READ: Final = "failed to read tracing config: unable to decode tracing configuration data: "
 _VALIDATE: Final = "failed to validate tracing configuration: "
 _FIELDS: Final = frozenset({"apiVersion", "kind", RATE, ENDPOINT})
@@ -90,7 +92,12 @@ def read(path: str, content: bytes, rules: ApiserverRules | None) -> Tracing:
 
 def made(per_million: int, endpoint: str, rules: ApiserverRules, *, into: bool = False) -> bytes:
     """A new file for a server with these rules; `into` one of somebody else's, which stays when tracing goes."""
-    lines = [_FILLED if into else _OURS, f"apiVersion: {rules.api_version}", f"kind: {KIND}", f"{ENDPOINT}: {endpoint or DEFAULT_ENDPOINT}"]
+    lines = [
+        _FILLED if into else _OURS,
+        f"apiVersion: {rules.api_version}",
+        f"kind: {KIND}",
+        f"{ENDPOINT}: {endpoint or DEFAULT_ENDPOINT}",
+    ]
     if endpoint and not re.fullmatch(r"[A-Za-z][A-Za-z0-9./-]*:[A-Za-z0-9./_-]+", endpoint):
         lines[3] = f"{ENDPOINT}: '{endpoint}'"
     return "\n".join([*lines, f"{RATE}: {per_million}", ""]).encode()

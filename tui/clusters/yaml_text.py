@@ -129,6 +129,12 @@ class YamlText:
         """Whether the mapping at a path, or one around it, takes keys from elsewhere (`<<`)."""
         return any(isinstance(at, dict) and "<<" in at for at in (self.get(path[:n]) for n in range(len(path) + 1)))
 
+    def says_the_same(self, other: YamlText) -> bool:
+        """Whether every reader of YAML finds the same in both, whatever comments, spacing, order of keys and quotes that
+        mean nothing. In doubt it says no: of `1` and `01`, of `null` and nothing, of keys from elsewhere (`<<`)."""
+        mine = _meaning(self._root)
+        return mine is not None and self._bom == other._bom and mine == _meaning(other._root)
+
     def refusal(self, line: int, why: str) -> PlanRefused:
         """A sentence that names this file and, where it is known, the line."""
         return PlanRefused(f"{self.path}, line {line}: {why}" if line else f"{self.path}: {why}")
@@ -439,6 +445,23 @@ def _compose(text: str) -> Any:
     if documents[0] is not full[0]:
         raise Fault("the first document is empty, and no other is read", full[0].start_mark.line + 1)
     return full[0]
+
+
+def _meaning(node: Any) -> Any:
+    """A value that is equal for two nodes only where no reader tells them apart; None where that is not known."""
+    if not isinstance(node.value, list):
+        text = str(node.value)
+        # Quoted or not makes a difference where the bare word may be something else than a string for some reader.
+        bare = node.style in (None, "") and not (_PLAIN.fullmatch(text) and not _NOT_TEXT.fullmatch(text))
+        return str(node.tag), text, bare
+    pairs = bool(node.value) and isinstance(node.value[0], tuple)
+    if pairs and any(key.value == "<<" for key, _ in node.value):
+        return None
+    parts = [(_meaning(key), _meaning(value)) for key, value in node.value] if pairs else map(_meaning, node.value)
+    found = list(parts)
+    if any(part is None or (pairs and None in part) for part in found):
+        return None
+    return str(node.tag), frozenset(found) if pairs else tuple(found)
 
 
 def _check_reading(text: str, tree: Tree) -> None:

@@ -276,7 +276,7 @@ def expected_seconds(run: NodeRun, stage: int) -> int:
 def stages(run: NodeRun, kind: str, now: float, p: Palette, g: Glyphs) -> list[Piece]:
     """`1 check ✓`, `4 old one gone … 12 of about 30 s`, `5 new one ready`: a piece a stage."""
     last = 5
-    if run.plan is not None and run.plan.trigger is Trigger.NOTHING:
+    if run.plan is not None and run.plan.trigger in (Trigger.NOTHING, Trigger.WATCH):
         last = 3
     elif kind == "set" and run.plan is not None and run.plan.wish.per_million:
         last = 6

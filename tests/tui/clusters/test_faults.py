@@ -654,6 +654,66 @@ def test_revert_on_a_living_control_plane(control_plane: ControlPlane) -> None:
     assert not control_plane.tracing.parent.exists()
 
 
+def server(plane: ControlPlane) -> tuple[str, str]:
+    """Pod and container of the API server that runs."""
+    (one,) = [c for c in plane.facts().containers or () if c.name == "kube-apiserver" and c.running]
+    return one.pod_uid, one.id
+
+
+def test_a_revert_of_what_the_kubelet_does_not_see_waits_for_no_restart(control_plane: ControlPlane) -> None:
+    """After tracing was taken away, what is left of the change is a comment, an order and a blank."""
+    old = control_plane.files()
+    plain = control_plane.manifest.read_bytes()
+    assert control_plane.roll(control_plane.arm()).word == "done"
+    like = plain.replace(b"# made by hand, keep", b"# made anew").replace(b"    name: pki\n", b"    name:   'pki'\n")
+    like = like.replace(
+        b"  name: kube-apiserver\n  namespace: kube-system\n", b"  namespace: kube-system\n  name: kube-apiserver\n"
+    )
+    off = control_plane.plan(
+        Trigger.MANIFEST,
+        FileChange(TRACING, control_plane.tracing.read_bytes(), None, 0o600, os.getuid(), os.getgid()),
+        FileChange(MANIFEST, control_plane.manifest.read_bytes(), like, 0o600, os.getuid(), os.getgid()),
+    )
+    assert control_plane.roll(off).word == "done"
+    running, here = server(control_plane), control_plane.files()
+    plan = rollout.reversion(control_plane.host, Part.APISERVER).plan
+    assert (plan.trigger, "Nothing restarts" in plan.price) == (Trigger.WATCH, True)
+    # no way out of anything, so what is not well is left as it is
+    control_plane.spoil("unready", "any")
+    wait_for(lambda: control_plane.status("/readyz") != 200, "it is ready")
+    with pytest.raises(PlanRefused, match="not well"):
+        rollout.revert(control_plane.host, Part.APISERVER, who="bob", patience=PATIENCE)
+    assert control_plane.files() == here
+    (control_plane.faults / "unready").unlink()
+    control_plane.until_ready()
+    killed = killed_at(control_plane, plan, "written")
+    outcome = control_plane.follow(rollout.undo(control_plane.host, killed, who="bob"))
+    assert (outcome.word, control_plane.files()) == ("rolled back", here)
+    outcome = control_plane.follow(rollout.revert(control_plane.host, Part.APISERVER, who="bob", patience=PATIENCE))
+    assert_all_well(control_plane, old, outcome.id, "done")
+    assert (server(control_plane), outcome.started) == (running, "")
+    assert "nothing had to restart" in outcome.detail
+
+
+def test_a_revert_of_what_the_server_read_stops_it_though_its_pod_stays(armed: ControlPlane) -> None:
+    old = armed.files()
+    manifest = armed.manifest.read_bytes()
+    noted = FileChange(MANIFEST, manifest, manifest + b"# a note\n", 0o600, os.getuid(), os.getgid())
+    assert armed.roll(armed.plan(Trigger.STOP, *armed.rate(1000).changes, noted)).word == "done"
+    assert rollout.reversion(armed.host, Part.APISERVER).plan.trigger is Trigger.STOP
+    ours = armed.tracing.read_bytes()
+    armed.tracing.write_bytes(old[TRACING[1:]])
+    by_hand = rollout.reversion(armed.host, Part.APISERVER).plan
+    assert [change.path for change in by_hand.changes] == [MANIFEST]
+    assert by_hand.trigger is Trigger.STOP, "what runs has read ours, not what lies there"
+    armed.tracing.write_bytes(ours)
+    before = server(armed)
+    outcome = armed.follow(rollout.revert(armed.host, Part.APISERVER, who="bob", patience=PATIENCE))
+    assert_all_well(armed, old, outcome.id, "done")
+    after = server(armed)
+    assert (after[0] == before[0], after[1] == before[1]) == (True, False)
+
+
 def test_a_kubelet_that_restarts_meanwhile(control_plane: ControlPlane) -> None:
     """The watcher needs no kubelet to decide; containers of the pocket kubelet do not outlive it."""
     old, plan = control_plane.files(), control_plane.arm()

@@ -291,6 +291,32 @@ def test_a_file_is_found_where_the_volumes_say_it_lies() -> None:
     assert "/cfg/deep/t.yaml" not in content(after(mended, off)).decode()
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("a: 1\nb: [x, 'y/z']\n", '# note\nb:\n- "x"\n- y/z\na:   1\n', True),
+        ("a: |\n  x\n  y\n", 'a: "x\\ny\\n"\r\n', True),
+        ("a: &x b\nc: *x\n", "a: b\nc: b\n", True),
+        ("a: {b: c}\n", "a: {b: d}\n", False),
+        ("a: [b, c]\n", "a: [c, b]\n", False),
+        ("a: 1\n", "a: '1'\n", False),
+        # other readers take these for numbers, booleans or nothing
+        ("a: yes\n", "a: 'yes'\n", False),
+        ("a: y\n", 'a: "y"\n', False),
+        ("a: 1:30\n", "a: '1:30'\n", False),
+        ("a: 010\n", "a: 8\n", False),
+        ("a:\n", "a: ''\n", False),
+        ("on: a\n", "'on': a\n", False),
+        ("a: &x {b: c}\nd: {<<: *x}\n", "a: &x {b: c}\nd: {<<: *x} #\n", False),
+    ],
+)
+def test_the_same_for_every_reader_or_not(one: str, other: str, same: bool) -> None:
+    first, second = YamlText("/m", one.encode()), YamlText("/m", other.encode())
+    assert first.says_the_same(second) is same
+    assert second.says_the_same(first) is same
+    assert first.says_the_same(first) is ("<<" not in one)
+
+
 def test_every_bump_is_a_difference_that_the_kubelet_parses() -> None:
     """After a stop by CRI the annotation is that of the file before; going back to it must still restart the pod."""
     facts = after(found := node(apiserver=kubeadm_apiserver()), flavours.plan(found, ARM))
