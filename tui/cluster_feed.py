@@ -174,8 +174,9 @@ class ControlPlanes(Protocol):
             ClusterError: a node cannot be read.
         """
 
-    def name_to_type(self, wish: Wish | None, nodes: Sequence[Node]) -> str:
-        """The name that must be typed before this is done, "" for none."""
+    def name_to_type(self, wish: Wish | None, nodes: Sequence[Node], high: bool = False) -> str:
+        """The name that must be typed before this is done, "" for none. `high`: it samples at a high rate, though
+        no wish says so."""
 
     def roll_out(
         self,
@@ -350,7 +351,8 @@ class ClusterFeed:
 
         def job(planes: ControlPlanes) -> None:
             jobs, differences = planes.plan_revert(part, nodes)
-            name = planes.name_to_type(None, [job.node for job in jobs])
+            high = any(job.asks_name for job in jobs)
+            name = planes.name_to_type(None, [job.node for job in jobs], high)
             self._put(offer=Change("revert", "revert", part, jobs, differences=differences, type_name=name))
 
         self._ask("planning", job)

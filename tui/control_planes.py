@@ -32,7 +32,7 @@ from tui.clusters.rollout import Outcome
 from tui.clusters.survey import Node, mirrored, survey, with_instances
 from tui.clusters.targets import Target, targets
 from tui.config import Settings
-from tui.sampling import ASKS_NAME_ABOVE, operator
+from tui.sampling import ASKS_NAME_ABOVE, operator, reverting
 from tui.sampling_text import Job, going_on, left_over, three_way
 
 if TYPE_CHECKING:
@@ -295,7 +295,7 @@ class RealControlPlanes:
         jobs: list[Job] = []
         lines: list[str] = []
         nothing = ""
-        for node, _ in self._fresh(nodes):
+        for node, facts in self._fresh(nodes):
             try:
                 found = rollout.reversion(node.host, part)
             except NothingToPutBack as refused:
@@ -309,16 +309,16 @@ class RealControlPlanes:
                 questions = (
                     f"Somebody changed {names} after us, and this would lose it; `off` takes tracing alone away.",
                 )
-            plan = replace(found.plan, node=node.name)
-            jobs.append(Job(node, plan, plan.warnings, questions))
+            jobs.append(reverting(node, facts, replace(found.plan, node=node.name), questions))
         if not jobs:
             raise NothingToPutBack(nothing or "There is no node to put back.")
         return tuple(jobs), tuple(lines)
 
-    def name_to_type(self, wish: Wish | None, nodes: Sequence[Node]) -> str:
-        """The cluster's name (or the node's where it has none) for a protected context and for high rates."""
+    def name_to_type(self, wish: Wish | None, nodes: Sequence[Node], high: bool = False) -> str:
+        """The cluster's name (or the node's where it has none) for a protected context and for high rates: the wish's,
+        or where there is none, as `high` says."""
         target = self._target()
-        high = wish is not None and wish.per_million is not None and wish.per_million > ASKS_NAME_ABOVE
+        high = high or (wish is not None and (wish.per_million or 0) > ASKS_NAME_ABOVE)
         if not nodes or not (high or target.protected):
             return ""
         return target.cluster or nodes[0].name

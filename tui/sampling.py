@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from receiver.store.place import default_place
-from tui.clusters import doctor, drift, flavours, rollout
+from tui.clusters import doctor, drift, flavours, rates, rollout
+from tui.clusters.afterwards import rate_after
 from tui.clusters.arriving import of_database, per_state, verifier
 from tui.clusters.load import expected_load
-from tui.clusters.model import ClusterError, Host, Mode, NodeFacts, NothingToPutBack, Part, RolloutFacts, Wish
+from tui.clusters.model import ClusterError, Host, Mode, NodeFacts, NothingToPutBack, Part, Plan, RolloutFacts, Wish
 from tui.clusters.rollout import Outcome
 from tui.clusters.survey import Node, mirrored, survey, with_instances
 from tui.clusters.targets import Target, targets
@@ -244,7 +245,7 @@ def revert(reach: Reach, asked: Asked) -> int:
         ClusterError: there is nothing to put back, or somebody changed a file since; nothing was changed.
     """
     jobs: list[Job] = []
-    for node, _ in _readable(reach, asked):
+    for node, facts in _readable(reach, asked):
         try:
             found = rollout.reversion(node.host, asked.part)
         except NothingToPutBack as nothing:
@@ -263,8 +264,19 @@ def revert(reach: Reach, asked: Asked) -> int:
                     "differences above, then take tracing alone away with `sampling off`, or give --force."
                 )
             questions = (f"Somebody changed {names} after us, and this would lose it; `off` takes tracing alone away.",)
-        jobs.append(Job(node, plan, plan.warnings, questions))
+        jobs.append(reverting(node, facts, plan, questions))
     return _carry_out(jobs, asked, "revert")
+
+
+def reverting(node: Node, facts: NodeFacts, plan: Plan, questions: tuple[str, ...]) -> Job:
+    """A revert of a node, as a job that wants as much typed as setting the rate of what was there before would."""
+    rate = 0 if plan.empty else rate_after(node.host, facts, plan)
+    warnings = plan.warnings
+    if rate is None:
+        warnings += ("At what rate the configuration that was there before samples cannot be told.",)
+    elif rate:
+        warnings += (f"The configuration that was there before samples {rates.text(rate)} of all requests.",)
+    return Job(node, plan, warnings, questions, asks_name=rate is None or rate > ASKS_NAME_ABOVE)
 
 
 def carry_on(reach: Reach, asked: Asked, undo: bool) -> int:
@@ -368,6 +380,7 @@ def _agree_on(jobs: Sequence[Job], asked: Asked, name: str) -> None:
         for question in job.questions:
             agree(asked, f"{job.node.name}: {question} Go on?")
     high = asked.per_million is not None and asked.per_million > ASKS_NAME_ABOVE
+    high = high or any(job.asks_name for job in jobs)
     cluster = (asked.cluster or jobs[0].node.name) if high or asked.protected else ""
     agree(asked, f"{_title(name)} on {_names([job.node for job in jobs])}?", cluster)
 

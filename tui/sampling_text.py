@@ -28,6 +28,8 @@ class Job:
     warnings: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
     outcome: Outcome | None = None
+    asks_name: bool = False
+    """The cluster's name is to be typed, for what the plan itself does not say."""
 
     @property
     def trigger(self) -> Trigger:

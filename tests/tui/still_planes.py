@@ -167,8 +167,8 @@ class StillPlanes:
             raise NothingToPutBack("Nothing was changed here, or it was reverted already.")
         return tuple(jobs), ()
 
-    def name_to_type(self, wish: Wish | None, nodes: Sequence[Node]) -> str:
-        high = wish is not None and (wish.per_million or 0) > ASKS_NAME_ABOVE
+    def name_to_type(self, wish: Wish | None, nodes: Sequence[Node], high: bool = False) -> str:
+        high = high or (wish is not None and (wish.per_million or 0) > ASKS_NAME_ABOVE)
         return self.cluster if high or self.protected else ""
 
     def roll_out(

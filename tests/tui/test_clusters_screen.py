@@ -643,9 +643,10 @@ def test_stages_say_how_long_it_takes() -> None:
         "6 spans arriving",
         "rolls back by itself if not",
     ]
-    files = replace(plan, trigger=Trigger.NOTHING)
-    ended_ = NodeRun("cp-1", Part.APISERVER, files, told[:4], 100.0, Outcome("cp-1", "done"))
-    assert shown(ended_) == ["1 check ✓", "2 back up ✓", "3 write ✓"]
+    for trigger in (Trigger.NOTHING, Trigger.WATCH):
+        files = replace(plan, trigger=trigger)
+        ended_ = NodeRun("cp-1", Part.APISERVER, files, told[:4], 100.0, Outcome("cp-1", "done"))
+        assert shown(ended_) == ["1 check ✓", "2 back up ✓", "3 write ✓"]
     back = replace(run, steps=(*told, ("back", "it does not end")))
     assert shown(back)[3:] == [
         "4 old one gone ✗", "5 new one ready", "6 spans arriving", "putting back what was before … 12 s",

@@ -191,6 +191,53 @@ def test_only_a_clear_answer_is_one(
     assert (files(nodes[0]) != before) is agreed
 
 
+def traced_before(root: Path, rate: str) -> None:
+    """Tracing was configured by somebody else, before us."""
+    (root / AT).write_text(
+        MANIFEST.replace("    image:", "    - --tracing-config-file=/etc/ssl/certs/t.yaml\n    image:")
+    )
+    (root / "etc/ssl/certs").mkdir(parents=True)
+    (root / "etc/ssl/certs/t.yaml").write_text(
+        "apiVersion: apiserver.config.k8s.io/v1beta1\nkind: TracingConfiguration\n"
+        f"endpoint: otel:4317\nsamplingRatePerMillion: {rate}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rate", "first", "answer", "agreed"),
+    [
+        ("10000", "arm", "y\n", True),
+        ("10001", "arm", "y\n", False),
+        ("10001", "arm", "cp-1\n", True),
+        # our change did not touch that file, so it is not among those that go back
+        ("10001", "off", "y\n", False),
+        ("10000", "off", "y\n", True),
+        # what cannot be read may be any rate
+        ("many", "off", "y\n", False),
+        ("many", "off", "cp-1\n", True),
+    ],
+)
+def test_a_revert_to_a_high_rate_has_the_name_typed(
+    command: Command,
+    nodes: tuple[Path, Path],
+    typed: Callable[[str], None],
+    rate: str,
+    first: str,
+    answer: str,
+    agreed: bool,
+) -> None:
+    root = nodes[0]
+    traced_before(root, rate)
+    before = files(root)
+    assert command("sampling", first, "--yes", *hosts(root))[0] == 0
+    ours = files(root)
+    assert ours != before
+    typed(answer)
+    code, out, err = command("sampling", "revert", *hosts(root))
+    assert (code, files(root)) == ((0, before) if agreed else (2, ours)), err
+    assert ("cannot be told" if rate == "many" else "there before samples 1") in out
+
+
 def test_one_node_that_cannot_be_changed_keeps_all_from_being(command: Command, nodes: tuple[Path, Path]) -> None:
     (nodes[1] / AT).write_text("kind: [\n")
     before = [files(root) for root in nodes]

@@ -47,7 +47,7 @@ def mentioned(facts: NodeFacts) -> tuple[str, ...]:
 
 
 def reads(manifest: YamlText) -> frozenset[str] | None:
-    """The tracing files on the node that the API server of a manifest reads at its start; None where that cannot be told.
+    """The tracing files on the node that the API server of a manifest reads when it starts; None where that is unknown.
 
     Raises:
         PlanRefused: its flags cannot be told.

@@ -130,8 +130,8 @@ class YamlText:
         return any(isinstance(at, dict) and "<<" in at for at in (self.get(path[:n]) for n in range(len(path) + 1)))
 
     def says_the_same(self, other: YamlText) -> bool:
-        """Whether every reader of YAML finds the same in both, whatever comments, spacing, order of keys and quotes that
-        mean nothing. In doubt it says no: of `1` and `01`, of `null` and nothing, of keys from elsewhere (`<<`)."""
+        """Whether every reader of YAML finds the same in both, whatever comments, spacing, order of keys, and quotes
+        that mean nothing. In doubt it says no: of `1` and `01`, `null` and nothing, keys from elsewhere (`<<`)."""
         mine = _meaning(self._root)
         return mine is not None and self._bom == other._bom and mine == _meaning(other._root)
 

@@ -15,7 +15,7 @@ from tests.doubles.stub_api import StubApi
 from tests.tui.clusters.control_plane import ControlPlane, wait_for
 from tests.tui.still_feed import StillFeed
 from tests.tui.test_requests import Driven
-from tests.tui.test_sampling import files, make_node
+from tests.tui.test_sampling import files, make_node, traced_before
 from tui import control_planes
 from tui.app import TraceApp
 from tui.cluster_feed import ClusterFeed, Named, NotAgreed, Reading
@@ -80,6 +80,32 @@ def test_directories_are_changed_and_put_back_byte_for_byte(tmp_path: Path) -> N
         feed.plan_revert(Part.APISERVER, feed.snapshot.reading.nodes)
         until(lambda: feed.snapshot.refusal)
         assert "reverted already" in feed.take_refusal()
+    finally:
+        feed.close()
+
+
+def test_a_revert_to_a_high_rate_has_the_name_typed_here_too(tmp_path: Path) -> None:
+    root = make_node(tmp_path, "cp-1")
+    traced_before(root, "500000")
+    feed = ClusterFeed(lambda: RealControlPlanes(Settings(), Named((f"file://{root}",)), tmp_path / "spans.db"))
+    try:
+        feed.read()
+        until(lambda: feed.snapshot.reading and not feed.snapshot.busy)
+        assert feed.snapshot.reading is not None
+        nodes = feed.snapshot.reading.nodes
+        feed.plan(ARM, nodes)
+        until(lambda: feed.snapshot.offer)
+        change = feed.take_offer()
+        assert change is not None
+        feed.begin(change)
+        until(lambda: feed.rolling is None and not feed.snapshot.busy)
+        feed.plan_revert(Part.APISERVER, nodes)
+        until(lambda: feed.snapshot.offer)
+        change = feed.take_offer()
+        assert change is not None
+        assert change.type_name == "cp-1"
+        with pytest.raises(NotAgreed):
+            feed.begin(change, "cp-2")
     finally:
         feed.close()
 
