@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -15,6 +14,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.doubles.ports import free_port
 
 START_S = 20.0
 
@@ -87,7 +88,7 @@ class Etcd:
 
 def start_etcd(binary: Path, folder: Path, collector: str, instance: str) -> Etcd:
     """Starts an etcd on free loopback ports and waits until it answers."""
-    client, peer = (f"http://127.0.0.1:{port}" for port in _free_ports(2))
+    client, peer = (f"http://127.0.0.1:{port}" for port in (free_port(), free_port()))
     log = folder / "etcd.log"
     command = [
         str(binary),
@@ -121,12 +122,3 @@ def start_etcd(binary: Path, folder: Path, collector: str, instance: str) -> Etc
 
 def _encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Different ports that were free a moment ago."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(held.getsockname()[1]) for held in sockets]
-    for held in sockets:
-        held.close()
-    return ports

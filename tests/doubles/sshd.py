@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -13,6 +12,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.doubles.ports import random_port
 
 START_S = 20.0
 PORTS_TRIED = 20
@@ -115,12 +116,6 @@ class Sshd:
         if self.process is not None and self.process.poll() is None:
             self.cut()
         self.stop()
-
-
-def random_port() -> int:
-    """One that the kernel gives to nobody by itself: not to a connection, and to no server that takes any port."""
-    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    return random.randrange(max(1024, first - 12_000), first) if first > 2048 else random.randrange(1024, 65_536)
 
 
 def start_sshd(

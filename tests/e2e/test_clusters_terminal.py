@@ -20,11 +20,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.doubles.ports import free_port
 from tests.doubles.sshd import Sshd, find_sshd, start_sshd
 from tests.e2e.tmux import TMUX, Tmux
 from tests.live_receiver import run_command
 from tests.tui.clusters import control_plane
-from tests.tui.clusters.control_plane import ControlPlane, free_port, start_control_plane
+from tests.tui.clusters.control_plane import ControlPlane, start_control_plane
 
 pytestmark = [
     pytest.mark.skipif(TMUX is None, reason="no tmux here: it is the terminal that this test drives"),

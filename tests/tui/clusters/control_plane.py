@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.doubles.certificates import Authority
+from tests.doubles.ports import free_port
 from tests.doubles.shell_host import ShellHost
 from tui.clusters import rollout
 from tui.clusters.inspect import read_facts
@@ -225,12 +225,6 @@ def wait_for(condition: Callable[[], bool], otherwise: str, seconds: float = 15)
     while not condition():
         assert time.monotonic() < end, otherwise
         time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start_control_plane(root: Path) -> ControlPlane:

@@ -14,7 +14,8 @@ import pytest
 from tests.conftest import StartReceiver
 from tests.doubles.certificates import Authority
 from tests.doubles.etcd import find_etcd
-from tests.tui.clusters.control_plane import PATIENCE, ControlPlane, free_port, wait_for
+from tests.doubles.ports import free_port
+from tests.tui.clusters.control_plane import PATIENCE, ControlPlane, wait_for
 from tui import sampling
 from tui.clusters import rollout
 from tui.clusters.arriving import of_database

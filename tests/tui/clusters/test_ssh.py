@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from receiver.control import ControlClient
 from tests.doubles import sshd
+from tests.doubles.ports import free_port
 from tests.doubles.sshd import Sshd, find_sshd, make_key, start_sshd
 from tests.live_receiver import LiveReceiver, start_receiver
 from tui.clusters.model import ReachError
@@ -56,11 +57,6 @@ def host(server: Sshd) -> Iterator[SshHost]:
     made = SshHost(server.url, config=server.config)
     yield made
     made.close()
-
-
-def free_port() -> int:
-    with create_server(("127.0.0.1", 0)) as held:
-        return int(held.getsockname()[1])
 
 
 def wait_until(true: Callable[[], object], seconds: float = 20.0) -> None:
