@@ -425,7 +425,8 @@ async def test_another_order_leaves_the_cursor_on_its_trace_or_at_the_top(drive:
         requests = d.app.requests
         await d.press("D")
         assert requests.table.cursor == 0
-        await d.press("T", "down", "down", "down")
+        await d.press("T")  # what is pressed before the new order is there moves in the old one
+        await d.press("down", "down", "down")
         chosen = requests.chosen()
         assert chosen is not None
         for key in "DDOOEESSVVRRNNCCT":
