@@ -42,6 +42,7 @@ from receiver.control import (
 from receiver.ingest.address import Address, ListenError, NotHere, check_distinct, is_open, split_name
 from receiver.ingest.server import Ingest, Tally
 from receiver.ingest.tls import TlsError, server_credentials
+from receiver.signals import ending
 from receiver.store.database import Database, DatabaseMissing, StoreError
 from receiver.store.place import choose_database, make_private
 from receiver.store.retention import DEFAULT_CAP, DEFAULT_MIN_FREE, Policy, Retention
@@ -227,10 +228,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         options = _options(args)
         path = _place(args.db)
-        with _signals(stop), _quietly(path):
+        _step_back()
+        _give_back_memory()
+        with ending(stop, signal.SIGTERM, signal.SIGINT, signal.SIGHUP), _quietly(path):
             try:
-                _step_back()
-                _give_back_memory()
                 _receive(path, options, stop)
             except _EXPECTED:
                 raise
@@ -574,23 +575,6 @@ def _lock(path: Path) -> Iterator[bool]:
         yield locked
     finally:
         os.close(handle)
-
-
-@contextlib.contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM, SIGINT and SIGHUP set `stop`."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {
-        number: signal.signal(number, lambda *_: stop.set())
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _LogStream(io.TextIOBase):

@@ -29,6 +29,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Sp
 
 from receiver.ingest.demo_cluster import PROCESSES, Cluster
 from receiver.ingest.demo_spans import Finished, Process, S, Scope
+from receiver.signals import ending
 
 EXPORT: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 DEFAULT_RATE: Final = 20.0
@@ -221,11 +222,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--child", action="store_true", help="end when standard input does: who started this is gone")
     options = parser.parse_args(argv)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     if options.child:
         threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
-    print(run_demo(options.address, seed=options.seed, rate=options.rate, stop=stop), "spans acknowledged")
+    with ending(stop, signal.SIGTERM, signal.SIGINT):
+        print(run_demo(options.address, seed=options.seed, rate=options.rate, stop=stop), "spans acknowledged")
     return 0
 
 
