@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,8 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=SHELLS, ids=["dash", "busybox", "bash"])
 def folder(root: Path, request: pytest.FixtureRequest) -> ShellHost:
+    if shutil.which(request.param[0]) is None:
+        pytest.skip(f"{request.param[0]} is not here")
     return ShellHost(root, alive=False, shell=request.param, name=f"file://{root}")
 
 
