@@ -425,8 +425,7 @@ async def test_another_order_leaves_the_cursor_on_its_trace_or_at_the_top(drive:
         requests = d.app.requests
         await d.press("D")
         assert requests.table.cursor == 0
-        await d.press("T")  # what is pressed before the new order is there moves in the old one
-        await d.press("down", "down", "down")
+        await d.press("T", "down", "down", "down")
         chosen = requests.chosen()
         assert chosen is not None
         for key in "DDOOEESSVVRRNNCCT":
@@ -438,6 +437,18 @@ async def test_another_order_leaves_the_cursor_on_its_trace_or_at_the_top(drive:
         assert requests.table.cursor == 3
         await d.press("C", "g", "D")
         assert requests.table.cursor == 0
+
+
+async def test_keys_that_come_in_one_bundle_are_meant_for_the_rows_that_the_first_brings(drive: Open) -> None:
+    slash = ("slash", *"verb", "equals_sign", *"create", "enter")
+    for first in (("D",), ("O",), ("ctrl+z",), ("h",), slash, (*slash, "D", "D")):
+        async with drive() as d:
+            await d.press(*first)
+            wanted = d.app.requests.chosen()
+        async with drive() as d:
+            await d.press(*first, "enter")
+            assert wanted is not None
+            assert d.app.screen.trace_id == wanted.trace_id, first  # type: ignore[attr-defined]
 
 
 async def test_open_a_trace_go_back_and_forward(drive: Open) -> None:

@@ -11,7 +11,7 @@ from textual import events
 from textual.widget import Widget
 
 from receiver.traces.hotspots import HotShape, HotSpots, HotWebhook, Storm
-from tui.commands import CommandError
+from tui.commands import WINDOWS, CommandError
 from tui.feed import Snapshot
 from tui.keys import bindings
 from tui.latest import Latest
@@ -258,15 +258,15 @@ class HotSpotsScreen(FilteringScreen):
 
     def action_window(self, number: int) -> None:
         """A time window by the number of its key."""
-        self.trace_app.requests.action_window(number)
+        self.trace_app.requests.set_window(list(WINDOWS)[number - 1])
 
     def action_errors(self) -> None:
         """Only what failed, or all."""
-        self.trace_app.requests.action_errors()
+        self.trace_app.requests.set_errors(None)
 
     def action_noise(self) -> None:
         """Hide noise, or show it."""
-        self.trace_app.requests.action_noise()
+        self.trace_app.requests.set_noise(None)
 
     def action_freeze(self) -> None:
         """Freeze or let run."""

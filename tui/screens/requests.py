@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -35,6 +36,8 @@ _WAYS_BACK: Final = 50
 AT_FIRST: Final = replace(EVERYTHING, hide_noise=True, hide_paired=True)
 """The view at the start: everything but noise, newest first. An authentication whose request is in the list is a part
 of that, and never a row of its own."""
+_CATCH_UP: Final = 0.5
+"""Seconds that a key may wait for the list that the key before it asked for."""
 _ROOMY: Final = 30
 """Lines from which there is room for a legend of the bars."""
 
@@ -508,29 +511,43 @@ class RequestsScreen(FilteringScreen):
         return " ".join(word for word in words if word)
 
     # -- keys -------------------------------------------------------------------------------------------
-    def action_open(self) -> None:
+    async def _caught_up(self) -> None:
+        """Until what was asked for is on the screen, or has taken too long. Keys come in bundles over a slow line, and
+        the next ones are meant for the rows that this one brings."""
+        until = time.monotonic() + _CATCH_UP
+        while self.is_current and time.monotonic() < until:
+            if self.feed.snapshot.view == self._view:
+                self.tick()
+                return
+            await asyncio.sleep(_CATCH_UP / 50)
+
+    async def _row(self) -> TraceSummary | None:
+        await self._caught_up()
+        return self.chosen()
+
+    async def action_open(self) -> None:
         """Open the trace."""
-        if (row := self.chosen()) is not None:
+        if (row := await self._row()) is not None:
             self.trace_app.open_trace(row.trace_id)
 
-    def action_detail(self) -> None:
+    async def action_detail(self) -> None:
         """Open the trace with its detail pane."""
-        if (row := self.chosen()) is not None:
+        if (row := await self._row()) is not None:
             self.trace_app.open_trace(row.trace_id, detail=True)
 
-    def action_raw(self) -> None:
+    async def action_raw(self) -> None:
         """The trace as OTLP JSON."""
-        if (row := self.chosen()) is not None:
+        if (row := await self._row()) is not None:
             self.trace_app.open_raw(row.trace_id)
 
-    def action_pivot(self) -> None:
+    async def action_pivot(self) -> None:
         """A choice of what the chosen row shares with others."""
-        if (row := self.chosen()) is not None:
+        if (row := await self._row()) is not None:
             self._pivots.ask(row.trace_id)
 
-    def action_repeat(self) -> None:
+    async def action_repeat(self) -> None:
         """Make the chosen request again, traced."""
-        if (row := self.chosen()) is not None:
+        if (row := await self._row()) is not None:
             self.trace_app.traced.repeat(row.trace_id)
 
     def action_outcome(self) -> None:
@@ -541,40 +558,45 @@ class RequestsScreen(FilteringScreen):
         """Interrupt what is being traced."""
         self.trace_app.traced.stop()
 
-    def action_mark(self) -> None:
+    async def action_mark(self) -> None:
         """Mark the chosen row, or take the mark off."""
-        if (row := self.chosen()) is not None:
+        if (row := await self._row()) is not None:
             self.trace_app.mark(row.trace_id)
 
-    def action_compare(self) -> None:
+    async def action_compare(self) -> None:
         """The chosen row beside the marked one, or what is usual."""
-        if (row := self.chosen()) is not None:
+        if (row := await self._row()) is not None:
             self.trace_app.compare(row.trace_id)
 
-    def action_copy(self) -> None:
+    async def action_copy(self) -> None:
         """Copy the trace id."""
+        await self._caught_up()
         self._try(lambda: self.copy("id"))
 
     def action_freeze(self) -> None:
         """Freeze or let run."""
         self.trace_app.freeze(None)
 
-    def action_errors(self) -> None:
+    async def action_errors(self) -> None:
         """Only what failed, or all."""
         self.set_errors(None)
+        await self._caught_up()
 
-    def action_noise(self) -> None:
+    async def action_noise(self) -> None:
         """Hide noise, or show it."""
         self.set_noise(None)
+        await self._caught_up()
 
-    def action_window(self, number: int) -> None:
+    async def action_window(self, number: int) -> None:
         """A time window by the number of its key."""
         self.set_window(list(WINDOWS)[number - 1])
+        await self._caught_up()
 
-    def action_sort(self, name: str) -> None:
+    async def action_sort(self, name: str) -> None:
         """Another order; the same again reverses it. A cursor on the first row stays there, others with theirs."""
         again = self._view.sort == name
         self._look(replace(self._view, sort=name, reverse=again and not self._view.reverse))
+        await self._caught_up()
 
     def clear_filter(self) -> bool:
         """Escape: show all again, first beyond the range of time, then without the filter, then beyond the group; False
