@@ -329,6 +329,8 @@ class RealControlPlanes:
         for node in survey([node.host for node in nodes]):
             if node.facts is None:
                 raise ClusterError(f"{node.problem} Nothing was changed.")
+            if node.distrust:
+                raise ClusterError(f"{node.distrust} Nothing was changed.")
             if node.running is not None:
                 raise ClusterError(f"{node.name}: {going_on(node.running)}: wait until it has ended.")
             if node.interrupted is not None:

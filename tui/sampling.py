@@ -171,7 +171,7 @@ def _tell_leftovers(api: Api, asked: Asked) -> None:
 
 # --- status ------------------------------------------------------------------------------------------
 def status(reach: Reach, asked: Asked) -> int:
-    """Print the components of every node. 1 when a host could not be read."""
+    """Print the components of every node. 1 when a host could not be read, or its rollouts are not to be believed."""
     nodes = find(reach, asked, look_only=True)
     states = [state for node in nodes for state in node.states]
     arriving = per_state(states, of_database(asked.database))
@@ -185,9 +185,9 @@ def status(reach: Reach, asked: Asked) -> int:
         for line in table(nodes, arriving, differing, sheet):
             print(line)
     for node in nodes:
-        if node.problem:
-            warn(node.problem)
-    return 1 if any(node.problem for node in nodes) else 0
+        for sentence in filter(None, (node.problem, node.distrust)):
+            warn(sentence)
+    return 1 if any(node.problem or node.distrust for node in nodes) else 0
 
 
 # --- doctor ------------------------------------------------------------------------------------------
@@ -287,12 +287,13 @@ def carry_on(reach: Reach, asked: Asked, undo: bool) -> int:
     """
     nodes = find(reach, asked)
     for node in nodes:
-        if node.problem:
-            warn(node.problem)
+        for sentence in filter(None, (node.problem, node.distrust)):
+            warn(sentence)
     found = [(node, left) for node in nodes if (left := node.interrupted) is not None]
     if not found:
-        warn("No rollout was interrupted: there is nothing to finish or to put back.")
-        return 1 if any(node.problem for node in nodes) else 0
+        if not any(node.distrust for node in nodes):
+            warn("No rollout was interrupted: there is nothing to finish or to put back.")
+        return 1 if any(node.problem or node.distrust for node in nodes) else 0
     for node, left in found:
         _say(f"{node.name}: {about(left)}, interrupted at {left.step} {left.detail}".rstrip())
     if asked.dry_run:
@@ -339,6 +340,8 @@ def _readable(reach: Reach, asked: Asked) -> list[tuple[Node, NodeFacts]]:
     for node in find(reach, asked):
         if node.facts is None:
             raise ClusterError(f"{node.problem} Nothing was changed.")
+        if node.distrust and not asked.dry_run:
+            raise ClusterError(f"{node.distrust} Nothing was changed.")
         if node.running is not None and not asked.dry_run:
             raise ClusterError(f"{node.name}: {going_on(node.running)}: wait for it; `sampling status` tells how far.")
         if node.interrupted is not None and not asked.dry_run:
