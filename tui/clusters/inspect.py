@@ -83,7 +83,9 @@ def facts_of(host: str, lines: Sequence[Sequence[str]]) -> NodeFacts:
                     back_off[bundle.plain(line[1])] = int(line[2])
                 case "rollout":
                     rollouts.append(_rollout(line))
-                case "version" | "hostname" | "root" | "selinux" | "now" | "manifests" | "free" | "cri" | "lock" | "distrust":
+                case "version" | "hostname" | "root" | "selinux" | "now" | "manifests" | "free" | "cri" | "lock":
+                    single[line[0]] = line[1]
+                case "distrust":
                     single[line[0]] = line[1]
                 case _:
                     pass  # a login shell's greeting

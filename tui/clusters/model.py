@@ -165,7 +165,7 @@ class NodeFacts:
     """Controllers of which no container runs: in how many seconds kubelet probably starts each again."""
     rollouts: tuple[RolloutFacts, ...] = ()  # newest last
     distrust: str = ""
-    """One sentence on why what lies there of rollouts is not believed, or stands in the way of one; "" where neither."""
+    """A sentence: why what lies there of rollouts is not believed, or stands in the way of one; "" where neither."""
     selinux: bool = False
     free_bytes: int = 0
     now: int = 0

@@ -73,8 +73,8 @@ def plan(*changes: FileChange) -> Plan:
 
 
 def record(root: Path) -> dict[str, list[str | int]]:
-    """Every file below a directory: its kind, its mode, and its bytes in base64 or where it leads. Without scripts: what
-    is to be run from there is for tests to say."""
+    """Every file below a directory: its kind, its mode, and its bytes in base64 or where it leads. Without scripts:
+    what is to be run from there is for tests to say."""
     told: dict[str, list[str | int]] = {}
     for path in sorted(root.rglob("*")):
         name, mode = str(path.relative_to(root)), path.lstat().st_mode & 0o7777

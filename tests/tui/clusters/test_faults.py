@@ -217,7 +217,9 @@ def test_killed_after_its_end_is_ended(control_plane: ControlPlane) -> None:
     assert control_plane.follow(name).word == "done"
     del control_plane.host.environment["K8S_TRACE_TUI_STOP_AT"]
     wait_for(lambda: "alive=no" in control_plane.facts().lock, "the watcher did not die with its lock")
-    back = control_plane.roll(control_plane.plan(Trigger.NOTHING, FileChange("/etc/kubernetes/other", None, b"x", 0o600)))
+    back = control_plane.roll(
+        control_plane.plan(Trigger.NOTHING, FileChange("/etc/kubernetes/other", None, b"x", 0o600))
+    )
     assert back.word == "done", "a dead owner's lock is taken over"
     assert_all_well(control_plane, {**with_changes(old, plan), "etc/kubernetes/other": b"x"}, name, "done")
 

@@ -55,14 +55,18 @@ def here(root: Path) -> ShellHost:
     return ShellHost(root, alive=False, name=f"file://{root}")
 
 
+@pytest.fixture(scope="module")
+def left_undone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("left") / "node"
+    made.mkdir()
+    older_state.make(made, bundle.script())
+    return made
+
+
 @pytest.fixture
-def interrupted(tmp_path: Path) -> Path:
+def interrupted(tmp_path: Path, left_undone: Path) -> Path:
     """A directory that this version armed, and whose next change it left undone after it was written."""
-    root = tmp_path / "node"
-    root.mkdir()
-    older_state.make(root, bundle.script())
-    assert (root / STATE / "rollouts" / INTERRUPTED / "files").exists()
-    return root
+    return Path(shutil.copytree(left_undone, tmp_path / "node", symlinks=True))
 
 
 @pytest.fixture(params=["recorded", "made"])
@@ -348,7 +352,9 @@ def test_names_in_the_state_lead_nowhere_else(interrupted: Path, name: str, old:
     assert tree(interrupted / "etc") == before
 
 
-@pytest.mark.parametrize("path", ["/etc/cron.d/x", "/var/lib/kubelet/config.yaml", "/opt/tracingx/t.yaml", "/opt/t.yaml"])
+@pytest.mark.parametrize(
+    "path", ["/etc/cron.d/x", "/var/lib/kubelet/config.yaml", "/opt/tracingx/t.yaml", "/opt/t.yaml"]
+)
 def test_nor_does_a_plan(tmp_path: Path, path: str) -> None:
     manifest = tmp_path / MANIFEST[1:]
     manifest.parent.mkdir(parents=True)
@@ -478,9 +484,12 @@ def test_an_older_version_at_work_is_waited_for(control_plane: ControlPlane) -> 
     facts = control_plane.facts()
     assert [(one.id, one.ended, one.alive) for one in facts.rollouts] == [(name, "", True)]
     assert facts.distrust == ""
-    for again in (lambda: rollout.undo(control_plane.host, name), lambda: rollout.begin(control_plane.host, plan, who="b")):
-        with pytest.raises(PlanRefused, match=r"holds the lock on this node, that of alice .*wait for its end"):
-            again()
+    waits = r"holds the lock on this node, that of alice .*wait for its end"
+    for _ in range(2):
+        with pytest.raises(PlanRefused, match=waits):
+            rollout.undo(control_plane.host, name)
+        with pytest.raises(PlanRefused, match=waits):
+            rollout.begin(control_plane.host, plan, who="bob")
         assert (old / "rollouts" / name / "journal").exists()
         assert not (control_plane.root / STATE).exists()
     assert control_plane.follow(name).word == "done"
