@@ -140,14 +140,18 @@ def find(reach: Reach, asked: Asked, look_only: bool = False) -> list[Node]:
 
 
 def _let_pods_in(reach: Reach, asked: Asked) -> None:
-    from tui.clusters.reach.api import ApiHost
+    from tui.clusters.reach.api import ApiHost, image_of_pods
 
     names = ", ".join(host.name.partition(" ")[0] for host in reach.hosts)
     if not asked.read_only:
         for host in reach.hosts:
             if isinstance(host, ApiHost):
                 host.check()
-    agree(asked, f"A privileged pod of ours, for as long as this takes, reads the files of {names}. Go on?")
+    about_it = f"A privileged pod of ours, for as long as this takes, reads the files of {names}; "
+    about_it += f"{image_of_pods(reach.hosts)}."
+    if asked.yes and not asked.read_only:
+        _say(about_it)
+    agree(asked, f"{about_it} Go on?")
 
 
 def _tell_leftovers(api: Api, asked: Asked) -> None:
