@@ -306,7 +306,7 @@ failed() {
 	case " $CRASHED " in *" $1 "*) return 0 ;; esac
 	CRASHED="$CRASHED $1"
 	failed_line=
-	if [ -r "$ROOT$3" ]; then
+	if inside "$3" && [ -r "$ROOT$3" ]; then
 		# kubelet may take it away meanwhile: never an empty one over one that tells something
 		tail -c 65536 "$ROOT$3" >"$D/log.new" 2>/dev/null
 		if [ -s "$D/log.new" ]; then mv -f "$D/log.new" "$D/last.log"; else rm -f "$D/log.new"; fi
@@ -1157,16 +1157,28 @@ unpack() {
 			;;
 		esac
 	done 4<"$D/bundle"
-	[ "$unpack_end" = yes ] && bring
+	[ "$unpack_end" = yes ] || return 1
+	bring <"$D/bundle" || return 1
+	rm -f "$D/bundle"
 }
 
-# bring: the watcher's copy of the script is the one in the bundle that came just now, whatever lay there
+# bring: the watcher's copy of the script is the one in the bundle that comes in, whatever lies there. The same once more
+# needs no room, which there may be none of.
 bring() {
-	[ "$(tail -n 1 "$D/bundle")" = END ] || return 1
-	rm -f "$D/node.sh"
-	sed -n "s/^script$TAB//p" "$D/bundle" | base64 -d >"$D/node.sh.new" 2>/dev/null || return 1
-	rm -f "$D/bundle"
-	[ -s "$D/node.sh.new" ] && mv -f "$D/node.sh.new" "$D/node.sh"
+	bring_text=$(sed -n "s/^script$TAB//p; \$s/^END\$/&/p")
+	case $bring_text in
+	*'
+END') bring_text=${bring_text%?END} ;;
+	*) return 1 ;;
+	esac
+	bring_sha=$(printf '%s' "$bring_text" | base64 -d 2>/dev/null | sha256sum | cut -d' ' -f1)
+	digest "$D/node.sh"
+	if [ "$SHA" != "$bring_sha" ]; then
+		rm -f "$D/node.sh"
+		printf '%s' "$bring_text" | base64 -d >"$D/node.sh" 2>/dev/null
+		digest "$D/node.sh"
+	fi
+	[ "$SHA" = "$bring_sha" ] && [ -s "$D/node.sh" ]
 }
 
 # pod_name FILE: metadata.name of a manifest, roughly; the plan has parsed it properly
@@ -1204,6 +1216,10 @@ begin() {
 	fi
 	load
 	vouch || decline "$WHY"
+	# what names the places, also when somebody has changed it meanwhile
+	if [ -n "$MANIFEST" ] && [ -f "$ROOT$MANIFEST" ]; then
+		cp "$ROOT$MANIFEST" "$D/manifest" || decline 'what was sent did not arrive whole, or there is no room for it; nothing was changed'
+	fi
 	keep "$(meta who)"
 	journal begin "$(meta who), $PART: $(meta what)"
 	begin_total=2097152
@@ -1353,7 +1369,7 @@ resume() {
 		return 0
 	fi
 	{ sealed && vouch; } || release "$WHY: nothing was done; look who changed it"
-	{ cat >"$D/bundle" && bring && sh -n "$D/node.sh" 2>/dev/null; } || release 'what was sent did not arrive whole, or there is no room for it; nothing was done'
+	{ bring && sh -n "$D/node.sh" 2>/dev/null; } || release 'what was sent did not arrive whole, or there is no room for it; nothing was done'
 	if [ "$CONTAINER" = etcd ] && [ "$TRIGGER" != nothing ] && [ "$TRIGGER" != watch ] && ! as_wanted "$1"; then
 		UNWELL=allowed
 		members

@@ -75,10 +75,20 @@ vetted() {
 	if [ "$vetted_how" = above ] && [ -n "$ROOT" ] && [ "$(id -u)" != 0 ] && [ "$(id -gn)" = "$(id -un)" ]; then
 		vetted_group=$(id -g)
 	fi
-	vetted_said=$(stat -c '%f %u %g %h %n' "$@" 2>/dev/null) || {
-		WHY="$1 and what lies there cannot be looked at"
-		return 1
-	}
+	vetted_tries=0
+	until vetted_said=$(stat -c '%f %u %g %h %n' "$@" 2>/dev/null); do
+		# a watcher may have taken some of it away meanwhile
+		vetted_tries=$((vetted_tries + 1))
+		if [ "$vetted_tries" -ge 20 ]; then
+			WHY="$1 and what lies there cannot be looked at"
+			return 1
+		fi
+		for vetted_path; do
+			shift
+			if [ -e "$vetted_path" ] || [ -L "$vetted_path" ]; then set -- "$@" "$vetted_path"; fi
+		done
+		[ $# -gt 0 ] || return 0
+	done
 	# the mode in hexadecimal: its first digit is the kind; an access list for others shows as its group's bits
 	WHY=$(printf '%s\n' "$vetted_said" | awk -v how="$vetted_how" -v me="$(id -u)" -v owner="$vetted_owner" -v group="$vetted_group" '
 		function bad(why) { print name " " why; exit }
@@ -301,7 +311,7 @@ taken() {
 
 # seal: what a rollout goes by, with its sha256; the files that it puts back have theirs in the columns of `files`
 seal() {
-	for seal_name in meta files; do
+	for seal_name in meta files manifest; do
 		digest "$D/$seal_name"
 		printf '%s %s\n' "$SHA" "$seal_name"
 	done >"$D/sums.new" || return 1
@@ -311,9 +321,9 @@ seal() {
 
 # sealed: whether all that a rollout goes by and puts back is what was kept; WHY names what is not
 sealed() {
-	for sealed_name in meta files; do
+	for sealed_name in meta files manifest; do
 		digest "$D/$sealed_name"
-		if ! grep -qx "$SHA $sealed_name" "$D/sums" 2>/dev/null; then
+		if ! grep -qxF -e "$SHA $sealed_name" "$D/sums" 2>/dev/null; then
 			WHY="$D/$sealed_name is not what was kept there (its sha256 is another than in $D/sums)"
 			return 1
 		fi
@@ -391,7 +401,7 @@ ours_to_write() {
 named() {
 	named_path=$1
 	while [ -n "$named_path" ]; do
-		for named_file in "$ROOT$PODS"/* "$D"/before/* "$D"/after/*; do
+		for named_file in "$ROOT$PODS"/* "$D/manifest" "$D"/before/* "$D"/after/*; do
 			[ -f "$named_file" ] || continue
 			inside "${named_file#"$ROOT"}" || continue
 			if NAMED=$named_path awk '

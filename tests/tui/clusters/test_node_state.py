@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import stat
 import subprocess
 from collections.abc import Callable
@@ -248,6 +249,18 @@ def test_a_folder_of_its_own_for_root_alone(interrupted: Path) -> None:
     assert not (interrupted / OLD / "rollouts").exists()
 
 
+def test_what_goes_while_it_is_looked_at_is_no_reason_for_doubt(interrupted: Path, tmp_path: Path) -> None:
+    """A watcher that ends takes its lock away; a list of names is old when it is read."""
+    lock, tools = place(interrupted, "lock"), tmp_path / "tools"
+    tools.mkdir()
+    (tools / "stat").write_text(f'#!/bin/sh\nrm -f {lock}\nexec {shutil.which("stat")} "$@"\n')
+    (tools / "stat").chmod(0o755)
+    host = here(interrupted)
+    host.environment["PATH"] = f"{tools}:{os.environ['PATH']}"
+    facts = read_facts(host)
+    assert (facts.distrust, facts.lock, len(facts.rollouts)) == ("", "", 2)
+
+
 # --- what runs ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("way", ["finish", "undo"])
 def test_what_runs_is_the_script_that_the_program_brings(control_plane: ControlPlane, way: str, tmp_path: Path) -> None:
@@ -265,7 +278,7 @@ def test_what_runs_is_the_script_that_the_program_brings(control_plane: ControlP
 
 
 # --- what is put back ---------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["before/1", "after/1", "meta", "files"])
+@pytest.mark.parametrize("name", ["before/1", "after/1", "meta", "files", "manifest"])
 @pytest.mark.parametrize("way", ["finish", "undo"])
 def test_what_is_not_as_it_was_kept_is_refused_by_name(interrupted: Path, name: str, way: str) -> None:
     path = interrupted / STATE / "rollouts" / INTERRUPTED / name
@@ -315,7 +328,8 @@ def test_the_watcher_puts_nothing_else_back(control_plane: ControlPlane) -> None
 # --- names that lead elsewhere --------------------------------------------------------------------------
 def sealed_again(rolled: Path) -> None:
     """With the sha256 of what was changed in it: whoever could change it could do that too."""
-    lines = [f"{hashlib.sha256((rolled / name).read_bytes()).hexdigest()} {name}\n" for name in ("meta", "files")]
+    names = ("meta", "files", "manifest")
+    lines = [f"{hashlib.sha256((rolled / name).read_bytes()).hexdigest()} {name}\n" for name in names]
     (rolled / "sums").write_text("".join(lines))
 
 
@@ -363,6 +377,38 @@ def test_nor_does_a_plan(tmp_path: Path, path: str) -> None:
         rollout.begin(here(tmp_path), older_state.plan(FileChange(path, None, b"x", 0o600)), who="alice")
     plan = older_state.plan(FileChange("/opt/tracing/t.yaml", None, b"x", 0o600, os.getuid(), os.getgid()))
     assert rollout.follow(here(tmp_path), rollout.begin(here(tmp_path), plan, who="alice")).word == "done"
+
+
+def test_what_was_begun_can_be_put_back_though_no_manifest_names_its_place_any_more(tmp_path: Path) -> None:
+    manifest, tracing = tmp_path / MANIFEST[1:], tmp_path / "opt/tracing/t.yaml"
+    for folder in (manifest.parent, tracing.parent):
+        folder.mkdir(parents=True)
+    manifest.write_bytes(BEFORE + b"  volumes: [{name: t, hostPath: {path: /opt/tracing}}]\n")
+    tracing.write_bytes(FIRST)
+    host = here(tmp_path)
+    host.environment["K8S_TRACE_TUI_STOP_AT"] = "write-1"
+    change = FileChange("/opt/tracing/t.yaml", FIRST, SECOND, 0o600, os.getuid(), os.getgid())
+    with pytest.raises(ClusterError):
+        rollout.begin(host, older_state.plan(change), who="alice", name=INTERRUPTED)
+    del host.environment["K8S_TRACE_TUI_STOP_AT"]
+    manifest.write_bytes(BEFORE)
+    assert rollout.follow(host, rollout.undo(host, INTERRUPTED)).word == "rolled back"
+    assert tracing.read_bytes() == FIRST
+
+
+def test_an_undo_by_the_same_version_needs_no_room_for_its_script(interrupted: Path) -> None:
+    script = interrupted / STATE / "rollouts" / INTERRUPTED / "node.sh"
+    was = script.stat()
+    assert rollout.follow(here(interrupted), rollout.undo(here(interrupted), INTERRUPTED)).word == "rolled back"
+    assert (script.stat().st_ino, script.stat().st_mtime_ns) == (was.st_ino, was.st_mtime_ns)
+
+
+def test_a_script_that_did_not_arrive_whole_runs_nothing(interrupted: Path) -> None:
+    before = tree(interrupted / "etc")
+    for stdin in (b"", bundle.script_bundle()[:-5], b"bundle\t1\nEND\n", b"script\tAAAA"):
+        out = here(interrupted).run(bundle.script(), ["undo", INTERRUPTED, "eve", ""], stdin=stdin).out
+        assert out.startswith(b"refused")
+    assert tree(interrupted / "etc") == before
 
 
 @pytest.mark.parametrize("how", ["anybody's", pytest.param("another's", marks=as_root)])
@@ -476,11 +522,10 @@ def test_an_older_version_at_work_is_waited_for(control_plane: ControlPlane) -> 
     script = older_script()
     if script is None:
         pytest.skip("the history is not here")
-    plan = control_plane.arm()
+    plan, old = control_plane.arm(), control_plane.root / OLD
     with older_state.of_that_version(script):
+        os.kill(control_plane.kubelet.pid, signal.SIGSTOP)  # it has to wait until that goes on
         name = control_plane.begin(plan)
-        old = control_plane.root / OLD
-        facts = control_plane.facts()
     facts = control_plane.facts()
     assert [(one.id, one.ended, one.alive) for one in facts.rollouts] == [(name, "", True)]
     assert facts.distrust == ""
@@ -492,6 +537,7 @@ def test_an_older_version_at_work_is_waited_for(control_plane: ControlPlane) -> 
             rollout.begin(control_plane.host, plan, who="bob")
         assert (old / "rollouts" / name / "journal").exists()
         assert not (control_plane.root / STATE).exists()
+    os.kill(control_plane.kubelet.pid, signal.SIGCONT)
     assert control_plane.follow(name).word == "done"
     wait_for(lambda: not (old / "lock").is_symlink(), "the older watcher keeps its lock")
     assert control_plane.roll(control_plane.rate(1000)).word == "done"
