@@ -19,6 +19,7 @@ from tui.clusters import bundle, doctor, flavours, probe, rollout
 from tui.clusters.arriving import verifier
 from tui.clusters.model import (
     ClusterError,
+    Host,
     Mode,
     NodeFacts,
     NothingToPutBack,
@@ -58,6 +59,12 @@ def _tunnel_ports(node: Node, endpoint: str = "") -> set[int]:
     found = [one for said in ([endpoint] if endpoint else sending or [""]) for one in probe.addresses(said)]
     ports = (int(one.rpartition(":")[2]) for one in found if probe.loopback(one) and not one.startswith("unix:"))
     return {port for port in ports if 0 < port < 65536}
+
+
+def _image(hosts: Sequence[Host]) -> str:
+    from tui.clusters.reach.api import image_of_pods
+
+    return image_of_pods(hosts)
 
 
 class RealControlPlanes:
@@ -102,7 +109,8 @@ class RealControlPlanes:
         wanted = ""
         if asks:
             names = ", ".join(host.name.partition(" ")[0] for host in target.hosts)
-            wanted = f"A privileged pod of ours, for as long as this program runs, reads the files of {names}."
+            wanted = f"A privileged pod of ours, for as long as this program runs, reads the files of {names}; "
+            wanted += f"{_image(target.hosts)}."
 
         def made(*remarks: str, leftovers: tuple[Leftover, ...] = ()) -> Reading:
             first = (target.problem,) if target.problem else ()
@@ -329,6 +337,8 @@ class RealControlPlanes:
         for node in survey([node.host for node in nodes]):
             if node.facts is None:
                 raise ClusterError(f"{node.problem} Nothing was changed.")
+            if node.distrust:
+                raise ClusterError(f"{node.distrust} Nothing was changed.")
             if node.running is not None:
                 raise ClusterError(f"{node.name}: {going_on(node.running)}: wait until it has ended.")
             if node.interrupted is not None:

@@ -140,14 +140,18 @@ def find(reach: Reach, asked: Asked, look_only: bool = False) -> list[Node]:
 
 
 def _let_pods_in(reach: Reach, asked: Asked) -> None:
-    from tui.clusters.reach.api import ApiHost
+    from tui.clusters.reach.api import ApiHost, image_of_pods
 
     names = ", ".join(host.name.partition(" ")[0] for host in reach.hosts)
     if not asked.read_only:
         for host in reach.hosts:
             if isinstance(host, ApiHost):
                 host.check()
-    agree(asked, f"A privileged pod of ours, for as long as this takes, reads the files of {names}. Go on?")
+    about_it = f"A privileged pod of ours, for as long as this takes, reads the files of {names}; "
+    about_it += f"{image_of_pods(reach.hosts)}."
+    if asked.yes and not asked.read_only:
+        _say(about_it)
+    agree(asked, f"{about_it} Go on?")
 
 
 def _tell_leftovers(api: Api, asked: Asked) -> None:
@@ -171,7 +175,7 @@ def _tell_leftovers(api: Api, asked: Asked) -> None:
 
 # --- status ------------------------------------------------------------------------------------------
 def status(reach: Reach, asked: Asked) -> int:
-    """Print the components of every node. 1 when a host could not be read."""
+    """Print the components of every node. 1 when a host could not be read, or its rollouts are not to be believed."""
     nodes = find(reach, asked, look_only=True)
     states = [state for node in nodes for state in node.states]
     arriving = per_state(states, of_database(asked.database))
@@ -185,9 +189,9 @@ def status(reach: Reach, asked: Asked) -> int:
         for line in table(nodes, arriving, differing, sheet):
             print(line)
     for node in nodes:
-        if node.problem:
-            warn(node.problem)
-    return 1 if any(node.problem for node in nodes) else 0
+        for sentence in filter(None, (node.problem, node.distrust)):
+            warn(sentence)
+    return 1 if any(node.problem or node.distrust for node in nodes) else 0
 
 
 # --- doctor ------------------------------------------------------------------------------------------
@@ -287,12 +291,13 @@ def carry_on(reach: Reach, asked: Asked, undo: bool) -> int:
     """
     nodes = find(reach, asked)
     for node in nodes:
-        if node.problem:
-            warn(node.problem)
+        for sentence in filter(None, (node.problem, node.distrust)):
+            warn(sentence)
     found = [(node, left) for node in nodes if (left := node.interrupted) is not None]
     if not found:
-        warn("No rollout was interrupted: there is nothing to finish or to put back.")
-        return 1 if any(node.problem for node in nodes) else 0
+        if not any(node.distrust for node in nodes):
+            warn("No rollout was interrupted: there is nothing to finish or to put back.")
+        return 1 if any(node.problem or node.distrust for node in nodes) else 0
     for node, left in found:
         _say(f"{node.name}: {about(left)}, interrupted at {left.step} {left.detail}".rstrip())
     if asked.dry_run:
@@ -339,6 +344,8 @@ def _readable(reach: Reach, asked: Asked) -> list[tuple[Node, NodeFacts]]:
     for node in find(reach, asked):
         if node.facts is None:
             raise ClusterError(f"{node.problem} Nothing was changed.")
+        if node.distrust and not asked.dry_run:
+            raise ClusterError(f"{node.distrust} Nothing was changed.")
         if node.running is not None and not asked.dry_run:
             raise ClusterError(f"{node.name}: {going_on(node.running)}: wait for it; `sampling status` tells how far.")
         if node.interrupted is not None and not asked.dry_run:

@@ -146,7 +146,7 @@ def status_documents(
     common = {
         "host": node.host.name,
         "node": node.name,
-        "problem": node.problem,
+        "problem": node.problem or node.distrust,
         "interrupted": None if interrupted is None else _rollout_document(interrupted),
         "running": None if running is None else _rollout_document(running),
     }

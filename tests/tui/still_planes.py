@@ -32,7 +32,7 @@ from tui.sampling_text import Job
 STEPS = (
     ("begin", "alice@here, apiserver: arm"),
     ("check", "as it was read, and well"),
-    ("backup", "in /var/lib/k8s-trace-tui"),
+    ("backup", "in /var/lib/k8s-trace-tui-rollouts"),
     ("staged", ""),
     ("write", "/etc/kubernetes/manifests/kube-apiserver.yaml"),
     ("restart", "kubelet has another manifest"),

@@ -31,13 +31,21 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
 _URL: Final = re.compile(r"https?://[A-Za-z0-9._:\[\]-]+(?:/[A-Za-z0-9._~/?=&%-]*)?")
 _TOPIC: Final = re.compile(r"[a-z]{1,20}")
 _SECONDS: Final = re.compile(r"[0-9]{1,5}")
+SENTENCE: Final = 800
+"""Characters of a sentence from a node at most: it may name two paths."""
 _READ: Final = "/api/v1/namespaces/kube-system/configmaps?limit=1"
 """A read that etcd has to answer: health alone is 200 while etcd is frozen."""
 
 
 def script() -> str:
-    """The text of node.sh."""
-    return files("tui.clusters").joinpath("node.sh").read_text("utf-8")
+    """The text that runs on a node: what it may trust, then node.sh."""
+    here = files("tui.clusters")
+    return "".join(here.joinpath(name).read_text("utf-8") for name in ("node_state.sh", "node.sh"))
+
+
+def script_bundle() -> bytes:
+    """What `finish` and `undo` read from their standard input: the script that goes on as the watcher."""
+    return "\n".join(["bundle\t1", *_script_lines()]).encode()
 
 
 def digest(content: bytes | None) -> str:
@@ -45,9 +53,9 @@ def digest(content: bytes | None) -> str:
     return "-" if content is None else hashlib.sha256(content).hexdigest()
 
 
-def plain(text: str) -> str:
-    """A value of one field: one line, bounded."""
-    return _CONTROL.sub(" ", text).strip()[:300] or "-"
+def plain(text: str, most: int = 300) -> str:
+    """A value of one field: one line, at most so long."""
+    return _CONTROL.sub(" ", text).strip()[:most] or "-"
 
 
 def read_url(plan: Plan) -> str:
@@ -118,9 +126,12 @@ def bundle(
             base64.b64encode(change.after or b"").decode() or "-",
         ]
         lines.append("\t".join(["file", *fields]))
-    lines.append(f"script\t{base64.b64encode(script().encode()).decode()}")
-    lines.append("END")
-    return ("\n".join(lines) + "\n").encode()
+    return "\n".join([*lines, *_script_lines()]).encode()
+
+
+def _script_lines() -> tuple[str, ...]:
+    """The end of a bundle; whatever script lies on a node is never run."""
+    return f"script\t{base64.b64encode(script().encode()).decode()}", "END", ""
 
 
 def text(field: str) -> str:
@@ -169,7 +180,7 @@ def _refusal(name: str, line: Sequence[str]) -> PlanRefused | None:
     if line[0] not in ("refused", "nothing", "asks", "later") or len(line) < 2:
         return None
     try:
-        sentence = f"{name}: {plain(text(line[-1]))}."
+        sentence = f"{name}: {plain(text(line[-1]), SENTENCE)}."
     except ValueError:
         return PlanRefused(f"{name}: the node refuses, and its reason was damaged on the way.")
     match line:

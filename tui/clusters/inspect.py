@@ -85,6 +85,8 @@ def facts_of(host: str, lines: Sequence[Sequence[str]]) -> NodeFacts:
                     rollouts.append(_rollout(line))
                 case "version" | "hostname" | "root" | "selinux" | "now" | "manifests" | "free" | "cri" | "lock":
                     single[line[0]] = line[1]
+                case "distrust":
+                    single[line[0]] = line[1]
                 case _:
                     pass  # a login shell's greeting
         if single.get("version") != "1":
@@ -103,6 +105,7 @@ def facts_of(host: str, lines: Sequence[Sequence[str]]) -> NodeFacts:
             lock=_name(single.get("lock", "-")),
             back_off=back_off,
             rollouts=tuple(rollouts),
+            distrust=_sentence(host, single.get("distrust", "-")),
             selinux=single.get("selinux") == "yes",
             free_bytes=int(single.get("free", "0")),
             now=int(single.get("now", "0")),
@@ -114,6 +117,11 @@ def facts_of(host: str, lines: Sequence[Sequence[str]]) -> NodeFacts:
 def _name(field: str) -> str:
     text = bundle.plain(bundle.text(field))
     return "" if text == "-" else text
+
+
+def _sentence(host: str, field: str) -> str:
+    said = bundle.plain(bundle.text(field), bundle.SENTENCE)
+    return "" if said == "-" else f"{host}: {said}."
 
 
 def _container(line: Sequence[str]) -> Container:

@@ -164,6 +164,8 @@ class NodeFacts:
     back_off: Mapping[str, int] = field(default_factory=dict)
     """Controllers of which no container runs: in how many seconds kubelet probably starts each again."""
     rollouts: tuple[RolloutFacts, ...] = ()  # newest last
+    distrust: str = ""
+    """A sentence: why what lies there of rollouts is not believed, or stands in the way of one; "" where neither."""
     selinux: bool = False
     free_bytes: int = 0
     now: int = 0

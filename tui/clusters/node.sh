@@ -6,9 +6,11 @@
 #   begin ID WHO             stdin is a bundle (see bundle.py): check, back up, stage, start the watcher
 #   watch ID TURN            the watcher: write, restart, wait, roll back; runs detached from its own copy of this file
 #   follow ID N              journal lines after the first N, and whether the watcher lives
-#   finish|undo ID WHO [AGREED]   an interrupted rollout: go on, or put back
+#   finish|undo ID WHO [AGREED]   an interrupted rollout: go on, or put back; stdin is a bundle with the script alone
 #   original PART            what was there before the first change, for a revert
 #   unlock                   remove a lock whose owner is dead
+#
+# What is trusted, and whose it must be for that, is in node_state.sh, which stands before this when it travels.
 #
 # Everything is below $ROOT ("" on a node). Answers are lines of tab-separated fields, free text in base64, closed by
 # END, so that a cut-off answer shows. Times that decide are differences of /proc/uptime: the clock may jump.
@@ -26,8 +28,13 @@ PATH=${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 export PATH
 ROOT=${ROOT:-}
 ROOT=${ROOT%/}
+# physical, so that what leads out of it shows
+if [ -n "$ROOT" ]; then ROOT=$(cd -P "$ROOT" 2>/dev/null && pwd -P) || exit 1; fi
 export ROOT
-STATE=$ROOT/var/lib/k8s-trace-tui
+# a folder that no service has as its own: root runs what lies here
+STATE=$ROOT/var/lib/k8s-trace-tui-rollouts
+# where it was once: the folder of the database, which may be a service user's
+OLD=$ROOT/var/lib/k8s-trace-tui
 LOCK=$STATE/lock
 KUBERNETES=$ROOT/etc/kubernetes
 MOST=1048576
@@ -151,26 +158,23 @@ owner() {
 	if [ -n "$OWNER" ] && lives "${owner_pid%% *}" "${owner_born%% *}" "${owner_boot%% *}"; then OWNER_ALIVE=yes; fi
 }
 
-# take WHO: get the lock, over a dead owner if need be; refuses where somebody holds it
-take() {
-	take_said=$(mkdir -p "$STATE/rollouts" "$STATE/original" 2>&1) ||
-		refuse "$STATE cannot be made (${take_said##*: }), and nothing is changed without a way back: it needs root, and room"
-	chmod 700 "$STATE" 2>/dev/null
+# grab WHO: get the lock, over a dead owner if need be; refuses where somebody holds it
+grab() {
 	me "$1"
-	take_tries=0
-	while [ "$take_tries" -lt 5 ]; do
-		take_tries=$((take_tries + 1))
+	grab_tries=0
+	while [ "$grab_tries" -lt 5 ]; do
+		grab_tries=$((grab_tries + 1))
 		if ln -s "$ME" "$LOCK" 2>/dev/null; then return 0; fi
 		owner
 		[ "$OWNER_ALIVE" = no ] || break
 		# gone since: somebody else takes it, or let it go
 		[ -n "$OWNER" ] || continue
-		take_seen=$OWNER
-		if [ "$(readlink "$LOCK")" = "$take_seen" ] && mv -f "$LOCK" "$LOCK.dead.$SELF" 2>/dev/null; then
-			take_moved=$(readlink "$LOCK.dead.$SELF")
+		grab_seen=$OWNER
+		if [ "$(readlink "$LOCK")" = "$grab_seen" ] && mv -f "$LOCK" "$LOCK.dead.$SELF" 2>/dev/null; then
+			grab_moved=$(readlink "$LOCK.dead.$SELF")
 			rm -f "$LOCK.dead.$SELF"
 			# somebody else was faster and it is theirs now: give it back
-			if [ "$take_moved" != "$take_seen" ]; then ln -s "$take_moved" "$LOCK" 2>/dev/null; fi
+			if [ "$grab_moved" != "$grab_seen" ]; then ln -s "$grab_moved" "$LOCK" 2>/dev/null; fi
 		fi
 	done
 	[ -n "$OWNER" ] || refuse "the lock on this node, $LOCK, is not to be had, and whose it is cannot be read: look, and try again"
@@ -194,7 +198,7 @@ drop() {
 
 # open_rollout ID: D is its directory
 open_rollout() {
-	case $1 in '' | *[!A-Za-z0-9-]*) refuse 'that is no name of a rollout' ;; esac
+	case $1 in '' | -* | *[!A-Za-z0-9-]*) refuse 'that is no name of a rollout' ;; esac
 	ID=$1
 	D=$STATE/rollouts/$ID
 	JOURNAL=$D/journal
@@ -302,7 +306,7 @@ failed() {
 	case " $CRASHED " in *" $1 "*) return 0 ;; esac
 	CRASHED="$CRASHED $1"
 	failed_line=
-	if [ -r "$ROOT$3" ]; then
+	if inside "$3" && [ -r "$ROOT$3" ]; then
 		# kubelet may take it away meanwhile: never an empty one over one that tells something
 		tail -c 65536 "$ROOT$3" >"$D/log.new" 2>/dev/null
 		if [ -s "$D/log.new" ]; then mv -f "$D/log.new" "$D/last.log"; else rm -f "$D/log.new"; fi
@@ -618,12 +622,14 @@ beside() {
 	BESIDE=$ROOT$BESIDE
 }
 
-# stage N PATH before|after MODE UID GID LABEL: a finished copy waits beside the target, so that the way there and the
-# way back are one rename each, also on a full disk. Where that fails, STAGE_SAID is why, if cp says it.
+# stage N PATH before|after SHA MODE UID GID LABEL: a finished copy waits beside the target, so that the way there and
+# the way back are one rename each, also on a full disk. Where that fails, STAGE_SAID is why, if cp says it.
 stage() {
 	beside "$2"
 	STAGED=$BESIDE/.k8s-trace-tui-$ID-$1-$3
-	if [ -e "$STAGED" ] && cmp_files "$D/$3/$1" "$STAGED"; then return 0; fi
+	# by the sha256 of what was kept, never by what lies there now
+	digest "$STAGED"
+	if [ "$SHA" = "$4" ]; then return 0; fi
 	rm -f "$STAGED"
 	STAGE_SAID= stage_keep=
 	if [ "$3" = before ]; then stage_keep=-p; fi
@@ -632,19 +638,26 @@ stage() {
 		return 1
 	fi
 	if [ "$3" = after ]; then
-		chmod "$4" "$STAGED" || return 1
-		if [ "$(stat -c '%u %g' "$STAGED")" != "$5 $6" ]; then chown "$5:$6" "$STAGED" || return 1; fi
+		# a name in a directory where only root writes (see ours_to_write): it is the file that was just made
+		chmod "$5" "$STAGED" || return 1
+		if [ "$(stat -c '%u %g' "$STAGED")" != "$6 $7" ]; then chown "$6:$7" "$STAGED" || return 1; fi
 	fi
-	if [ "$7" != - ] && have chcon; then chcon "$7" "$STAGED" 2>/dev/null || :; fi
-	cmp_files "$D/$3/$1" "$STAGED" || return 1
+	if [ "$8" != - ] && have chcon; then chcon "$8" "$STAGED" 2>/dev/null || :; fi
+	digest "$STAGED"
+	if [ "$SHA" != "$4" ]; then
+		rm -f "$STAGED"
+		return 1
+	fi
 	durable "$STAGED"
 }
 
-cmp_files() {
-	digest "$1"
-	cmp_first=$SHA
-	digest "$2"
-	[ "$SHA" = "$cmp_first" ] && [ "$SHA" != - ] && [ "$SHA" != '?' ]
+# kept N PATH before|after SHA: whether what is to be put there is still as it was kept, here or beside its place
+kept() {
+	beside "$2"
+	digest "$BESIDE/.k8s-trace-tui-$ID-$1-$3"
+	[ "$SHA" != "$4" ] || return 0
+	digest "$D/$3/$1"
+	[ "$SHA" = "$4" ]
 }
 
 # make_directory PATH: the directory of a file, noted so that it can go again
@@ -670,7 +683,7 @@ LIST
 # place N PATH before|after SHA MODE UID GID LABEL: bring the copy into its place and look whether it is there
 place() {
 	if [ -d "$ROOT$2" ]; then return 1; fi
-	stage "$1" "$2" "$3" "$5" "$6" "$7" "$8" || return 1
+	stage "$@" || return 1
 	make_directory "$2" || return 1
 	mv -f "$STAGED" "$ROOT$2" 2>/dev/null || return 1
 	durable "$ROOT${2%/*}"
@@ -681,6 +694,9 @@ place() {
 # clean: nothing of ours stays but what was asked for
 clean() {
 	while IFS="$TAB" read -r clean_n clean_path clean_rest <&3; do
+		# of a rollout that never came as far as its checks, half a line may be here
+		case $clean_n in '' | *[!0-9]*) continue ;; esac
+		{ plain_path "$clean_path" && inside "${clean_path%/*}"; } || continue
 		beside "$clean_path"
 		rm -f "$BESIDE/.k8s-trace-tui-$ID-$clean_n-before" "$BESIDE/.k8s-trace-tui-$ID-$clean_n-after"
 		rm -f "$ROOT${clean_path%/*}/.k8s-trace-tui-$ID-$clean_n-before" "$ROOT${clean_path%/*}/.k8s-trace-tui-$ID-$clean_n-after"
@@ -689,6 +705,7 @@ clean() {
 	done 3<"$D/files"
 	# a copy may have waited further up, before the directory of its file was there
 	while read -r clean_made <&3; do
+		{ plain_path "$clean_made" && inside "$clean_made"; } || continue
 		rm -f "$ROOT${clean_made%/*}/.k8s-trace-tui-$ID-"* 2>/dev/null
 	done 3<"$D/made"
 	return 0
@@ -738,6 +755,7 @@ finish_with() {
 # load: what a rollout is about
 load() {
 	PART=$(meta part)
+	case $PART in '' | *[!a-z]*) PART=none ;; esac
 	TRIGGER=$(meta trigger)
 	MANIFEST=$(meta manifest)
 	CONTAINER=$(meta container)
@@ -986,6 +1004,10 @@ back() {
 				if [ "$path" = "$MANIFEST" ]; then back_manifest=yes; fi
 				break
 			fi
+			if ! kept "$n" "$path" before "$before"; then
+				finish_failed "$path cannot be put back: what was kept of it in $D/before/$n is not what was there (its sha256 is another)"
+				return 1
+			fi
 			if place "$n" "$path" before "$before" "$mode" "$uid" "$gid" "$label"; then
 				journal restore "$path"
 				break
@@ -1042,8 +1064,14 @@ finish_failed() {
 # watch TURN: two that were started for the same turn are one too many
 watch() {
 	trap '' HUP INT TERM PIPE
-	mkdir "$D/turn-$1" 2>/dev/null || exit 0
+	case $1 in '' | *[!0-9]*) exit 1 ;; esac
 	load
+	# what was checked when this was started, once more by who acts on it
+	{ vet "$STATE" tree && sealed && vouch; } || {
+		printf '%s\n' "$WHY" >&2
+		exit 1
+	}
+	mkdir "$D/turn-$1" 2>/dev/null || exit 0
 	# the lock first: as soon as the pid is there, its owner until now is gone
 	keep "$(meta who)"
 	printf '%s %s %s\n' "$SELF" "$BORN" "$BOOT" >"$D/pid.new" && mv -f "$D/pid.new" "$D/pid"
@@ -1121,7 +1149,7 @@ unpack() {
 				[ "$SHA" = "$c" ] || return 1
 			fi
 			;;
-		script) printf '%s' "$a" | base64 -d >"$D/node.sh" || return 1 ;;
+		script) ;;
 		END) unpack_end=yes ;;
 		*)
 			if [ "$a" = - ]; then a=; fi
@@ -1129,8 +1157,28 @@ unpack() {
 			;;
 		esac
 	done 4<"$D/bundle"
+	[ "$unpack_end" = yes ] || return 1
+	bring <"$D/bundle" || return 1
 	rm -f "$D/bundle"
-	[ "$unpack_end" = yes ] && [ -s "$D/node.sh" ]
+}
+
+# bring: the watcher's copy of the script is the one in the bundle that comes in, whatever lies there. The same once more
+# needs no room, which there may be none of.
+bring() {
+	bring_text=$(sed -n "s/^script$TAB//p; \$s/^END\$/&/p")
+	case $bring_text in
+	*'
+END') bring_text=${bring_text%?END} ;;
+	*) return 1 ;;
+	esac
+	bring_sha=$(printf '%s' "$bring_text" | base64 -d 2>/dev/null | sha256sum | cut -d' ' -f1)
+	digest "$D/node.sh"
+	if [ "$SHA" != "$bring_sha" ]; then
+		rm -f "$D/node.sh"
+		printf '%s' "$bring_text" | base64 -d >"$D/node.sh" 2>/dev/null
+		digest "$D/node.sh"
+	fi
+	[ "$SHA" = "$bring_sha" ] && [ -s "$D/node.sh" ]
 }
 
 # pod_name FILE: metadata.name of a manifest, roughly; the plan has parsed it properly
@@ -1144,8 +1192,10 @@ begin() {
 		have "$begin_tool" || refuse "$begin_tool is not on this node, and nothing is changed without it"
 	done
 	if [ -z "$ROOT" ] && [ "$(id -u)" != 0 ]; then refuse 'it needs root on this node'; fi
+	own
 	[ ! -e "$D" ] || refuse "there is a rollout $ID already"
-	take "$BY"
+	older || refuse "$WHY"
+	grab "$BY"
 	# an interrupted one comes first: what it left is neither old nor new
 	for begin_other in "$STATE"/rollouts/*; do
 		[ -d "$begin_other" ] || continue
@@ -1165,12 +1215,15 @@ begin() {
 		decline 'what was sent did not arrive whole, or there is no room for it; nothing was changed'
 	fi
 	load
+	vouch || decline "$WHY"
+	# what names the places, also when somebody has changed it meanwhile
+	if [ -n "$MANIFEST" ] && [ -f "$ROOT$MANIFEST" ]; then
+		cp "$ROOT$MANIFEST" "$D/manifest" || decline 'what was sent did not arrive whole, or there is no room for it; nothing was changed'
+	fi
 	keep "$(meta who)"
 	journal begin "$(meta who), $PART: $(meta what)"
 	begin_total=2097152
 	while IFS="$TAB" read -r n path before after mode uid gid label <&3; do
-		case $path in /*) ;; *) decline "$path is no absolute path" ;; esac
-		case /$path/ in */../*) decline "$path leads elsewhere" ;; esac
 		if [ -L "$ROOT$path" ]; then decline "$path is a symbolic link: name the file that it leads to"; fi
 		digest "$ROOT$path"
 		if [ "$SHA" != "$before" ]; then decline "$path has changed since it was read: read it again"; fi
@@ -1199,16 +1252,18 @@ begin() {
 			printf '%s\n' - >"$begin_original/last"
 			printf '%s\n' "$label" >"$begin_original/label"
 			if [ "$before" != - ]; then cp -p "$D/before/$n" "$begin_original/bytes" || decline 'the old bytes cannot be kept'; fi
-			printf '%s\n' "$path" >"$begin_original/path" || decline 'the old bytes cannot be kept'
+			printf '%s\n' "$path" >"$begin_original/path.new" || decline 'the old bytes cannot be kept'
+			{ seal_original "$begin_original" path.new && mv -f "$begin_original/path.new" "$begin_original/path"; } || decline 'the old bytes cannot be kept'
 		fi
 	done 3<"$D/files"
+	seal || decline 'the old bytes cannot be kept'
 	journal backup "in $D"
 	while IFS="$TAB" read -r n path before after mode uid gid label <&3; do
 		if [ "$before" != - ]; then
-			stage "$n" "$path" before "$mode" "$uid" "$gid" "$label" || decline "$BESIDE takes no copy of $path (${STAGE_SAID:-it is not whole}): is there room, and may it be written?"
+			stage "$n" "$path" before "$before" "$mode" "$uid" "$gid" "$label" || decline "$BESIDE takes no copy of $path (${STAGE_SAID:-it is not whole}): is there room, and may it be written?"
 		fi
 		if [ "$after" != - ]; then
-			stage "$n" "$path" after "$mode" "$uid" "$gid" "$label" || decline "$BESIDE takes no new $path (${STAGE_SAID:-it is not whole}): is there room, and may it be written?"
+			stage "$n" "$path" after "$after" "$mode" "$uid" "$gid" "$label" || decline "$BESIDE takes no new $path (${STAGE_SAID:-it is not whole}): is there room, and may it be written?"
 		fi
 	done 3<"$D/files"
 	printf 'after\n' >"$D/direction"
@@ -1222,6 +1277,9 @@ begin() {
 # begin_alive: what has to be true of a running control plane before it is touched
 begin_alive() {
 	have crictl || decline 'crictl is not on this node: without it nobody sees whether the new container runs'
+	for begin_file in admin.conf super-admin.conf pki/ca.crt pki/apiserver-kubelet-client.crt pki/apiserver-kubelet-client.key; do
+		inside "/etc/kubernetes/$begin_file" || decline "$WHY"
+	done
 	have setsid || have nohup || decline 'neither setsid nor nohup is on this node: nothing would watch over the change'
 	sh -n "$D/node.sh" 2>/dev/null || decline 'what was sent did not arrive whole; nothing was changed'
 	if [ -n "$MANIFEST" ]; then
@@ -1292,11 +1350,13 @@ prune() {
 
 # resume after|before: an interrupted rollout goes on, or back
 resume() {
+	if [ ! -e "$STATE" ] && [ ! -L "$STATE" ] && ! remains; then refuse "there is no rollout $ID on this node"; fi
+	own
 	[ -d "$D" ] || refuse "there is no rollout $ID on this node"
 	ended
 	[ -z "$ENDED" ] || refuse "rollout $ID has ended already: $ENDED"
 	if watched; then refuse "rollout $ID still runs"; fi
-	take "$BY"
+	grab "$BY"
 	if watched; then refuse "rollout $ID still runs"; fi
 	mend
 	: >>"$D/files"
@@ -1308,6 +1368,8 @@ resume() {
 		printf 'started\t%s\nEND\n' "$ID"
 		return 0
 	fi
+	{ sealed && vouch; } || release "$WHY: nothing was done; look who changed it"
+	{ bring && sh -n "$D/node.sh" 2>/dev/null; } || release 'what was sent did not arrive whole, or there is no room for it; nothing was done'
 	if [ "$CONTAINER" = etcd ] && [ "$TRIGGER" != nothing ] && [ "$TRIGGER" != watch ] && ! as_wanted "$1"; then
 		UNWELL=allowed
 		members
@@ -1337,6 +1399,7 @@ release() {
 }
 
 follow() {
+	trust
 	[ -d "$D" ] || refuse "there is no rollout $ID on this node"
 	case $1 in '' | *[!0-9]*) refuse 'that is no number of lines' ;; esac
 	# first who lives, then what was written: an end is never missed
@@ -1346,7 +1409,15 @@ follow() {
 	printf 'alive\t%s\nEND\n' "$follow_alive"
 }
 
+# trust: what is read is where it is, and believed; a sentence about an older version's beside it stops no reading
+trust() {
+	know
+	[ "$BELIEVED" = yes ] || refuse "$WHY"
+	[ -z "${ID:-}" ] || open_rollout "$ID"
+}
+
 unlock() {
+	trust
 	owner
 	if [ -z "$OWNER" ]; then refuse 'there is no lock'; fi
 	if [ "$OWNER_ALIVE" = yes ]; then refuse "its owner lives: $OWNER"; fi
@@ -1358,6 +1429,7 @@ unlock() {
 
 # show PATH: a line about a file and its bytes
 show() {
+	stay_inside "$1"
 	show_target= show_label=
 	if [ -L "$ROOT$1" ]; then show_target=$(readlink "$ROOT$1"); fi
 	if [ ! -e "$ROOT$1" ]; then
@@ -1409,6 +1481,7 @@ inspect() {
 	fi
 	if [ -e /sys/fs/selinux/enforce ] && [ "$inspect_files" = no ]; then SELINUX=yes; fi
 	inspect_host=
+	stay_inside /etc/hostname
 	if [ -n "$ROOT" ] && [ -r "$ROOT/etc/hostname" ]; then read -r inspect_host <"$ROOT/etc/hostname"; fi
 	if [ -z "$inspect_host" ] && [ "$inspect_files" = no ]; then inspect_host=$(uname -n); fi
 	printf 'version\t1\nhostname\t%s\n' "$(text "$inspect_host")"
@@ -1417,9 +1490,9 @@ inspect() {
 		if have "$inspect_tool"; then printf 'tool\t%s\n' "$inspect_tool"; fi
 	done
 	printf 'selinux\t%s\nnow\t%s\n' "$SELINUX" "$(date +%s)"
-	inspect_manifests=$(sed -n 's/^staticPodPath:[ "]*\([^" ]*\).*/\1/p' "$ROOT/var/lib/kubelet/config.yaml" 2>/dev/null | head -n 1)
-	inspect_manifests=${inspect_manifests:-/etc/kubernetes/manifests}
-	inspect_manifests=${inspect_manifests%/}
+	pods_home
+	inspect_manifests=$PODS
+	stay_inside "$inspect_manifests"
 	if [ -d "$ROOT$inspect_manifests" ]; then
 		printf 'manifests\t%s\n' "$(text "$inspect_manifests")"
 		inspect_count=0
@@ -1442,6 +1515,10 @@ inspect() {
 	done
 	inspect_free=$(df -Pk "$KUBERNETES" 2>/dev/null | awk 'NR == 2 { printf "%.0f\n", $4 * 1024 }')
 	printf 'free\t%s\n' "${inspect_free:-0}"
+	# what is not believed is not read, and tells nothing of back-offs either
+	know
+	printf 'distrust\t%s\n' "$(text "$WHY")"
+	if [ "$BELIEVED" = no ]; then STATE=/dev/null/none LOCK=/dev/null/none; fi
 	if [ "$inspect_files" = no ]; then inspect_live; fi
 	owner
 	printf 'lock\t%s\n' "$(text "$OWNER${OWNER:+ alive=$OWNER_ALIVE}")"
@@ -1500,6 +1577,7 @@ inspect_live() {
 original() {
 	case $1 in '' | *[!a-z]*) refuse 'that is no component' ;; esac
 	SELINUX=no
+	trust
 	original_home=$STATE/original/$1
 	[ -r "$original_home/meta" ] || refuse "nothing of the $1 was changed here, or it was reverted already" nothing
 	sed 's/^/meta\t/' "$original_home/meta" | tr -d '\r' | while IFS="$TAB" read -r o_word o_key o_value; do
@@ -1507,7 +1585,13 @@ original() {
 	done
 	for original_entry in "$original_home"/*; do
 		[ -r "$original_entry/path" ] || continue
-		read -r o_path <"$original_entry/path"
+		sum_of "$original_entry"
+		# an older version kept none, and what it left was not taken over yet
+		if [ "$STATE" != "$OLD" ] && [ "$SUM" != "$(cat "$original_entry/sum" 2>/dev/null)" ]; then
+			refuse "what was kept in $original_entry, of $(cat "$original_entry/path"), is not what was kept there (its sha256 is another), so it is not put back: look who changed it; \`sampling off\` takes tracing away without it"
+		fi
+		IFS= read -r o_path <"$original_entry/path"
+		plain_path "$o_path" || refuse "$WHY"
 		read -r o_last <"$original_entry/last"
 		o_label=
 		read -r o_label <"$original_entry/label"
@@ -1524,6 +1608,8 @@ original() {
 main() {
 	verb=${1:-}
 	[ $# -eq 0 ] || shift
+	D=/nowhere JOURNAL=/nowhere/journal ID=
+	stay_inside "${STATE#"$ROOT"}" "${OLD#"$ROOT"}" /etc/kubernetes /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env
 	case $verb in
 	inspect) inspect "$@" ;;
 	begin | watch | follow | finish | undo)

@@ -131,7 +131,7 @@ def finish(host: Host, identity: str, *, who: str = "", agreed: Collection[str] 
         PlanRefused: it runs, has ended, or somebody else is at work; or etcd would restart while another of its
             members is not well. NodeAsks: nobody knows whether one is.
     """
-    return _started(host, ["finish", identity, bundle.plain(who), " ".join(sorted(agreed))])
+    return _started(host, ["finish", identity, bundle.plain(who), " ".join(sorted(agreed))], bundle.script_bundle())
 
 
 def undo(host: Host, identity: str, *, who: str = "", agreed: Collection[str] = ()) -> str:
@@ -140,7 +140,7 @@ def undo(host: Host, identity: str, *, who: str = "", agreed: Collection[str] = 
     Raises:
         PlanRefused: as for `finish`.
     """
-    return _started(host, ["undo", identity, bundle.plain(who), " ".join(sorted(agreed))])
+    return _started(host, ["undo", identity, bundle.plain(who), " ".join(sorted(agreed))], bundle.script_bundle())
 
 
 def carry_on(host: Host, identity: str, back: bool, *, who: str, ask: Callable[[str], bool] | None = None) -> str:

@@ -46,6 +46,11 @@ class Node:
         return next((state for state in self.states if state.part is part), None)
 
     @property
+    def distrust(self) -> str:
+        """Why its rollouts are not believed, or none may begin; "" where nothing is wrong with them."""
+        return self.facts.distrust if self.facts else ""
+
+    @property
     def awaited(self) -> bool:
         """It was not read yet."""
         return self.facts is None and not self.states and not self.problem

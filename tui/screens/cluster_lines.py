@@ -101,6 +101,7 @@ class ComponentLines:
             row.state,
             row.node.awaited,
             row.node.problem,
+            row.node.distrust,
             arriving_text(row.arriving),
             row.differs,
             self._version,
@@ -205,6 +206,8 @@ def notes_of(row: ComponentRow | None, width: int, p: Palette, g: Glyphs, arm_ke
     if state is None:
         return sentence(row.node.problem, width, p.warning, g.suspicious) if row.node.problem else []
     lines: list[Line] = []
+    if row.node.distrust:
+        lines += sentence(row.node.distrust, width, p.error, g.suspicious)
     if row.differs:
         lines += sentence(f"{state.node} {state.part.value} {row.differs}.", width, p.warning, g.suspicious)
     if state.note:
@@ -589,6 +592,7 @@ def node_lines(node: Node, width: int, p: Palette, g: Glyphs) -> list[Line]:
         since = f" since {one.started}" if one.started else ""
         lines += row(one.name, f"{how}{since}, attempt {one.attempt}, {one.id[:13]}")
     lines += [[], [(" Changes", p.title)]]
+    lines += row("", facts.distrust, p.error) if facts.distrust else []
     for change in reversed(facts.rollouts):
         ended = change.ended or ("going on" if change.alive else "interrupted")
         text = f"{about(change)}: {ended} at {change.step}{f', {change.detail}' if change.detail else ''}"

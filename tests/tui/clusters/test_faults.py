@@ -91,7 +91,7 @@ def assert_all_well(plane: ControlPlane, expected: Files, name: str, ended: str)
     kept = {path.rpartition("/")[0] for path in expected if "k8s-trace-tui" in path}
     assert plane.tracing.parent.exists() is bool(kept)
     assert {path.stat().st_mode & 0o777 for path in (plane.manifest, plane.tracing) if path.exists()} == {0o600}
-    journal = plane.root / f"var/lib/k8s-trace-tui/rollouts/{name}/journal"
+    journal = plane.root / f"var/lib/k8s-trace-tui-rollouts/rollouts/{name}/journal"
     lines = journal.read_text().splitlines()
     assert [line.split(" ")[1] for line in lines].count("end") == 1, lines
     assert lines[-1].split(" ")[1:3] == ["end", ended.replace(" ", "-")], lines
@@ -217,9 +217,11 @@ def test_killed_after_its_end_is_ended(control_plane: ControlPlane) -> None:
     assert control_plane.follow(name).word == "done"
     del control_plane.host.environment["K8S_TRACE_TUI_STOP_AT"]
     wait_for(lambda: "alive=no" in control_plane.facts().lock, "the watcher did not die with its lock")
-    back = control_plane.roll(control_plane.plan(Trigger.NOTHING, FileChange("/etc/other", None, b"x", 0o600)))
+    back = control_plane.roll(
+        control_plane.plan(Trigger.NOTHING, FileChange("/etc/kubernetes/other", None, b"x", 0o600))
+    )
     assert back.word == "done", "a dead owner's lock is taken over"
-    assert_all_well(control_plane, {**with_changes(old, plan), "etc/other": b"x"}, name, "done")
+    assert_all_well(control_plane, {**with_changes(old, plan), "etc/kubernetes/other": b"x"}, name, "done")
 
 
 # --- what the new one may do --------------------------------------------------
@@ -251,7 +253,7 @@ def test_a_file_that_the_server_refuses(control_plane: ControlPlane, mistake: st
     content, reason = BAD[mistake]
     outcome = control_plane.roll(control_plane.arm(content=content))
     assert reason in outcome.detail
-    log = control_plane.root / f"var/lib/k8s-trace-tui/rollouts/{outcome.id}/last.log"
+    log = control_plane.root / f"var/lib/k8s-trace-tui-rollouts/rollouts/{outcome.id}/last.log"
     assert reason in log.read_text(), "the log vanishes with its pod"
     assert_all_well(control_plane, old, outcome.id, "rolled back")
 
@@ -287,7 +289,7 @@ def test_one_bad_end_is_an_accident_and_two_are_not(control_plane: ControlPlane,
     old, plan = control_plane.files(), control_plane.arm()
     control_plane.spoil("hiccup", str(times))
     outcome = control_plane.roll(plan)
-    log = control_plane.root / f"var/lib/k8s-trace-tui/rollouts/{outcome.id}/last.log"
+    log = control_plane.root / f"var/lib/k8s-trace-tui-rollouts/rollouts/{outcome.id}/last.log"
     assert '"command failed" err="etcd client: context deadline exceeded"' in log.read_text()
     if times == 1:
         assert_all_well(control_plane, with_changes(old, plan), outcome.id, "done")
@@ -437,7 +439,7 @@ def test_two_operators_at_once(control_plane: ControlPlane) -> None:
 
 def test_a_lock_that_somebody_holds(control_plane: ControlPlane) -> None:
     old, plan = control_plane.files(), control_plane.arm()
-    home = control_plane.root / "var/lib/k8s-trace-tui"
+    home = control_plane.root / "var/lib/k8s-trace-tui-rollouts"
     home.mkdir(parents=True)
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     born = Path(f"/proc/{os.getpid()}/stat").read_text().rpartition(")")[2].split()[19]
@@ -478,7 +480,7 @@ def test_two_operators_about_what_was_interrupted(control_plane: ControlPlane, w
 
 
 def test_a_lock_of_a_dead_process(control_plane: ControlPlane) -> None:
-    home = control_plane.root / "var/lib/k8s-trace-tui"
+    home = control_plane.root / "var/lib/k8s-trace-tui-rollouts"
     home.mkdir(parents=True)
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     dead = f"pid=999999 born=1 boot={boot} since=1 id=x who=somebody"
@@ -490,7 +492,7 @@ def test_a_lock_of_a_dead_process(control_plane: ControlPlane) -> None:
         assert rollout.unlock(control_plane.host) == text
         assert control_plane.facts().lock == ""
     (home / "lock").symlink_to(dead)
-    change = FileChange("/etc/other", None, b"x", 0o600)
+    change = FileChange("/etc/kubernetes/other", None, b"x", 0o600)
     outcome = control_plane.roll(control_plane.plan(Trigger.NOTHING, change))
     assert outcome.word == "done"
     assert control_plane.facts().lock == ""
@@ -500,7 +502,7 @@ def test_a_journal_without_room(control_plane: ControlPlane) -> None:
     """The watcher goes on without its journal; what is not told did not happen, and is finished when there is room."""
     old, plan = control_plane.files(), control_plane.arm()
     name = rollout.new_id()
-    journal = control_plane.root / f"var/lib/k8s-trace-tui/rollouts/{name}/journal"
+    journal = control_plane.root / f"var/lib/k8s-trace-tui-rollouts/rollouts/{name}/journal"
     aside = journal.with_name("aside")
     wrap(
         control_plane,
@@ -509,7 +511,7 @@ def test_a_journal_without_room(control_plane: ControlPlane) -> None:
         f'mv {journal} {aside}; ln -s /dev/full {journal}; fi\nexec $REAL "$@"',
     )
     rollout.begin(control_plane.host, plan, who="alice", patience=PATIENCE, name=name)
-    lock = control_plane.root / "var/lib/k8s-trace-tui/lock"
+    lock = control_plane.root / "var/lib/k8s-trace-tui-rollouts/lock"
     wait_for(lambda: not lock.is_symlink(), "the watcher does not come to its end")
     assert control_plane.files() == with_changes(old, plan)
     aside.rename(journal)
@@ -523,7 +525,7 @@ def test_a_journal_without_room(control_plane: ControlPlane) -> None:
 def test_a_journal_with_half_a_line(control_plane: ControlPlane) -> None:
     old, plan = control_plane.files(), control_plane.arm()
     name = killed_at(control_plane, plan, "write-1")
-    with (control_plane.root / f"var/lib/k8s-trace-tui/rollouts/{name}/journal").open("ab") as journal:
+    with (control_plane.root / f"var/lib/k8s-trace-tui-rollouts/rollouts/{name}/journal").open("ab") as journal:
         journal.write(b"1795 end do")
     assert control_plane.follow(name).word == "interrupted"
     rollout.finish(control_plane.host, name)
@@ -632,7 +634,7 @@ def test_no_span_is_a_warning_and_a_question_and_never_a_restart(control_plane: 
         asked.append(node)
         return False
 
-    other = control_plane.plan(Trigger.NOTHING, FileChange("/etc/other", None, b"x", 0o600))
+    other = control_plane.plan(Trigger.NOTHING, FileChange("/etc/kubernetes/other", None, b"x", 0o600))
     steps = [(control_plane.host, plan), (control_plane.host, other)]
     first, second = rollout.Rollout(
         steps, lambda *step: told.append(step), who="alice", verify=verify, ask=ask, patience=PATIENCE, poll=0.15

@@ -118,8 +118,8 @@ def test_the_seconds_until_a_controller_runs_are_told(
 
 def a_first_node(folder: Path) -> tuple[ShellHost, Plan]:
     """A node that is changed at once: a directory."""
-    (folder / "etc").mkdir(parents=True)
-    change = FileChange("/etc/first", None, b"1", 0o600, os.getuid(), os.getgid())
+    (folder / "etc/kubernetes").mkdir(parents=True)
+    change = FileChange("/etc/kubernetes/first", None, b"1", 0o600, os.getuid(), os.getgid())
     plan = Plan("first", Part.APISERVER, (change,), Trigger.NOTHING, "", "", wish=Wish(Part.APISERVER, 0))
     return ShellHost(folder, alive=False, name="first"), plan
 

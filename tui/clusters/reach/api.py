@@ -22,6 +22,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from tui.clusters.model import Done, ReachError
+from tui.clusters.reach import node_image
 from tui.clusters.reach.contexts import load
 from tui.clusters.reach.plugins import quiet_plugins
 from tui.clusters.reach.unreachable import why_unreachable
@@ -55,7 +56,8 @@ _LEAVE_CGROUP: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ApiNode:
-    """A node as the API tells it. `taints` as `KEY=VALUE:EFFECT`."""
+    """A node as the API tells it. `taints` as `KEY=VALUE:EFFECT`; `images` the names of each image that it has, as
+    far as it tells (the kubelet names the largest 50)."""
 
     name: str
     version: str
@@ -64,6 +66,7 @@ class ApiNode:
     control_plane: bool
     taints: tuple[str, ...]
     os_image: str = ""
+    images: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +261,16 @@ class Api:
         """One node."""
         return _node(self.ask("GET", f"/api/v1/nodes/{quote(name, safe='')}"))
 
+    def images_in_use(self, node: str) -> tuple[tuple[str, ...], ...]:
+        """`image` and `imageID` of the containers that run on a node, as far as the pods of our namespace tell."""
+        pods = self.each(f"/api/v1/namespaces/{NAMESPACE}/pods", {"fieldSelector": f"spec.nodeName={node}"})
+        return tuple(
+            (_text(one, "image", limit=500), _text(one, "imageID", limit=500))
+            for pod in pods
+            if _text(pod, "spec", "nodeName") == node
+            for one in _list(pod, "status", "containerStatuses")
+        )
+
     def mirror_pods(self) -> tuple[MirrorPod, ...]:
         """What the API shows of the control plane's static pods."""
         pods = self.each(f"/api/v1/namespaces/{NAMESPACE}/pods", {"labelSelector": "tier=control-plane"})
@@ -430,6 +443,8 @@ class ApiHost:
         self._api = api
         self._node = node
         self._image = image
+        self._pinned = ""
+        self._looked_for = False
         self._seconds = seconds
         self._pod = ""
         self._lock = threading.RLock()
@@ -439,6 +454,35 @@ class ApiHost:
     def pod(self) -> str:
         """The name of its pod, "" while there is none."""
         return self._pod
+
+    @property
+    def image(self) -> str:
+        """What its pod runs: by digest as soon as `pin` found one, else as it was asked for."""
+        return self._pinned or self._image
+
+    def pin(self, node: ApiNode | None = None) -> str:
+        """Find the image on the node, so that the pod runs what is there already and not what its tag becomes.
+
+        Args:
+            node: as the API told it just now; None to ask once and no more.
+
+        Returns:
+            The image by its digest, "" where the API does not tell it.
+        """
+        if self._pinned or (node is None and self._looked_for):
+            return self._pinned
+        self._looked_for = True
+        with suppress(ReachError):
+            node = node or self._api.node(self._node)
+            self._pinned = node_image.pinned(self._image, node.images)
+        if not self._pinned:
+            with suppress(ReachError):
+                self._pinned = node_image.pinned(self._image, self._api.images_in_use(self._node))
+        return self._pinned
+
+    def image_sentence(self, others: Sequence[ApiHost] = ()) -> str:
+        """What is to be said of the image before its pod, and those of `others`, are made; without the full stop."""
+        return node_image.sentence(self._image, {host._node: host.pin() for host in (self, *others)})
 
     def check(self) -> None:
         """See whether a pod of ours would be let in, changing nothing.
@@ -468,6 +512,7 @@ class ApiHost:
         else:
             if not node.ready:
                 raise ReachError(f"The node {self._node} is not ready, so no pod starts there: use --host ssh://...")
+            self.pin(node)
         try:
             api.ask("POST", f"/api/v1/namespaces/{NAMESPACE}/pods", self._manifest("check"), query={"dryRun": "All"})
         except Refused as error:
@@ -508,7 +553,7 @@ class ApiHost:
                 "containers": [
                     {
                         "name": "node",
-                        "image": self._image,
+                        "image": self.image,
                         "imagePullPolicy": "IfNotPresent",
                         "command": ["sh", "-c", f"trap 'exit 0' TERM; sleep {self._seconds} & wait"],
                         "env": [{"name": ROOT_VARIABLE, "value": ""}],
@@ -579,13 +624,13 @@ class ApiHost:
             if reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"):
                 message = _text(status, "state", "waiting", "message", limit=300)
                 raise ReachError(
-                    f"The image {plain(self._image)} cannot be had on {self._node} ({reason}: {message}): name one that"
+                    f"The image {plain(self.image)} cannot be had on {self._node} ({reason}: {message}): name one that"
                     " the node has or can pull with --node-image."
                 )
             if reason in ("CreateContainerError", "RunContainerError", "CreateContainerConfigError"):
                 message = _text(status, "state", "waiting", "message", limit=300)
                 raise ReachError(
-                    f"The image {plain(self._image)} does not run on {self._node} ({message}): name one with sh by"
+                    f"The image {plain(self.image)} does not run on {self._node} ({message}): name one with sh by"
                     " --node-image."
                 )
         if phase in ("Failed", "Succeeded"):
@@ -663,6 +708,12 @@ class ApiHost:
         self._pod = ""
 
 
+def image_of_pods(hosts: Sequence[object]) -> str:
+    """What is to be said of the image of the pods of ours on these hosts, without the full stop; "" for other hosts."""
+    ours = [host for host in hosts if isinstance(host, ApiHost)]
+    return ours[0].image_sentence(ours[1:]) if ours else ""
+
+
 def leftovers(context: str, kubeconfig: Path | None = None) -> tuple[Leftover, ...]:
     """Pods of ours in a context's cluster."""
     api = Api(context, kubeconfig)
@@ -710,6 +761,10 @@ def _node(item: Any) -> ApiNode:
             for one in _list(item, "spec", "taints")
         ),
         _text(item, "status", "nodeInfo", "osImage"),
+        tuple(
+            tuple(plain(name, 500) for name in _list(one, "names")[:20] if isinstance(name, str))
+            for one in _list(item, "status", "images")
+        ),
     )
 
 
