@@ -40,3 +40,11 @@ def not_followed(context: str, code: int, location: str) -> str:
         " credentials go to no other place than the kubeconfig names: correct the server of that context, or log in"
         " at what stands before it."
     )
+
+
+def not_passed_on(context: str, code: int, location: str) -> str:
+    """The sentence for a command whose server wants it to go elsewhere."""
+    return (
+        f"The API server of {plain(context)} sends the command on to {place_of(location)} ({code}), where the token of"
+        " this proxy must not go: run it without `trace`, or with a context for that address."
+    )
