@@ -111,6 +111,7 @@ class Upstream:
         self.name = loaded.name
         self.cluster, self.user = loaded.cluster_name, loaded.user_name
         self.namespace = loaded.namespace
+        self._server = loaded.configuration.host.rstrip("/")
         self.url = plain(loaded.configuration.host)
         address = server_address(self.name, loaded.configuration.host)
         self.host, self.port, self._tls = address.hostname or "", _port(address), address.scheme == "https"
@@ -165,7 +166,12 @@ class Upstream:
             raise ReachError(said)
         before = self._held
         try:
-            made = self._made(self._load(self.name), before.generation + 1)
+            loaded = self._load(self.name)
+            if loaded.configuration.host.rstrip("/") != self._server:  # what is new is for there, and goes not to here
+                raise ReachError(
+                    f"The context {self.name} leads to another server now than when this began: begin again."
+                )
+            made = self._made(loaded, before.generation + 1)
         except ReachError as error:
             self._failure = (time.monotonic() + _PAUSE, str(error))
             raise

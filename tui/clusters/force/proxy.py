@@ -69,6 +69,9 @@ _HOP: Final = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization transfer-encoding upgrade".split()
 )
 _OURS: Final = _HOP | frozenset(b"host authorization traceparent tracestate te".split())
+_PROTOCOL: Final = b"sec-websocket-protocol"
+_TOKEN_PROTOCOL: Final = b"base64url.bearer.authorization.k8s.io."
+"""How a WebSocket brings a token of its own, which would have to count beside ours."""
 _SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 _WATCH: Final = re.compile(r"[?&](?:watch|follow)=(?:true|1|t)(?:&|$)|^/(?:api/v1|apis/[^/?]+/[^/?]+)/watch/", re.I)
 _REASONS: Final = {
@@ -486,6 +489,7 @@ class _Command(Wire):
             return
         del self.waiting[:end]
         given = [value for _, lower, value in request.fields if lower == b"authorization"]
+        given += [value for _, lower, value in request.fields if lower == _PROTOCOL and _TOKEN_PROTOCOL in value]
         if len(given) != 1 or not hmac.compare_digest(given[0], self._proxy._expected):
             self._proxy._refused += 1
             self._refuse(

@@ -145,6 +145,10 @@ def test_without_the_token_of_this_proxy_nothing_goes_on(stub: StubUpstream, pro
             (f"Authorization: bearer {proxy.token}x",),
             (f"Authorization: Bearer {proxy.token}", "Authorization: Bearer x"),
             ("Authorization: Bearer real-secret",),
+            (
+                f"Authorization: Bearer {proxy.token}",
+                "Sec-WebSocket-Protocol: v4.channel.k8s.io, base64url.bearer.authorization.k8s.io.eA",
+            ),
         ]
         for fields in given:
             with raw(proxy) as plug:
