@@ -327,7 +327,8 @@ get() {
 	CODE=000
 	case $MEANS in
 	curl)
-		set -- -s -o /dev/null -w '%{http_code}' --noproxy '*' --max-time 3
+		# -q: no .curlrc of root's, which may follow redirects, with the certificate
+		set -- -q -s -o /dev/null -w '%{http_code}' --noproxy '*' --max-time 3
 		if [ -r "$KUBERNETES/pki/apiserver-kubelet-client.crt" ]; then
 			set -- "$@" --cert "$KUBERNETES/pki/apiserver-kubelet-client.crt" --key "$KUBERNETES/pki/apiserver-kubelet-client.key"
 		fi
@@ -356,7 +357,7 @@ get() {
 	wget | wget-anonymous)
 		set -- -q -T 3 -O /dev/null --no-check-certificate
 		if [ "$MEANS" = wget ]; then
-			set -- "$@" -t 1 --certificate="$KUBERNETES/pki/apiserver-kubelet-client.crt" --private-key="$KUBERNETES/pki/apiserver-kubelet-client.key"
+			set -- "$@" -t 1 --max-redirect=0 --certificate="$KUBERNETES/pki/apiserver-kubelet-client.crt" --private-key="$KUBERNETES/pki/apiserver-kubelet-client.key"
 		elif [ "$get_url" = "$READ" ]; then
 			CODE=200 # without a certificate nothing can be read; the journal says so
 			return 0

@@ -38,7 +38,7 @@ command -v curl >/dev/null 2>&1 || { echo "no curl"; exit 3; }
 command -v base64 >/dev/null 2>&1 || { echo "no base64"; exit 3; }
 curl --version 2>/dev/null | grep -q HTTP2 || { echo "no curl that speaks HTTP/2"; exit 3; }
 url=$1 message=$2 socket=$3
-set -- -sS --http2-prior-knowledge --noproxy '*' --connect-timeout 2 --max-time 4 -X POST
+set -- -q -sS --http2-prior-knowledge --noproxy '*' --connect-timeout 2 --max-time 4 -X POST
 set -- "$@" -H 'content-type: application/grpc' -H 'te: trailers' --data-binary @- -D - -o /dev/null
 [ -z "$socket" ] || set -- "$@" --unix-socket "$socket"
 printf %s "$message" | base64 -d | curl "$@" "$url" 2>&1

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.doubles.stub_api import StubApi
 from tui.clusters.model import Mode, ReachError
 from tui.clusters.reach.local import LocalHost
+from tui.clusters.reach.ssh import SshHost
 from tui.clusters.survey import mirrored
-from tui.clusters.targets import Target, contexts_here, targets
+from tui.clusters.targets import Target, contexts_here, host_of, targets
 from tui.config import Settings
 
 
@@ -103,6 +106,53 @@ def test_what_is_no_host_is_said(url: str) -> None:
     with pytest.raises(ReachError, match="is not a host: write ssh://USER@HOST") as caught:
         targets(Settings(), [url])
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ssh://[-oProxyCommand=x]", "ssh://[-o", "ssh://a]b", "ssh://[a.b]", "ssh://[127.0.0.1]", "ssh://[::1", "ssh://[v1.x]",
+     "ssh://[::1%25-o]x", "ssh://[::1%25$(x)]", "ssh://%2DoProxyCommand@b", "ssh://%2Dl", "ssh://a%40%2Db", "ssh://a%3A-b",
+     "ssh://a%0Ab", "ssh://a\nb", "ssh://a%00", "ssh://a:0", "ssh://a:65536", "ssh://a:1:2", "ssh://a:\u0661",
+     "ssh://\u212a", "ssh://a?b", "ssh://a#b", "ssh:a", "ssh:/a", "ssh://[::1]b", "ssh://b[::1]", "ssh://a%25h",
+     "file://[-o", "file://[::1/x", "file://a]/x"],
+)  # fmt: skip
+def test_what_names_no_host_properly_is_one_sentence(url: str) -> None:
+    with pytest.raises(ReachError, match=r"does not name a (host|directory): write") as caught:
+        host_of(url)
+    assert str(caught.value).isprintable()
+
+
+def test_what_names_one_properly() -> None:
+    for url, destination, port in (
+        ("ssh://[fe80::1%25eth0]:22", "fe80::1%eth0", "22"),
+        ("ssh://corp%5Cme@cp_1.lab/", "corp\\me@cp_1.lab", ""),
+        ("ssh://me@corp@CP-1", "me@corp@CP-1", ""),
+        ("ssh://x-%41", "x-A", ""),
+    ):
+        made = host_of(url)
+        assert isinstance(made, SshHost)
+        assert made._destination == destination
+        assert made._options == (["-p", port] if port else [])
+
+
+_PIECES = st.sampled_from(
+    ["-", "-o", "@", ":", "[", "]", "%2D", "%5B", "%", "::1", "a", "/", "\n", "\x1b", "22", " ", "=", "$(x)", "é"]
+)
+
+
+@given(st.sampled_from(["ssh://", "file://", ""]), st.lists(st.one_of(_PIECES, st.text(max_size=4)), max_size=8))
+def test_whatever_is_named_is_a_host_or_a_sentence(scheme: str, pieces: list[str]) -> None:
+    try:
+        made = host_of(scheme + "".join(pieces))
+    except ReachError:
+        return
+    if isinstance(made, SshHost):
+        user, _, host = made._destination.rpartition("@")
+        assert not user.startswith("-")
+        assert not host.startswith("-")
+        assert made._destination.isascii()
+        assert made._destination.isprintable()
+        assert not set(made._destination) & set(" $`'\"();&|<>*?!#~=,")
 
 
 def test_contexts_that_could_be_named(stub: StubApi, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from typing import Any, Final
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from tui.clusters.model import ReachError
-from tui.clusters.reach.contexts import FOLDER, Loaded, load_without_files, private_base
+from tui.clusters.reach.contexts import FOLDER, Loaded, load_without_files, private_base, server_address
 from tui.clusters.reach.private_folder import private_folder
 from tui.clusters.reach.wire import last_line, plain
 
@@ -111,8 +111,9 @@ class Upstream:
         self.name = loaded.name
         self.cluster, self.user = loaded.cluster_name, loaded.user_name
         self.namespace = loaded.namespace
+        self._server = loaded.configuration.host.rstrip("/")
         self.url = plain(loaded.configuration.host)
-        address = self._address(loaded.configuration.host)
+        address = server_address(self.name, loaded.configuration.host)
         self.host, self.port, self._tls = address.hostname or "", _port(address), address.scheme == "https"
         self.path = address.path.rstrip("/")
         self.authority = address.netloc
@@ -165,7 +166,12 @@ class Upstream:
             raise ReachError(said)
         before = self._held
         try:
-            made = self._made(self._load(self.name), before.generation + 1)
+            loaded = self._load(self.name)
+            if loaded.configuration.host.rstrip("/") != self._server:  # what is new is for there, and goes not to here
+                raise ReachError(
+                    f"The context {self.name} leads to another server now than when this began: begin again."
+                )
+            made = self._made(loaded, before.generation + 1)
         except ReachError as error:
             self._failure = (time.monotonic() + _PAUSE, str(error))
             raise
@@ -250,20 +256,6 @@ class Upstream:
                 f"{plain(file)} of context {self.name} cannot be read ({error.strerror}): correct the kubeconfig or the"
                 " file's permissions."
             ) from error
-
-    def _address(self, url: str) -> SplitResult:
-        try:
-            address = urlsplit(url)
-            _port(address)
-        except ValueError:
-            address = urlsplit("")
-        netloc = address.netloc
-        if address.scheme not in ("http", "https") or not address.hostname or not netloc.isascii() or "@" in netloc:
-            shown = plain(re.sub(r"//[^/@]*@", "//", url))
-            raise ReachError(f"The server {shown} of context {self.name} is no https:// URL: correct it.")
-        if not re.fullmatch(r"[!-~]*", address.path) or address.query or address.fragment:
-            raise ReachError(f"The server {plain(url)} of context {self.name} has no proper path: correct it.")
-        return address
 
     def _relay(self, loaded: Loaded) -> Relay | None:
         from kubernetes.client import rest

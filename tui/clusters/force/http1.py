@@ -25,6 +25,12 @@ _NO_TRAILERS: Final = frozenset(
     b" traceparent tracestate audit-id".split()
 )
 
+_OF_A_CONNECTION: Final = frozenset(
+    b"close keep-alive upgrade te trailer transfer-encoding http2-settings proxy-connection proxy-authenticate"
+    b" proxy-authorization".split()
+)
+_IDENTITY: Final = (b"impersonate-", b"x-remote-", b"x-forwarded-")
+
 Field = tuple[bytes, bytes, bytes]
 """Name, name in lower case, value without the spaces around it."""
 
@@ -104,7 +110,13 @@ def read_request(head: bytes) -> Request:
     chunked, length = _framing(fields, old=old)
     if not old and sum(lower == b"host" for _, lower, _ in fields) != 1:
         raise Malformed("A request has exactly one Host.")
-    return Request(method, target, old, fields, _connection(fields), None if chunked else length or 0)
+    connection = _connection(fields)
+    for name, lower, _ in fields:
+        # RFC 9110, 7.6.1 has it taken out, so that whoever names Impersonate-User there is somebody else afterwards;
+        # no client of the API names what is not of the connection
+        if lower in connection and lower not in _OF_A_CONNECTION:
+            raise Malformed(f"The field {name.decode()[:64]} is named in Connection, and is for the API server.")
+    return Request(method, target, old, fields, connection, None if chunked else length or 0)
 
 
 def read_response(head: bytes) -> Response:
@@ -262,6 +274,7 @@ class Chunked:
         else:
             self._trailers += len(line)
             field = _FIELD.fullmatch(line)
-            if field is None or field[1].lower() in _NO_TRAILERS:
+            lower = field[1].lower() if field is not None else b""
+            if field is None or lower in _NO_TRAILERS or lower.startswith(_IDENTITY):
                 raise Malformed("What follows the body's chunks is no trailer field.")
         return end + 1

@@ -39,8 +39,10 @@ from tui.clusters.force.http1 import (
     read_request,
     read_response,
 )
+from tui.clusters.force.strangers import Door, files_allowed
 from tui.clusters.force.wire import READ_BYTES, Wire
 from tui.clusters.model import ReachError
+from tui.clusters.reach.redirects import CODES, not_passed_on, stays
 from tui.clusters.reach.unreachable import why_unreachable
 from tui.clusters.reach.wire import plain
 
@@ -56,8 +58,9 @@ _IDLE_CHANGE_SECONDS: Final = 5.0
 _MOST_IDLE: Final = 100
 _HELD_BYTES: Final = 64 << 10
 """Of a request's body that are kept until it is sure that it need not be sent again."""
-_MANY: Final = 200
-"""Connections from which on the system is asked for more files: a command that began before keeps its own limit."""
+_SPARE_FILES: Final = 256
+"""Kept free beside those of strangers and two for each of the command's connections: when that is not so any more, the
+system is asked for more files. A command that began before keeps its own limit."""
 _FILES: Final = 8192
 _TARGET_CHARACTERS: Final = 2048
 _AUDIT_CHARACTERS: Final = 256
@@ -66,6 +69,9 @@ _HOP: Final = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization transfer-encoding upgrade".split()
 )
 _OURS: Final = _HOP | frozenset(b"host authorization traceparent tracestate te".split())
+_PROTOCOL: Final = b"sec-websocket-protocol"
+_TOKEN_PROTOCOL: Final = b"base64url.bearer.authorization.k8s.io."
+"""How a WebSocket brings a token of its own, which would have to count beside ours."""
 _SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 _WATCH: Final = re.compile(r"[?&](?:watch|follow)=(?:true|1|t)(?:&|$)|^/(?:api/v1|apis/[^/?]+/[^/?]+)/watch/", re.I)
 _REASONS: Final = {
@@ -141,13 +147,14 @@ class Proxy:
         self._tls: ssl.SSLContext
         self._loop: asyncio.AbstractEventLoop
         self._scratch = memoryview(bytearray(READ_BYTES))
+        self._door: Door
         self._commands: set[_Command] = set()
+        self._known = 0
         self._servers: set[_Server] = set()
         self._idle: list[_Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._connecting: asyncio.Semaphore
         self._ending = asyncio.Event()
-        self._has_files = False
 
     def __repr__(self) -> str:
         return f"Proxy({ADDRESS}:{self.port} to {self.upstream!r})"
@@ -213,9 +220,10 @@ class Proxy:
 
     async def _serve(self, listener: socket.socket) -> None:
         self._connecting = asyncio.Semaphore(_CONNECTING)
-        server = await self._loop.create_server(lambda: _Command(self), sock=listener, backlog=4096)
+        self._door = Door(self._loop, listener, lambda: _Command(self), self._start_task)
         await self._ending.wait()
-        server.close()
+        self._door.close()
+        listener.close()
         for task in tuple(self._tasks):
             task.cancel()
         for command in tuple(self._commands):
@@ -355,9 +363,9 @@ class Proxy:
         return why_unreachable(error, self.upstream.url, self.upstream.name)
 
     def _ask_for_files(self) -> None:
-        if self._has_files or len(self._commands) < _MANY:
+        """Before they are needed, and only once a token was seen."""
+        if 2 * self._known + len(self._door.strangers) + _SPARE_FILES < files_allowed():
             return
-        self._has_files = True
         with suppress(ImportError, OSError, ValueError):
             import resource
 
@@ -388,14 +396,23 @@ class _Command(Wire):
         self._proxy = proxy
         self._exchange: _Exchange | None = None
         self._last = False  # nothing more is read from it
+        self._known = False  # it showed the token
+        self._unwanted = False
         self.waiting = bytearray()
         """What came and is not yet part of a request."""
 
     def connected(self) -> None:
         """Of `Wire`."""
         self._proxy._commands.add(self)
-        self._proxy._ask_for_files()
-        self.secure(self._proxy._tls)
+        if self._unwanted:
+            self.abort()
+        else:
+            self.secure(self._proxy._tls)
+
+    def put_out(self) -> None:
+        """Of `Stranger`."""
+        self._unwanted = self._last = True
+        self.abort()
 
     def secured(self, error: ssl.SSLError | None) -> None:
         """Of `Wire`."""
@@ -425,6 +442,8 @@ class _Command(Wire):
     def lost(self) -> None:
         """Of `Wire`."""
         self._proxy._commands.discard(self)
+        self._proxy._door.known(self)
+        self._proxy._known -= self._known
         self.leave("The command went away before the answer had ended.")
 
     def filled(self) -> None:
@@ -470,6 +489,7 @@ class _Command(Wire):
             return
         del self.waiting[:end]
         given = [value for _, lower, value in request.fields if lower == b"authorization"]
+        given += [value for _, lower, value in request.fields if lower == _PROTOCOL and _TOKEN_PROTOCOL in value]
         if len(given) != 1 or not hmac.compare_digest(given[0], self._proxy._expected):
             self._proxy._refused += 1
             self._refuse(
@@ -479,6 +499,11 @@ class _Command(Wire):
                 body=request.method != b"HEAD",
             )
             return
+        if not self._known:
+            self._known = True
+            self._proxy._known += 1
+            self._proxy._door.known(self)
+            self._proxy._ask_for_files()
         self._exchange = exchange = _Exchange(self._proxy, self, request)
         if self.waiting:
             rest = bytes(self.waiting)
@@ -873,6 +898,12 @@ class _Exchange:
         self.flow()
 
     def _begin_answer(self, response: Response, rest: bytes) -> None:
+        if response.code in CODES:
+            for _, lower, value in response.fields:
+                if lower == b"location" and not stays(location := value.decode("latin-1")):
+                    # whoever follows it sends this proxy's token along, and to that port the token opens our identity
+                    self._fail(502, not_passed_on(self._proxy.upstream.name, response.code, location))
+                    return
         request = self._request
         self._answer, self._code = response, response.code
         self._held = None

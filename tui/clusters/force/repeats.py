@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from receiver.traces.listing import Row
 from receiver.traces.phases import GROUPS
@@ -29,7 +29,7 @@ def changes(seen: Seen) -> bool:
         return True
     if seen.method.upper() in _SAFE or facts.group in _REVIEWS:
         return False
-    return parse_qs(urlsplit(seen.target).query).get("dryRun") != ["All"]
+    return parse_qs(seen.target.partition("?")[2]).get("dryRun") != ["All"]
 
 
 @dataclass(frozen=True, slots=True)

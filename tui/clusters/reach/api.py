@@ -25,6 +25,7 @@ from tui.clusters.model import Done, ReachError
 from tui.clusters.reach import node_image
 from tui.clusters.reach.contexts import load
 from tui.clusters.reach.plugins import quiet_plugins
+from tui.clusters.reach.redirects import CODES, not_followed
 from tui.clusters.reach.unreachable import why_unreachable
 from tui.clusters.reach.wire import NAME, ROOT_VARIABLE, WRAPPER, Answer, last_line, packed, plain
 
@@ -136,13 +137,16 @@ class Api:
         from tui import __version__
 
         self.context = context
-        configuration = load(context, kubeconfig, own=identity is None).configuration
+        loaded = load(context, kubeconfig, own=identity is None)
+        configuration = loaded.configuration
+        self._secure = loaded.secure
         if not configuration.verify_ssl:  # that is the kubeconfig's wish, and a warning a request would tear the screen
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-        if identity is not None:
+        if identity is not None and loaded.secure:
             configuration.cert_file, configuration.key_file = map(str, identity)
         self._client = ApiClient(configuration=configuration)
         self._configuration = configuration
+        self._token = ""
         self._agent = f"{NAME}/{__version__}"
 
     def close(self) -> None:
@@ -170,31 +174,13 @@ class Api:
             Refused: the server said no, with its message.
             ReachError: it cannot be reached.
         """
-        import urllib3
-
-        url = self._configuration.host + path + ("?" + urlencode(query) if query else "")
-        headers = {"Accept": "application/json", "User-Agent": self._agent, **self._credentials()}
+        headers = {"Accept": "application/json"}
         data = None
         if body is not None:
             data = json.dumps(body).encode()
             headers["Content-Type"] = "application/json"
-        try:
-            response = self._client.rest_client.pool_manager.request(
-                method,
-                url,
-                body=data,
-                headers=headers,
-                timeout=urllib3.Timeout(connect=min(5.0, timeout), read=timeout),
-                retries=False,
-                redirect=False,
-                preload_content=False,
-            )
-            try:
-                content = response.read(_MOST_BYTES + 1, decode_content=True)
-            finally:
-                response.release_conn()
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise self._unreachable(error) from error
+        target = path + ("?" + urlencode(query) if query else "")
+        response, content = self._answer(method, target, data, headers, timeout, _MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
             raise ReachError(f"The API server of {self.context} answers with more than {_MOST_BYTES >> 20} MiB.")
         try:
@@ -207,17 +193,66 @@ class Api:
             raise ReachError(f"What answers as the API server of {self.context} speaks no JSON: is it a proxy?")
         return found
 
-    def _credentials(self) -> dict[str, str]:
+    def _answer(
+        self, method: str, target: str, data: bytes | None, headers: Mapping[str, str], timeout: float, most: int
+    ) -> tuple[Any, bytes]:
+        """The one way out to the server: urllib3's response, and up to `most` bytes of its body.
+
+        Raises:
+            Refused: it wanted to send us elsewhere. Unreachable: nobody answered.
+        """
+        import urllib3
+
+        token = self._authorization()
+        own = {"User-Agent": self._agent, **({"authorization": token} if token else {})}
+        try:
+            response = self._client.rest_client.pool_manager.request(
+                method,
+                self._configuration.host + target,
+                body=data,
+                headers={**headers, **own},
+                timeout=urllib3.Timeout(connect=min(5.0, timeout), read=timeout),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+            try:
+                content = response.read(most, decode_content=True)
+            finally:
+                response.release_conn()
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise self._unreachable(error) from error
+        if response.status in CODES:
+            raise self._redirected(response.status, str(response.headers.get("location") or ""))
+        return response, content
+
+    def _authorization(self) -> str:
+        """The field's value, "" for none; always that where the server is one of http:// (see `contexts.load`)."""
         with quiet_plugins():  # a token that has expired is renewed here
             token = self._configuration.auth_settings().get("BearerToken")
-        return {"authorization": str(token["value"])} if token and token.get("value") else {}
+        self._token = str(token["value"]) if token and token.get("value") else ""
+        return self._token
+
+    def _redirected(self, code: int, location: str) -> Refused:
+        return Refused(self._without_token(not_followed(self.context, code, location)), code, "redirected")
+
+    def _without_token(self, text: str) -> str:
+        """A sentence with words of the server's, which may repeat what we sent."""
+        secret = self._token.rpartition(" ")[2]
+        return text.replace(secret, "(our token)") if len(secret) > 3 else text
 
     def _unreachable(self, error: Exception) -> Unreachable:
         return Unreachable(why_unreachable(error, self._configuration.host, self.context))
 
     def _refused(self, status: int, message: str) -> Refused:
+        message = self._without_token(message)
         said = message.rstrip(".")
-        if status == 401:
+        if status in (401, 403) and not self._secure:
+            sentence = (
+                f"The server of {self.context} is one of http://, where nobody's credentials are sent, and it wants"
+                f" some ({said or status}): correct its URL to https://."
+            )
+        elif status == 401:
             sentence = (
                 f"{self.context} does not know us ({said or 'unauthorized'}): log in again, or renew its credentials."
             )
@@ -309,21 +344,9 @@ class Api:
 
     def log(self, namespace: str, pod: str, lines: int = 100) -> str:
         """The end of a pod's log."""
-        import urllib3
-
         path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/log"
-        url = f"{self._configuration.host}{path}?tailLines={lines}&limitBytes=65536"
-        headers = {"User-Agent": self._agent, **self._credentials()}
-        try:
-            response = self._client.rest_client.pool_manager.request(
-                "GET", url, headers=headers, timeout=_REQUEST_SECONDS, retries=False, preload_content=False
-            )
-            try:
-                content = response.read(65_536, decode_content=True)
-            finally:
-                response.release_conn()
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise self._unreachable(error) from error
+        target = f"{path}?tailLines={lines}&limitBytes=65536"
+        response, content = self._answer("GET", target, None, {}, _REQUEST_SECONDS, 65_536)
         if response.status >= 300:
             raise self._refused(response.status, plain(content.decode("utf-8", "replace"), 400))
         return "\n".join(plain(line, 2000) for line in content.decode("utf-8", "replace").splitlines())
@@ -384,26 +407,27 @@ class Api:
             ReachError: it cannot be reached, the connection broke, or it took longer than `timeout` seconds.
         """
         import websocket
-        from kubernetes.stream.ws_client import WSClient
+
+        from tui.clusters.reach.channels import Channels, Redirected
 
         deadline = time.monotonic() + timeout
-        websocket.setdefaulttimeout(_REQUEST_SECONDS)  # its connect and send would wait for ever
         url = self.exec_url(namespace, pod, command)
         if len(url) > 60_000:
             raise ReachError(f"The command for {self.context} is too long for a request.")
         try:
-            connect: Any = WSClient
-            stream = connect(self._configuration, url, self._credentials(), capture_all=False, binary=True)
+            channels = Channels(self._configuration, url, self._authorization(), _REQUEST_SECONDS)
+        except Redirected as error:
+            raise self._redirected(error.code, error.location) from error
         except websocket.WebSocketBadStatusException as error:
             message = ""
             with suppress(ValueError, TypeError, AttributeError):
                 message = _text(json.loads(error.resp_body or b"{}"), "message", limit=600)
-            raise self._refused(error.status_code, message or "no exec") from error
+            raise self._refused(error.status_code, message or "no exec") from None  # it holds the whole answer
         except (websocket.WebSocketException, OSError, ValueError) as error:
             raise self._unreachable(error) from error
         try:
             for at in range(0, len(stdin), _FRAME):
-                stream.write_stdin(stdin[at : at + _FRAME])
+                channels.write(stdin[at : at + _FRAME])
             while not answer.finished:
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -411,18 +435,17 @@ class Api:
                         f"The script on {pod} did not end within {timeout:g} s and is no longer waited for: is the node"
                         " overloaded?"
                     )
-                stream.update(timeout=min(left, 1.0))
-                for channel, take in ((1, answer.feed), (2, answer.feed_error)):
-                    data = stream.read_channel(channel)
-                    if data:
-                        take(data)
-                if not stream.is_open():
+                for channel, data in channels.read(min(left, 1.0)):
+                    if channel == 1:
+                        answer.feed(data)
+                    elif channel == 2:
+                        answer.feed_error(data)
+                if not channels.open:
                     break
         except (websocket.WebSocketException, OSError) as error:
             raise self._unreachable(error) from error
         finally:
-            with suppress(websocket.WebSocketException, OSError):
-                stream.close(timeout=1)
+            channels.close()
 
 
 class ApiHost:

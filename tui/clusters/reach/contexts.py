@@ -11,12 +11,13 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
 
 from tui.clusters.model import ReachError
 from tui.clusters.reach.plugins import quiet_plugins
@@ -56,6 +57,8 @@ class Loaded:
     """The file that holds the user's entry: paths in it are relative to its directory."""
     expiry: datetime | None
     """When the credentials of a plugin end, where it says so."""
+    secure: bool
+    """The server is one of https://. Where it is not, `configuration` has no credentials."""
     authority: bytes = b""
     """PEM, as the next two; of `load_without_files` only. b"" for none."""
     certificate: bytes = b""
@@ -96,7 +99,8 @@ def contexts(kubeconfig: Path | None = None) -> tuple[ContextName, ...]:
 
 def load(context: str, kubeconfig: Path | None = None, *, own: bool = True) -> Loaded:
     """A context with its credentials; "" is the current one. Asks no server; a plugin may run for up to 30 s. With
-    `own` False the context's user does not count, and no plugin runs.
+    `own` False the context's user does not count, and no plugin runs. Nor do they for a server of http://, as with
+    kubectl: who listens there, and who reads along, nobody knows, on loopback either.
 
     The client writes certificates and keys that stand in the kubeconfig to files, until the program ends: into a
     directory of ours, which the next start takes away where this program is killed.
@@ -137,6 +141,26 @@ def load_without_files(context: str, kubeconfig: Path | None = None, *, own: boo
             known: dict[str, str] = kube_config._temp_files
             for content in [one for one, file in known.items() if Path(file).parent == folder]:
                 del known[content]  # the credentials themselves are its key
+
+
+def server_address(context: str, url: str) -> SplitResult:
+    """The URL of a context's API server.
+
+    Raises:
+        ReachError: it is none of http:// or https://, or holds more than an address and a path.
+    """
+    try:
+        address = urlsplit(url)
+        _ = address.port
+    except ValueError:
+        address = urlsplit("")
+    netloc = address.netloc
+    if address.scheme not in ("http", "https") or not address.hostname or not netloc.isascii() or "@" in netloc:
+        shown = plain(re.sub(r"//[^/@]*@", "//", url))
+        raise ReachError(f"The server {shown} of context {context} is no https:// URL: correct it.")
+    if not re.fullmatch(r"[!-~]*", address.path) or address.query or address.fragment:
+        raise ReachError(f"The server {plain(url)} of context {context} has no proper path: correct it.")
+    return address
 
 
 def _content(context: str, file: str | None) -> bytes:
@@ -190,8 +214,13 @@ def _load(merger: Any, context: str, folder: Path | None, own: bool) -> Loaded:
     loader._temp_file_path = str(folder) if folder else None
     if user_name and not user_file:
         raise ReachError(f"The context {plain(context)} names the user {user_name}, which its kubeconfig lacks.")
-    if not own:
+    address = server_address(plain(context), str(cluster.get("server") or configuration.host))
+    secure = address.scheme == "https"
+    if cluster.get("server"):
+        cluster["server"] = address.geturl()  # the client looks for `https` in small letters
+    if not own or not secure:
         loader._user = {}  # as it is for a context without a user: nothing to be authenticated with
+    loader._refresh_oidc = _no_renewal(context)
     try:
         with quiet_plugins() as said:
             loader.load_and_set(configuration)
@@ -223,7 +252,21 @@ def _load(merger: Any, context: str, folder: Path | None, own: bool) -> Loaded:
         user,
         user_file,
         expiry if isinstance(expiry, datetime) else None,
+        secure,
     )
+
+
+def _no_renewal(context: str) -> Callable[[Any], None]:
+    """In the place of the client's renewal of an `oidc` login. That sends its secrets to wherever an answer says that
+    it may not have checked, follows redirects with them, and loses the token that is next."""
+
+    def refuse(_provider: Any) -> None:
+        raise ReachError(
+            f"The login of context {plain(context)} has ended: run `kubectl --context {plain(context)} get --raw"
+            " /version` once, which renews it in the kubeconfig."
+        )
+
+    return refuse
 
 
 def _private() -> Path:

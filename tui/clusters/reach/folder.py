@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from tui.clusters.model import Done, ReachError
 from tui.clusters.reach.local import run_here
+from tui.clusters.reach.wire import plain
 
 
 class FolderHost:
@@ -21,11 +22,15 @@ class FolderHost:
         Raises:
             ReachError: it is not such a URL, the directory is not there, or it is this machine's own root.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # brackets around what is no address
+            parts = urlsplit("")
         path = unquote(parts.path)
         wrong_host = parts.netloc not in ("", "localhost")
-        if parts.scheme != "file" or wrong_host or not path.startswith("/") or "\0" in path or "\n" in path:
-            raise ReachError(f"{url!r} does not name a directory: write file:///DIR with its whole path.")
+        wrong_path = not path.startswith("/") or "\0" in path or "\n" in path or not url.isprintable()
+        if parts.scheme != "file" or wrong_host or wrong_path:
+            raise ReachError(f"{plain(url)!r} does not name a directory: write file:///DIR with its whole path.")
         root = os.path.realpath(path)
         if root == "/":
             raise ReachError(f"{url} is this machine itself: leave --host out to reach it as what it is.")

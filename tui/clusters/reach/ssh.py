@@ -17,9 +17,10 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from tui.clusters.model import Done, ReachError
 from tui.clusters.reach.private_folder import private_folder
@@ -34,8 +35,12 @@ _READY_SECONDS: Final = 30.0
 _PAUSES: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds until a broken tunnel is opened again: after the first, second, ... failure in a row."""
 _RELISTEN_SECONDS: Final = 10.0
-_HOST: Final = re.compile(r"[A-Za-z0-9_.:%-]{1,255}")
-_USER: Final = re.compile(r"[A-Za-z0-9_.@\\-]{1,64}")
+_URL: Final = re.compile(
+    r"ssh://(?:(?P<user>[^/:\[\]]*)@)?(?:\[(?P<address>[^/@\[\]]*)\]|(?P<name>[^/:@\[\]]*))(?::(?P<port>[0-9]{1,5}))?/*"
+)
+_NAME: Final = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,254}")
+_ADDRESS: Final = re.compile(r"[0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9_.-]{1,32})?")
+_USER: Final = re.compile(r"[A-Za-z0-9_.@\\][A-Za-z0-9_.@\\-]{0,63}")
 
 # Becomes root where the login is not; "$1" is the wrapper, so that there is one level of quoting only.
 _AS_ROOT: Final = (
@@ -51,6 +56,31 @@ else
   echo free
 fi
 """  # noqa: E501
+
+
+def _parts(url: str) -> tuple[str, str, int | None]:
+    """User ("" for none), host and port of `ssh://[user@]host[:port]`: what becomes arguments of ssh, so nothing that
+    begins with a dash, and nothing that ssh or a shell in the operator's ssh config would take apart.
+
+    Raises:
+        ReachError: the URL is not of that form.
+    """
+    found = _URL.fullmatch(url)
+    if found is not None:
+        user, port = unquote(found["user"] or ""), int(found["port"] or 22)
+        host = unquote(found["name"] or found["address"] or "")
+        right = _NAME.fullmatch(host) if found["address"] is None else _ADDRESS.fullmatch(host) and _is_ipv6(host)
+        if right and (not user or _USER.fullmatch(user)) and 0 < port < 65_536:
+            return user, host, port if found["port"] else None
+    raise ReachError(f"{plain(url)!r} does not name a host: write ssh://USER@HOST or ssh://USER@HOST:PORT.")
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 class Control(Protocol):
@@ -75,18 +105,7 @@ class SshHost:
         Raises:
             ReachError: the URL is not of that form.
         """
-        parts = urlsplit(url)
-        try:
-            port, host, user = parts.port, unquote(parts.hostname or ""), unquote(parts.username or "")
-        except ValueError:
-            port, host, user = None, "", ""
-        extra = parts.path.strip("/") or parts.query or parts.fragment or parts.password is not None
-        name_case = parts.netloc.rpartition("@")[2]
-        if host and not name_case.startswith("["):  # urlsplit lowers it, an alias of ssh's config may have capitals
-            host = unquote(name_case.partition(":")[0])
-        bad = not _HOST.fullmatch(host) or host.startswith("-") or (user and not _USER.fullmatch(user))
-        if parts.scheme != "ssh" or extra or bad or user.startswith("-"):
-            raise ReachError(f"{plain(url)!r} does not name a host: write ssh://USER@HOST or ssh://USER@HOST:PORT.")
+        user, host, port = _parts(url)
         self.name = url.rstrip("/")
         self.host = host
         self._destination = f"{user}@{host}" if user else host

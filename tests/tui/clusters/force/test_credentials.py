@@ -142,6 +142,21 @@ def test_over_plain_http_nothing_of_us_is_sent(tmp_path: Path) -> None:
         plain.stop()
 
 
+def test_what_was_made_for_another_server_does_not_go_to_this_one(stub: StubUpstream) -> None:
+    """The context was changed while a command ran: its new token is for where it leads now."""
+    stub.tokens = {"Bearer old"}
+    file = stub.kubeconfig({"token": "old"})
+    with Proxy(Upstream(kubeconfig=file)) as proxy:
+        assert once(proxy, "/version")[0] == 200
+        stub.tokens = {"Bearer newer"}
+        before = len(stub.asked)
+        file.write_text(file.read_text().replace(stub.url, "https://127.0.0.1:1").replace("old", SECRET))
+        assert once(proxy, "/version")[0] == 401
+        assert "leads to another server now" in proxy.seen()[-1].error
+        sent = [one.all("authorization") for one in stub.asked[before:]]
+    assert sent == [["Bearer old"]]
+
+
 # --- plugins --------------------------------------------------------------------------------------------------
 def test_a_plugin_runs_again_when_its_credentials_end(
     stub: StubUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -84,11 +84,11 @@ def test_each_request_is_marked_and_the_rest_stays(stub: StubUpstream, proxy: Pr
             "Impersonate-Group: b",
             "X-Twice: 1",
             "x-twice: 2",
-            "X-Hop: gone",
+            "TE: gone",
             "Keep-Alive: timeout=5",
             "Proxy-Authorization: Basic eDp5",
             "Accept: application/json;as=Table",
-            "Connection: x-hop, close",
+            "Connection: keep-alive, x-not-there, close",
         )
         plug.sendall(head(proxy, "GET /api/v1/pods?limit=5&x=%2F HTTP/1.1", *fields))
         answer, clean = everything(plug)
@@ -145,6 +145,10 @@ def test_without_the_token_of_this_proxy_nothing_goes_on(stub: StubUpstream, pro
             (f"Authorization: bearer {proxy.token}x",),
             (f"Authorization: Bearer {proxy.token}", "Authorization: Bearer x"),
             ("Authorization: Bearer real-secret",),
+            (
+                f"Authorization: Bearer {proxy.token}",
+                "Sec-WebSocket-Protocol: v4.channel.k8s.io, base64url.bearer.authorization.k8s.io.eA",
+            ),
         ]
         for fields in given:
             with raw(proxy) as plug:
@@ -170,6 +174,21 @@ def test_without_the_token_of_this_proxy_nothing_goes_on(stub: StubUpstream, pro
         ("X: a\r\n folded",),
         ("X: a\nY: b",),
         ("X: " + "a" * 70_000,),
+        *(
+            (f"{name}: x", f"Connection: close, {name.lower()}")
+            for name in (
+                "Impersonate-User",
+                "Impersonate-Extra-a",
+                "Audit-ID",
+                "traceparent",
+                "X-Remote-User",
+                "Cookie",
+                "X",
+            )
+        ),
+        ("Connection: authorization",),
+        ("Connection: close", "Connection: \tHOST ,te"),
+        ("Content-Length: 0", "Connection: content-length"),
     ],
 )
 def test_what_can_be_read_in_two_ways_is_refused(stub: StubUpstream, proxy: Proxy, fields: tuple[str, ...]) -> None:
@@ -181,6 +200,18 @@ def test_what_can_be_read_in_two_ways_is_refused(stub: StubUpstream, proxy: Prox
     assert answer.count(b"HTTP/1.1") == 1
     assert "The proxy of k8s-trace-tui refuses this request" in answer.decode()
     assert stub.asked == []
+
+
+@pytest.mark.parametrize(
+    "name", ["Impersonate-User", "impersonate-group", "Authorization", "Audit-ID", "X-Remote-User"]
+)
+def test_no_identity_comes_behind_the_body(stub: StubUpstream, proxy: Proxy, name: str) -> None:
+    with raw(proxy) as plug:
+        plug.sendall(
+            head(proxy, "POST /echo HTTP/1.1", "Transfer-Encoding: chunked") + f"0\r\n{name}: x\r\n\r\n".encode()
+        )
+        answer, _ = everything(plug)
+    assert b"is no trailer field" in answer
 
 
 # --- clients --------------------------------------------------------------------------------------------------
@@ -696,6 +727,31 @@ def test_many_requests_with_credentials_that_ended_run_the_plugin_once(stub: Stu
             thread.join(SECONDS)
     assert codes == [200] * 12
     assert runs(tmp_path) == 2
+
+
+# --- elsewhere ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("code", [300, 301, 302, 303, 307, 308])
+def test_no_answer_sends_the_command_elsewhere_with_the_token(stub: StubUpstream, proxy: Proxy, code: int) -> None:
+    """Clients of the API put their token on what they are sent to, too: to a port of a stranger's, in plain http."""
+    places = iter(
+        ("http://user:pw@127.0.0.1:9/x?y", "//127.0.0.1:9/x", "/\\127.0.0.1:9", stub.url, "/here", "here?x=a:b")
+    )
+
+    async def redirects(asked: Asked, channel: Channel) -> None:
+        await channel.answer({}, f"{code} Elsewhere", f"Location: {next(places)}")
+
+    async def made(asked: Asked, channel: Channel) -> None:
+        await channel.answer({}, "201 Created", "Location: https://elsewhere/")
+
+    stub.routes["/go"], stub.routes["/made"] = redirects, made
+    for shown in ("http://127.0.0.1:9", "127.0.0.1:9", "no proper URL", stub.url):
+        status, said = once(proxy, "/go")
+        assert status == 502
+        assert f"sends the command on to {shown} ({code}), where the token of this proxy must not go" in said["message"]
+    for _ in range(2):
+        assert once(proxy, "/go")[0] == code  # to the proxy again
+    assert once(proxy, "/made")[0] == 201
+    assert [bool(one.error) for one in seen(proxy, 7)] == [True] * 4 + [False] * 3
 
 
 # --- many, slow, gone -----------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ def seen(number: int, method: str, target: str, ms: int = 1, upgraded: bool = Fa
         ("GET", "/api/v1/namespaces/x/pods/y/exec?command=reboot", True),
         ("GET", "/api/v1/namespaces/x/services/y/proxy/delete-all", True),
         ("POST", "/api/v1/namespaces/x/pods/y/exec", True),
+        ("POST", "//[x?dryRun=All", False),
     ],
 )
 def test_what_may_change_something(method: str, target: str, changing: bool) -> None:
