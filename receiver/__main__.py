@@ -387,13 +387,7 @@ class Receiver:
             gc.freeze()
             self._wait()
             if self._writer.moved_away:
-                path = self._path
-                way_out = (
-                    f"Move what is left of it aside, with {path}-wal if that is there, and start the receiver again."
-                    if path.exists()
-                    else "Starting the receiver again begins a new one."
-                )
-                raise Failure(f"{self._writer.problem} {way_out}")
+                raise Failure(f"{self._writer.problem} {self._database.way_out}")
         finally:
             self._ingest.stop(_GRACE_SECONDS)
             self._retention.stop()
