@@ -537,8 +537,8 @@ class Database:
     def shrink(self, size: int) -> int:
         """Give at most `size` bytes of free pages at the file's end back to the disk, moving what is behind them.
 
-        Other connections may read meanwhile. The file itself gets shorter with the next checkpoint, which is tried. A
-        file that was made without this ability stays as it is.
+        Other connections may read meanwhile. The file itself gets shorter with the next `checkpoint`. A file that was
+        made without this ability stays as it is.
 
         Returns:
             Bytes given back; 0 when there is nothing more to give.
@@ -550,12 +550,15 @@ class Database:
             self._must_be_there()
             before = self.size
             try:
+                state = None if self._intact is None else self._intact.state()
+                if state is not None and state.end + 4 * size > KEPT_LOG and not self._empty_log():
+                    return 0  # somebody reads: later
                 # A script, because Python's execute() would take a single step of it, which is a single page.
                 self._connection.executescript(f"PRAGMA incremental_vacuum({max(1, size // self._page_size())})")
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             except sqlite3.Error as error:
                 _fail(error, self.path, writing=True)
             self._must_be_there()
+            self._fold_log()
             return before - self.size
 
     @property
