@@ -207,6 +207,16 @@ class Retention(threading.Thread):
         while self.tick() and self.live_bytes > full_at(self.cap):
             pass
 
+    def evict(self, wanted: int) -> bool:
+        """As `make_room`, for who has no thread of it.
+
+        Raises:
+            StoreError: the database cannot be changed.
+        """
+        with self._turn:
+            self._wanted = wanted
+        return self.tick()
+
     def tick(self) -> bool:
         """Look, and evict if it is time. Whether something went.
 
