@@ -174,9 +174,11 @@ class Retention(threading.Thread):
             if self._stopping.is_set():
                 return
             try:
-                if self.tick() and self.live_bytes > full_at(self.cap):
-                    wait = 0.0  # far above a cap that was lowered
-                self._tell()
+                try:
+                    if self.tick() and self.live_bytes > full_at(self.cap):
+                        wait = 0.0  # far above a cap that was lowered
+                finally:
+                    self._tell()
                 self._shrink()
                 self.problem = ""
             except DatabaseDamaged as error:
@@ -189,8 +191,6 @@ class Retention(threading.Thread):
             except Exception:  # noqa: BLE001 - without this thread the disk fills up
                 _log.exception("eviction failed")
                 self._stopping.wait(60.0)
-            finally:
-                self._tell()
 
     def _tell(self) -> None:
         """Whoever waits for room tries again."""
@@ -261,7 +261,7 @@ class Retention(threading.Thread):
         full = full_at(self.cap)
         need = self.live_bytes - full + int(self.cap * STEP) if self.live_bytes > full else 0
         if wanted:
-            need = max(need, self.live_bytes + wanted - file_limit(self.cap))
+            need = max(need, self.live_bytes + wanted + wanted // 8 - file_limit(self.cap))
         return max(0, min(need, max(MOST_AT_ONCE, int(self.cap * STEP))))
 
     def _plan(self, rows: Array, need: int) -> _Plan:
