@@ -363,6 +363,8 @@ class Receiver:
             _log.warning("%s", self._database.said)
         self._control = ControlServer(control_path(path), self._handle)
         self._retention = Retention(self._database, options.policy, held=self._control.holds)
+        self._database.bound = options.policy.cap
+        self._database.make_room = self._retention.make_room
         self._writer = Writer(self._database, committed=self._retention.committed, moved=stop.set)
         self._tally = Tally()
         self._ingest = Ingest(self._writer, self._tally, credentials=credentials, insecure=options.insecure)
@@ -387,13 +389,7 @@ class Receiver:
             gc.freeze()
             self._wait()
             if self._writer.moved_away:
-                path = self._path
-                way_out = (
-                    f"Move what is left of it aside, with {path}-wal if that is there, and start the receiver again."
-                    if path.exists()
-                    else "Starting the receiver again begins a new one."
-                )
-                raise Failure(f"{self._writer.problem} {way_out}")
+                raise Failure(f"{self._writer.problem} {self._database.way_out}")
         finally:
             self._ingest.stop(_GRACE_SECONDS)
             self._retention.stop()
@@ -469,6 +465,7 @@ class Receiver:
             "bytes_in": tally.bytes_in,
             "evicted_spans": retention.evicted_spans,
             "evicted_traces": retention.evicted_traces,
+            "evicted_by": retention.evicted.to_json(),
             "live_bytes": retention.live_bytes,
             "cap_bytes": retention.cap,
             "disk_full": self._writer.disk_full,

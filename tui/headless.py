@@ -26,6 +26,7 @@ from receiver.store.database import Database, DatabaseDamaged, DatabaseMissing, 
 from receiver.store.index import Index
 from receiver.store.place import choose_database, default_place
 from receiver.store.retention import Policy, Retention
+from receiver.store.room import file_limit
 from receiver.traces import pairing
 from receiver.traces.bodies import Bodies
 from receiver.traces.changes import changes
@@ -41,6 +42,7 @@ from tui import __version__, comparison_text, hot_text
 from tui.clusters.force import groups, identity
 from tui.config import Settings, default_file, theme_directory
 from tui.documents import dumps, trace_document, trace_lines, walk
+from tui.evictions import whose
 from tui.printing import TraceList, paper, tree_lines, warn
 from tui.terminal_text import count, printable, size
 
@@ -409,13 +411,15 @@ def _export(database: Database, query: Query | None, to: Path | None) -> int:
         wanted = {bytes.fromhex(index.trace_id(int(slot))) for slot in slots}
         rows = np.isin(index.slot, slots)
         ids = [int(chunk) for chunk in np.unique(index.chunk[rows])]
-    spans = 0
+    spans = evicted = 0
     damaged: list[int] = []
 
     def requests() -> Iterator[bytes]:
-        nonlocal spans
+        nonlocal spans, evicted
         for at in range(0, len(ids), _CHUNKS_AT_ONCE):
-            bodies = database.whole_bodies(ids[at : at + _CHUNKS_AT_ONCE], damaged.append)
+            some, before = ids[at : at + _CHUNKS_AT_ONCE], len(damaged)
+            bodies = database.whole_bodies(some, damaged.append)
+            evicted += len(some) - len(bodies) - (len(damaged) - before)
             for chunk in sorted(bodies):
                 try:
                     body, kept = files.only(bodies[chunk], wanted)
@@ -429,14 +433,18 @@ def _export(database: Database, query: Query | None, to: Path | None) -> int:
     written = files.write(to, requests())
     if to is not None:
         warn(f"{count(spans)} spans in {count(written)} requests written to {to}.")
+    if evicted:
+        warn(
+            f"{count(evicted)} requests were evicted while this was written, which took longer than what is read can be"
+            " kept as it was: they are left out."
+        )
     if damaged:
         lost = np.isin(index.chunk, damaged) if wanted is None else rows & np.isin(index.chunk, damaged)
         warn(
             f"The database {database.path} is damaged: {count(int(np.count_nonzero(lost)))} spans in"
             f" {count(len(damaged))} requests cannot be read and are left out, all others are written."
         )
-        return 1
-    return 0
+    return 1 if damaged or evicted else 0
 
 
 def import_files(paths: Sequence[Path], given: Path | None, policy: Policy | None = None) -> int:
@@ -488,14 +496,33 @@ class _Room:
         self._database = database
         self._retention = Retention(database, policy or Policy())
         self._client: ControlClient | None = None
+        database.bound = (policy or Policy()).cap
+        database.make_room = self._make_room
         with suppress(ControlError):
             self._client = ControlClient.connect(path)
+            database.bound = int(self._client.request("status")["cap_bytes"])
             if policy is not None and policy != Policy():
                 warn("A receiver is running and decides how much is kept: --max-size and --min-free have no effect.")
 
     def stored(self, chunks: Sequence[Chunk]) -> None:
         """Make room for the next."""
         self._retention.committed(chunks)
+        self._settle()
+
+    def _make_room(self, wanted: int) -> bool:
+        """What is to be stored does not fit."""
+        if not wanted:
+            return False  # somebody reads for long
+        if self._client is None:
+            return self._retention.evict(wanted)
+        until = time.monotonic() + _EVICTION_SECONDS  # the receiver looks every second
+        while self._database.live_bytes() + wanted > file_limit(self._database.bound or 0):
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.1)
+        return True
+
+    def _settle(self) -> None:
         until = time.monotonic() + _EVICTION_SECONDS
         while self._client is not None and time.monotonic() < until:
             try:
@@ -504,6 +531,7 @@ class _Room:
                 self._client.close()
                 self._client = None
                 break
+            self._database.bound = int(status["cap_bytes"])
             if self._database.live_bytes() <= int(status["cap_bytes"]) * _ABOVE_CAP:
                 return
             time.sleep(0.1)
@@ -607,4 +635,5 @@ def _receiver(path: Path) -> str:
     finally:
         client.close()
     listening = ", ".join(f"{entry['name']} {entry['address']}" for entry in status["listeners"])
-    return f"process {status['pid']}, listening on {listening or 'nothing'}"
+    evicted = f", has evicted of {told}" if (told := whose(status)) else ""
+    return f"process {status['pid']}, listening on {listening or 'nothing'}{evicted}"

@@ -30,7 +30,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from receiver.ingest.address import Address, ListenError, NotHere, claim, release
 from receiver.ingest.decode import Decoded, Malformed, decode
 from receiver.store.chunk import Chunk
-from receiver.store.writer import Full, Writer
+from receiver.store.writer import Full, NeverFits, Writer
 
 METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 MAX_MESSAGE: Final = 16 << 20
@@ -384,6 +384,9 @@ class Ingest:
         try:
             pending = self._writer.submit(chunk)
             stored = pending.wait(COMMIT_SECONDS)
+        except NeverFits as error:
+            self._tally.malform()
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except Full as error:
             self.refuse(context, str(error), 5 if self._writer.disk_full else 1)
         if not stored:

@@ -114,6 +114,9 @@ class Chunk:
     spans: npt.NDArray[Any]
     facts: npt.NDArray[Any]
     body: bytes
+    sender: str = ""
+    """Who sent it, whatever its connection: `certificate CN=x`, `uid 0`, `address 10.0.0.1`; "" for a recording's and
+    in files of before this was kept."""
 
     def names_blob(self) -> bytes:
         """Strings and resources as stored: JSON, UTF-8."""

@@ -23,6 +23,9 @@ from receiver.store import compression
 from receiver.store.chunk import Chunk, unpack
 from receiver.store.compression import MAX_BODY
 from receiver.store.compression import compress as compress
+from receiver.store.intact import Intact, Loss, is_cut, mend_log
+from receiver.store.room import CHECKPOINT, KEPT_LOG, lacks_file, lacks_log, largest, pages_of
+from receiver.store.wal import log_of, memory_of
 
 APPLICATION_ID: Final = 0x6B747432
 """Marks the file as ours (SQLite's application_id)."""
@@ -32,6 +35,11 @@ _PAGE: Final = 8192
 _BUSY_SECONDS: Final = 5.0
 _FULL: Final = 1 << 20  # a disk with less space than this is full: SQLite calls it so only where write() said it
 _INDEX: Final = "id, source, peer, received, names, spans, facts"
+_COLUMNS: Final = _INDEX.count(",") + 1
+_READER_SECONDS: Final = 1.0  # a reader is waited for so long before a full log is refused
+_MOMENT_SECONDS: Final = 10.0
+_FOLD_AGAIN: Final = 1 << 20  # bytes of log: whoever reads keeps us from folding it, and each try flushes the disk
+_TURNS: Final = 6
 
 _SCHEMA: Final = """
 CREATE TABLE chunks(
@@ -41,6 +49,7 @@ CREATE TABLE chunks(
     bytes INTEGER NOT NULL,
     source TEXT NOT NULL,
     peer TEXT NOT NULL,
+    sender TEXT NOT NULL DEFAULT '', -- in files of before it stands behind the body, or is not there
     names BLOB NOT NULL,
     spans BLOB NOT NULL,
     facts BLOB NOT NULL,
@@ -67,6 +76,20 @@ class DatabaseDamaged(StoreError):
     """The file is not what we write: foreign, cut off or corrupt."""
 
 
+class NoRoom(StoreError):
+    """Nothing more fits within the cap until something was evicted, or a reader is done.
+
+    `wanted`: bytes that must be free for it; 0 where only the log has no room."""
+
+    def __init__(self, sentence: str, wanted: int) -> None:
+        super().__init__(sentence)
+        self.wanted = wanted
+
+
+class TooLarge(StoreError):
+    """A span that would not fit within the cap, whatever was evicted."""
+
+
 class DiskFull(StoreError):
     """The file cannot grow; what was acknowledged before is safe."""
 
@@ -90,12 +113,16 @@ class Database:
         self.path = path
         self.said = ""
         """What the operator should know of how it was opened, one sentence or ""."""
+        self.bound: int | None = None
+        """Bytes that file and log may have, LOG_ROOM more for a moment; None: any number."""
+        self.make_room: Callable[[int], bool] | None = None
+        """Asked when something does not fit: has so many bytes evicted, and says whether it is worth another try."""
         self._connection = connection
         self._lock = threading.RLock()
-        self._file = None if path is None else _identity(path)
+        self._intact = None if path is None else Intact(path, lambda: self.size, self._is_whole)
         self._handle: int | None = None  # the file, where it is written
-        self._hole = 0  # where the first one of the file begins that was found to be harmless
-        self._seen = 0  # bytes of the file when `lost` looked last
+        self._tried = 0  # bytes of the log when it was last tried to fold it in
+        self._page = _PAGE
 
     @classmethod
     def create(cls, path: str | Path) -> Database:
@@ -109,27 +136,29 @@ class Database:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             said = _set_aside(path)
+            mended, doubtful = mend_log(path)
             # Kept open as long as the connection: to close it meanwhile would end SQLite's locks (fcntl(2)).
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(
                 f"The database {path} cannot be opened for writing ({error.strerror}): name another with --db."
             ) from error
-        _close_to_others(path)
         try:
+            _close_to_others(path)
+            aside = _without_log(path) if doubtful or is_cut(handle) else ""
             database = cls(_connect(path, "rw"), path)
         except StoreError:
             os.close(handle)
             raise
         database._handle = handle
-        database.said = said
+        database.said = " ".join(filter(None, (said, mended, aside)))
         try:
             if database._is_empty():
                 database._make()
             database._verify()
             database._use_log()
-            database._connection.execute("PRAGMA synchronous = NORMAL")
-            database._connection.execute("PRAGMA journal_size_limit = 16777216")
+            database._settings()
+            database._add_sender()
         except sqlite3.Error as error:
             database.close()
             _fail(error, path, writing=True)
@@ -162,6 +191,8 @@ class Database:
                         f"The database {path} is empty yet: start k8s-trace-tui, or name another with --db."
                     )
                 database._verify()
+                if "immutable" not in options and database._intact is not None:
+                    database._intact.begin()
                 return database
             except sqlite3.OperationalError as error:
                 database.close()
@@ -190,44 +221,144 @@ class Database:
             Their ids, ascending.
 
         Raises:
+            DatabaseMoved: the files are not where they were, or not whole: whatever became of this call, nothing
+                must be acknowledged.
+            NoRoom, TooLarge: it does not fit within `bound`; nothing of this call is stored.
             DiskFull: no space; nothing of this call is stored.
             StoreError: anything else; nothing of this call is stored.
         """
-        with self._lock:
-            return self._transaction(chunks, ())
+        for _ in range(_TURNS):
+            try:
+                return self._transaction(chunks, ())
+            except NoRoom as error:
+                if self.make_room is None or not self.make_room(error.wanted):
+                    raise
+        return self._transaction(chunks, ())
 
     def replace(self, ids: Sequence[int], by: Sequence[Chunk]) -> list[int]:
         """Delete chunks and store others in one transaction (retention); raises the generation.
 
         Raises:
-            DiskFull, StoreError: as `append`.
+            DatabaseMoved, DiskFull, StoreError: as `append`.
         """
-        with self._lock:
-            return self._transaction(by, ids)
+        return self._transaction(by, ids)
 
     def _transaction(self, chunks: Sequence[Chunk], gone: Sequence[int]) -> list[int]:
+        rows = [_row(chunk) for chunk in chunks]
+        with self._lock:
+            self._must_be_there()
+            try:
+                ids = self._write(rows, gone)
+                if ids is None:  # the log is too long for it
+                    self._empty_log()
+                    ids = self._write(rows, gone)
+            except sqlite3.Error as error:
+                self._must_be_there()
+                _fail(error, self.path, writing=True)
+            if ids is None:
+                raise NoRoom(
+                    f"Somebody reads {self.path} for long, so its log has grown to what it may have beside it:"
+                    " nothing more is stored until that is done.",
+                    0,
+                )
+            self._must_be_there()
+            self._fold_log()
+        return ids
+
+    def _write(self, rows: Sequence[tuple[Any, ...]], gone: Sequence[int]) -> list[int] | None:
+        """One transaction; None when the log has no room for it.
+
+        Raises:
+            NoRoom: the file has none.
+            sqlite3.Error: it failed. In each of these cases nothing of it was stored.
+        """
         execute = self._connection.execute
         ids: list[int] = []
+        execute("BEGIN IMMEDIATE")
         try:
-            execute("BEGIN IMMEDIATE")
             if gone:
                 self._connection.executemany("DELETE FROM chunks WHERE id = ?", [(i,) for i in gone])
                 execute("UPDATE meta SET value = value + 1 WHERE key = 'generation'")
-            for chunk in chunks:
-                names, spans, facts = chunk.names_blob(), chunk.spans.tobytes(), chunk.facts.tobytes()
-                size = len(names) + len(spans) + len(facts) + len(chunk.body)
+            if not self._has_room(rows, len(gone)):
+                execute("ROLLBACK")
+                return None
+            for row in rows:
                 cursor = execute(
-                    "INSERT INTO chunks(received, n, bytes, source, peer, names, spans, facts, body)"
-                    " VALUES (?,?,?,?,?,?,?,?,?)",
-                    (chunk.received, len(chunk.spans), size, chunk.source, chunk.peer, names, spans, facts, chunk.body),
+                    "INSERT INTO chunks(received, n, bytes, source, peer, sender, names, spans, facts, body)"
+                    " VALUES (?,?,?,?,?,?,?,?,?,?)",
+                    row,
                 )
                 ids.append(int(cursor.lastrowid or 0))
             execute("COMMIT")
-        except sqlite3.Error as error:
+        except BaseException:
             if self._connection.in_transaction:
                 execute("ROLLBACK")
-            _fail(error, self.path, writing=True)
+            raise
         return ids
+
+    def _has_room(self, rows: Sequence[tuple[Any, ...]], gone: int) -> bool:
+        """Whether the log has room for a transaction. Inside it, so that no other writer comes between.
+
+        Raises:
+            NoRoom: the file has none.
+        """
+        if self.bound is None or self._intact is None:
+            return True
+        execute = self._connection.execute
+        page = self._page
+        file = int(execute("PRAGMA page_count").fetchone()[0]) * page
+        free = int(execute("PRAGMA freelist_count").fetchone()[0])
+        sizes = [row[2] for row in rows]
+        pages = pages_of(sizes, page) + gone // 4
+        if rows and lacks_file(file, free, pages, page, self.bound):
+            most = max(sizes)
+            if most > largest(self.bound):
+                raise TooLarge(
+                    f"A span takes {most:,} bytes, more than half of the {self.bound:,} that {self.path} may have:"
+                    " allow more with --max-size."
+                )
+            raise NoRoom(
+                f"{self.path} has all of the {self.bound:,} bytes that it may have, and what must go is not gone yet.",
+                pages * page,
+            )
+        state, log = self._intact.state(), self._intact.log_bytes()
+        return not lacks_log(file, free, pages, page, self.bound, log, log if state is None else state.end)
+
+    def _must_be_there(self) -> None:
+        if lost := self.lost():
+            raise DatabaseMoved(lost)
+
+    # -- the log --------------------------------------------------------------------------------------
+    def _fold_log(self) -> None:
+        """Fold the log into the file when it is long enough for that to be worth a flush of the disk.
+
+        Raises:
+            DatabaseMoved: the files are not whole any more.
+        """
+        if self._intact is None:
+            return
+        state = self._intact.state()
+        used = self._intact.log_bytes() if state is None else state.end
+        if used < self._tried:
+            self._tried = 0  # it began anew
+        if used < CHECKPOINT or used < self._tried + _FOLD_AGAIN or (state is not None and not state.pending):
+            return
+        self._tried = used
+        # A commit that worked has worked: what goes wrong here goes wrong again, when there is no room.
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        self._must_be_there()
+
+    def _empty_log(self) -> bool:
+        """Fold all of the log into the file and begin it anew, waiting a moment for readers; whether that worked."""
+        execute = self._connection.execute
+        execute(f"PRAGMA busy_timeout = {int(_READER_SECONDS * 1000)}")
+        try:
+            busy = execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        finally:
+            execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
+        self._tried = 0
+        return not busy
 
     # -- reading ------------------------------------------------------------------------------------
     def read_after(self, last_id: int, limit: int = 256) -> list[Chunk]:
@@ -248,7 +379,8 @@ class Database:
         generation is behind must drop what is gone first, or it takes what was carried over for duplicates.
 
         Raises:
-            DatabaseMoved: the file is gone or emptied, and another may be in its place: here nothing new would come.
+            DatabaseMoved: one of the files is gone or emptied, and another may be in its place: here nothing new would
+                come.
             DatabaseDamaged: a row is not what we write.
         """
         if lost := self.lost():
@@ -261,85 +393,73 @@ class Database:
                 self._all("COMMIT")
 
     def lost(self) -> str:
-        """What became of the file under us, as a sentence: SQLite sees neither, and goes on writing into a file
-        without a name, or without what was in it. "" while it is there. Costs one look at the directory.
-
-        A file is never shorter than what SQLite has folded into it: a first page from the beginning, and each later
-        page is in the file or in the log.
-        """
-        if self.path is None:
+        """What became of the files under us, as a sentence: SQLite does not see it, and goes on writing into a file
+        without a name, or without what was in it. "" while they are there and whole. Then for good."""
+        if self._intact is None:
             return ""
-        try:
-            found = self.path.stat()
-        except OSError:
-            return f"The database {self.path} was moved or removed while it was in use."
-        if (found.st_dev, found.st_ino) != self._file:
-            return f"The database {self.path} was moved or removed while it was in use."
-        size, self._seen = self._seen, found.st_size
-        short = found.st_size < _PAGE or (found.st_size < size and self._lacks_pages(found.st_size))
-        if short or self._has_hole(found.st_size):
-            self._seen = size
-            return f"The database {self.path} was emptied or cut off while it was in use."
-        return ""
+        with self._lock:
+            before = self._intact.loss
+            found = self._intact.look(self._handle)
+            if found is None:
+                return ""
+            if before is None and found.rescue and self._handle is not None:
+                self._intact.loss = found = self._rescue(found)
+            return found.what
 
-    def _lacks_pages(self, size: int) -> bool:
-        """Whether a file of so many bytes misses pages that cannot be in its log: else it was `shrink`."""
-        assert self.path is not None
-        try:
-            log = self.path.with_name(self.path.name + "-wal").stat().st_size
-        except OSError:
-            log = 0
-        try:
-            return size + log < self.size
-        except StoreError:
-            return True
+    @property
+    def way_out(self) -> str:
+        """What to do when the files are `lost`, a sentence."""
+        loss = None if self._intact is None else self._intact.loss
+        return "" if loss is None else loss.way_out
 
-    def _has_hole(self, size: int) -> bool:
-        """Whether a checkpoint made a file that was cut off as long as before, with nothing where its pages were. A
-        page that was made and freed between two checkpoints leaves a hole, too: SQLite tells which it is."""
-        if self._handle is None or not hasattr(os, "SEEK_HOLE"):
-            return False
-        try:
-            hole = os.lseek(self._handle, 0, os.SEEK_HOLE)
-        except OSError:  # a file system that cannot tell
-            return False
-        if hole >= size or hole == self._hole:
-            return False
+    def _rescue(self, loss: Loss) -> Loss:
+        """The log is whole, only not where it belongs: whoever opens the file next would not see what is in it."""
+        folded = False
+        with contextlib.suppress(sqlite3.Error):
+            busy, frames, done = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            folded = not busy and frames == done
+        what = "Everything acknowledged is in the database." if folded else "What was acknowledged last may be lost."
+        return Loss(f"{loss.what} {what}", loss.way_out)
+
+    def _is_whole(self) -> bool | None:
+        """Whether SQLite finds the file whole; None when it is busy."""
         assert self.path is not None
-        fresh = _connect(self.path, "ro")  # ours remembers pages that are gone
-        try:
-            whole = fresh.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
-        except sqlite3.OperationalError:  # busy: the next look tells
-            return False
-        except sqlite3.DatabaseError:
-            whole = False
-        finally:
-            fresh.close()
-        if whole:
-            self._hole = hole
-        return not whole
+        return _sound(self.path)  # over a connection of its own: ours remembers pages that are gone
 
     @contextlib.contextmanager
     def moment(self) -> Iterator[None]:
-        """What is read inside is of one moment, whatever retention does meanwhile; the log cannot shrink until the end.
+        """What is read inside is of one moment, whatever retention does meanwhile.
+
+        For ten seconds: the log cannot begin anew until the end, and the receiver refuses its senders when it is full.
+        After that what was evicted is gone, as anywhere.
 
         Raises:
             StoreError: the file cannot be read.
         """
-        with self._lock:
-            self._all("BEGIN")
-            try:
-                yield
-            finally:
-                if self._connection.in_transaction:
-                    self._all("COMMIT")
+        self._all("BEGIN")
+        timer = threading.Timer(_MOMENT_SECONDS, self._end_moment)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._end_moment()
+
+    def _end_moment(self) -> None:
+        with self._lock, contextlib.suppress(StoreError):
+            if self._connection.in_transaction:
+                self._all("COMMIT")
 
     def index_rows(self, ids: Iterable[int]) -> list[Chunk]:
-        """The chunks of these ids that are still there, ascending, bodies left out."""
+        """The chunks of these ids that are still there, ascending, with their senders, bodies left out."""
         found: list[Chunk] = []
-        for some in _slices(sorted(set(ids))):
-            marks = ",".join("?" * len(some))
-            found += self._chunks(f"SELECT {_INDEX} FROM chunks WHERE id IN ({marks}) ORDER BY id", some)
+        with self._lock:
+            sender = "sender" if self._has_sender() else "''"
+            for some in _slices(sorted(set(ids))):
+                marks = ",".join("?" * len(some))
+                sql = f"SELECT {_INDEX}, {sender} FROM chunks WHERE id IN ({marks}) ORDER BY id"
+                found += self._chunks(sql, some)
         return found
 
     def bodies(self, ids: Iterable[int]) -> dict[int, bytes]:
@@ -417,8 +537,8 @@ class Database:
     def shrink(self, size: int) -> int:
         """Give at most `size` bytes of free pages at the file's end back to the disk, moving what is behind them.
 
-        Other connections may read meanwhile. The file itself gets shorter with the next checkpoint, which is tried. A
-        file that was made without this ability stays as it is.
+        Other connections may read meanwhile. The file itself gets shorter with the next `checkpoint`. A file that was
+        made without this ability stays as it is.
 
         Returns:
             Bytes given back; 0 when there is nothing more to give.
@@ -427,13 +547,18 @@ class Database:
             StoreError: the file cannot be changed.
         """
         with self._lock:
+            self._must_be_there()
             before = self.size
             try:
+                state = None if self._intact is None else self._intact.state()
+                if state is not None and state.end + 4 * size > KEPT_LOG and not self._empty_log():
+                    return 0  # somebody reads: later
                 # A script, because Python's execute() would take a single step of it, which is a single page.
                 self._connection.executescript(f"PRAGMA incremental_vacuum({max(1, size // self._page_size())})")
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             except sqlite3.Error as error:
                 _fail(error, self.path, writing=True)
+            self._must_be_there()
+            self._fold_log()
             return before - self.size
 
     @property
@@ -458,18 +583,25 @@ class Database:
         if self.path is None or self.lost():
             return
         with self._lock, contextlib.suppress(sqlite3.Error):  # without it nothing is lost: the log stays
-            self._connection.execute("PRAGMA busy_timeout = 1000")
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._empty_log()
 
     def close(self) -> None:
-        """Give the file back; a writer's log is folded in."""
+        """Give the file back; a writer's log is folded in, unless the files are `lost`: what is in the log then does
+        not go with what is in the file, and the connection stays open until the process ends."""
         with self._lock:
-            self._connection.close()
             handle, self._handle = self._handle, None
+            if handle is not None and self._intact is not None and self._intact.look(handle) is not None:
+                _abandon(self._connection)
+                self._connection = sqlite3.connect(":memory:")
+                self._connection.close()
+                return
+            self._connection.close()
+            if self._intact is not None:
+                self._intact.end()
             if handle is not None:
                 os.close(handle)
 
-    # -- inside ---------------------------------------------------------------------------------------
+    # -- opening --------------------------------------------------------------------------------------
     def _is_empty(self) -> bool:
         """Whether nobody ever made anything in the file: what a first start leaves that was cut short."""
         execute = self._connection.execute
@@ -496,6 +628,40 @@ class Database:
             raise
         if self.path is not None and execute("PRAGMA journal_mode").fetchone()[0] == "wal":
             execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()  # of an empty file that had a log already
+
+    def _settings(self) -> None:
+        execute = self._connection.execute
+        execute("PRAGMA synchronous = NORMAL")
+        execute("PRAGMA wal_autocheckpoint = 0")  # `_fold_log` looks first whether the log is whole
+        execute(f"PRAGMA journal_size_limit = {KEPT_LOG}")
+        # Some builds write zeros over what is deleted, through the log: 64 MiB of it for an eviction.
+        execute("PRAGMA secure_delete = FAST").fetchone()
+        self._page = self._page_size()
+        assert self._intact is not None
+        self.last_id()  # the first look makes the log
+        self._intact.begin()
+        # What a killed process left may be longer than any log of ours.
+        with contextlib.suppress(sqlite3.Error):
+            if self._intact.log_bytes() > KEPT_LOG:
+                self._empty_log()
+
+    def _add_sender(self) -> None:
+        """A file of before gets the column at its end, which older programs pass over."""
+        execute = self._connection.execute
+        if self._has_sender():
+            return
+        execute("BEGIN IMMEDIATE")
+        try:
+            if not self._has_sender():  # nobody was faster
+                execute("ALTER TABLE chunks ADD COLUMN sender TEXT NOT NULL DEFAULT ''")
+            execute("COMMIT")
+        except sqlite3.Error:
+            if self._connection.in_transaction:
+                execute("ROLLBACK")
+            raise
+
+    def _has_sender(self) -> bool:
+        return any(row[1] == "sender" for row in self._connection.execute("PRAGMA table_info(chunks)"))
 
     def _use_log(self) -> None:
         until = time.monotonic() + _BUSY_SECONDS
@@ -540,7 +706,14 @@ class Database:
 
     def _chunks(self, sql: str, values: Sequence[int]) -> list[Chunk]:
         try:
-            return [unpack(*row) for row in self._all(sql, values)]
+            chunks = []
+            for row in self._all(sql, values):
+                chunks.append(unpack(*row[:_COLUMNS]))
+                if len(row) > _COLUMNS:
+                    if type(row[_COLUMNS]) is not str:
+                        raise TypeError("chunk has a sender that is no text")
+                    chunks[-1].sender = row[_COLUMNS]
+            return chunks
         except (ValueError, TypeError) as error:
             raise _damaged(self.path, error) from error
 
@@ -566,12 +739,76 @@ def _has_log(path: Path) -> bool:
         return False
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _row(chunk: Chunk) -> tuple[Any, ...]:
+    """The columns of a chunk, as they are inserted."""
+    names, spans, facts = chunk.names_blob(), chunk.spans.tobytes(), chunk.facts.tobytes()
+    size = len(names) + len(spans) + len(facts) + len(chunk.body)
+    return (
+        chunk.received,
+        len(chunk.spans),
+        size,
+        chunk.source,
+        chunk.peer,
+        chunk.sender,
+        names,
+        spans,
+        facts,
+        chunk.body,
+    )
+
+
+def _sound(path: Path) -> bool | None:
+    """Whether a file with its log is whole, as SQLite finds it; None when it is busy. Changes nothing."""
+    fresh = _connect(path, "ro")
     try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+        return bool(fresh.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+    except sqlite3.OperationalError as error:
+        return None if "locked" in str(error) else False
+    except sqlite3.DatabaseError:
+        return False
+    finally:
+        fresh.close()
+
+
+def _without_log(path: Path) -> str:
+    """Look through a file that was not closed and whose log was tampered with, or of which nothing tells what it was.
+    A log with which the file is damaged, and without it is not, is set aside.
+
+    Returns:
+        What was done, "" for nothing.
+
+    Raises:
+        DatabaseDamaged: it is damaged without its log, too; everything is left as it is.
+        StoreError: the log cannot be moved.
+    """
+    log = log_of(path)
+    if _sound(path) is not False:
+        return ""
+    aside = log.with_name(log.name + ".damaged")
+    try:
+        if not log.exists():
+            raise _damaged(path, ValueError("it was cut off or overwritten"))
+        memory_of(path).unlink(missing_ok=True)
+        log.replace(aside)
+        if _sound(path) is False:
+            aside.replace(log)
+            raise _damaged(path, ValueError("it was cut off or overwritten"))
+    except OSError as error:
+        raise StoreError(
+            f"{path} is damaged, and its log cannot be moved ({error.strerror}): name another with --db."
+        ) from error
+    return f"The log of {path} did not go with it any more: it is now {aside}, and what was only in it is lost."
+
+
+_abandoned: Final[list[sqlite3.Connection]] = []
+
+
+def _abandon(connection: sqlite3.Connection) -> None:
+    """Never close a connection: SQLite would fold a log in that is not whole, or take away another's."""
+    import ctypes  # only here
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))  # not even when the interpreter ends
+    _abandoned.append(connection)
 
 
 def _set_aside(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Chunks made of parts of other chunks, as retention needs them."""
+"""Chunks made of parts of other chunks, as retention needs them, and a large one in pieces."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from receiver.store.chunk import AUDIT_UUID, FACT, FACT_STRINGS, SPAN, Chunk, Resource
-from receiver.store.database import compress
-from receiver.store.request import select_spans
+from receiver.store.compression import compress
+from receiver.store.database import decompress
+from receiver.store.request import divide_spans, select_spans, span_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,11 @@ def repack(parts: Sequence[Part]) -> Chunk:
     Its request is theirs one after the other: concatenated messages are a valid message (protobuf's encoding rules),
     and its rows stand in the same order. It counts as received when the last of them was.
     """
+    return _joined(parts, b"".join(select_spans(part.body, part.kept.tolist()) for part in parts))
+
+
+def _joined(parts: Sequence[Part], body: bytes) -> Chunk:
+    """The chunk of the kept spans, whose request is made already."""
     strings: dict[str, int] = {"": 0}
     resources: dict[Resource, int] = {}
     spans: list[npt.NDArray[Any]] = []
@@ -59,8 +65,36 @@ def repack(parts: Sequence[Part]) -> Chunk:
         list(resources)[:0xFFFF],
         np.concatenate([*spans, np.zeros(0, SPAN)]),
         np.concatenate([*facts, np.zeros(0, FACT)]),
-        compress(b"".join(select_spans(part.body, part.kept.tolist()) for part in parts)),
+        compress(body),
+        first.sender,
     )
+
+
+def size_of(chunk: Chunk) -> int:
+    """About how many bytes a chunk takes in memory and on disk."""
+    names = "".join(chunk.strings)
+    plain = names.isascii() and names.isprintable()  # else up to six bytes a character, as JSON
+    return len(chunk.body) + int(chunk.spans.nbytes) + int(chunk.facts.nbytes) + len(names) * (1 if plain else 6) + 512
+
+
+def split(chunk: Chunk, most: int) -> list[Chunk]:
+    """A chunk in pieces of about `most` bytes, in the order of its spans; itself where it is not larger. A single span
+    is never divided."""
+    size = size_of(chunk)
+    if size <= most + most // 2 or len(chunk.spans) < 2:
+        return [chunk]
+    body = decompress(chunk.body)
+    weights = np.array(span_sizes(body), np.int64) + SPAN.itemsize
+    reached = np.cumsum(weights) - weights // 2
+    piece_of = np.minimum(reached * -(-size // most) // max(1, int(weights.sum())), -(-size // most) - 1)
+    if piece_of[0] == piece_of[-1]:
+        piece_of = (np.arange(len(weights)) >= len(weights) // 2).astype(np.int64)
+    numbers, piece_of = np.unique(piece_of, return_inverse=True)
+    bodies = divide_spans(body, piece_of.tolist(), len(numbers))
+    pieces = []
+    for number, own in enumerate(bodies):
+        pieces += split(_joined([Part(chunk, piece_of == number, b"")], own), most)
+    return pieces
 
 
 def _numbers(values: Sequence[Any], known: dict[Any, int]) -> npt.NDArray[np.uint32]:

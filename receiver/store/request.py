@@ -6,6 +6,7 @@ and merged without being understood, so unknown fields survive and nothing is pa
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -101,3 +102,47 @@ def select_spans(body: bytes, kept: Sequence[bool]) -> bytes:
         request = small
     raw: bytes = request.SerializeToString()
     return raw
+
+
+def span_sizes(body: bytes) -> list[int]:
+    """Bytes of each span of a serialised request, in document order.
+
+    Raises:
+        google.protobuf.message.DecodeError: it is not a request.
+    """
+    return [
+        len(span)
+        for resource in BytesRequest.FromString(body).resources
+        for scope in resource.scopes
+        for span in scope.spans
+    ]
+
+
+def divide_spans(body: bytes, piece_of: Sequence[int], pieces: int) -> list[bytes]:
+    """A serialised request as several: each span (in document order) goes into the piece of its number. Numbers must
+    not fall.
+
+    Raises:
+        google.protobuf.message.DecodeError: it is not a request.
+    """
+    made = [BytesRequest() for _ in range(pieces)]
+    at = 0
+    for resource in BytesRequest.FromString(body).resources:
+        copies: dict[int, Any] = {}
+        for scope in resource.scopes:
+            spans = list(scope.spans)
+            while spans:
+                piece = piece_of[at]
+                own = bisect_right(piece_of, piece, at) - at
+                group = copies.get(piece)
+                if group is None:
+                    group = copies[piece] = made[piece].resources.add()
+                    group.CopyFrom(resource)  # with the fields that we do not know
+                    group.ClearField("scopes")
+                part = group.scopes.add()
+                part.CopyFrom(scope)
+                part.ClearField("spans")
+                part.spans.extend(spans[:own])
+                at += min(own, len(spans))
+                spans = spans[own:]
+    return [one.SerializeToString() for one in made]

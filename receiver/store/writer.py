@@ -14,7 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from receiver.store.chunk import Chunk
-from receiver.store.database import Database, DiskFull, StoreError
+from receiver.store.database import Database, DatabaseMoved, DiskFull, NoRoom, StoreError, TooLarge
+from receiver.store.repack import size_of, split
+from receiver.store.room import largest, piece_bytes
 
 QUEUE_BYTES: Final = 32 << 20
 """Chunks of more than this many bytes do not wait for the disk: the sender is told to come back."""
@@ -30,15 +32,20 @@ class Full(Exception):
     """A chunk was not stored; str() is one sentence for the sender, who may try again."""
 
 
+class NeverFits(Full):
+    """... and need not try again: a span of it is larger than the database may be."""
+
+
 class Pending:
-    """A chunk on its way to the disk."""
+    """A chunk, or its pieces, on the way to the disk."""
 
-    __slots__ = ("_done", "chunk", "error", "size")
+    __slots__ = ("_done", "chunks", "error", "final", "size")
 
-    def __init__(self, chunk: Chunk) -> None:
-        self.chunk = chunk
-        self.size = size_of(chunk)
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        self.chunks = chunks
+        self.size = sum(map(size_of, chunks))
         self.error: str | None = None
+        self.final = False
         self._done = threading.Lock()  # held until the outcome is known: half the price of an Event
         self._done.acquire()
 
@@ -49,23 +56,18 @@ class Pending:
             False when the time (seconds) is over and nothing is known yet.
 
         Raises:
-            Full: it is not stored.
+            Full, NeverFits: it is not stored.
         """
         if not self._done.acquire(timeout=timeout):
             return False
         self._done.release()
         if self.error is not None:
-            raise Full(self.error)
+            raise (NeverFits if self.final else Full)(self.error)
         return True
 
-    def _finish(self, error: str | None) -> None:
-        self.error = error
+    def _finish(self, error: str | None, final: bool) -> None:
+        self.error, self.final = error, final
         self._done.release()
-
-
-def size_of(chunk: Chunk) -> int:
-    """About how many bytes a chunk takes in memory and on disk."""
-    return len(chunk.body) + int(chunk.spans.nbytes) + int(chunk.facts.nbytes) + 512
 
 
 class Writer(threading.Thread):
@@ -88,6 +90,7 @@ class Writer(threading.Thread):
         self.problem = ""
         self.disk_full = False
         self.moved_away = False
+        self._crowded = False
         self._database = database
         self._committed = committed
         self._moved = moved
@@ -98,12 +101,19 @@ class Writer(threading.Thread):
         self._stopping = False
 
     def submit(self, chunk: Chunk) -> Pending:
-        """Queue a chunk.
+        """Queue a chunk. One that is too large for a transaction is stored in pieces, and acknowledged after the last.
 
         Raises:
             Full: too much is waiting already, or the writer was stopped.
+            NeverFits: a span of it is larger than the database may be.
         """
-        pending = Pending(chunk)
+        bound = self._database.bound
+        # By the sender's own thread: it takes a while, in which others are served.
+        pending = Pending(split(chunk, piece_bytes(bound)))
+        if bound is not None and max(map(size_of, pending.chunks)) > largest(bound):
+            raise NeverFits(
+                f"A span takes more than half of the {bound:,} bytes that are kept (--max-size): it is not stored."
+            )
         with self._wake:
             if self._stopping:
                 raise Full("The receiver is shutting down.")
@@ -142,16 +152,28 @@ class Writer(threading.Thread):
                         self._probe()
                 if not self._queue:
                     return
-                group = [self._queue.popleft() for _ in range(min(GROUP, len(self._queue)))]
-            error = self._store([pending.chunk for pending in group])
+                group = self._next()
+            error, final = self._store(group)
             with self._wake:
                 self._bytes -= sum(pending.size for pending in group)
             for pending in group:
-                pending._finish(error)
+                pending._finish(error, final)
+
+    def _next(self) -> list[Pending]:
+        """What goes into one transaction: bounded, because the log takes all of it before the file does."""
+        most = piece_bytes(self._database.bound)
+        group = [self._queue.popleft()]
+        size = group[0].size
+        while self._queue and len(group) < GROUP and size + self._queue[0].size <= most:
+            group.append(self._queue.popleft())
+            size += group[-1].size
+        return group
 
     def _probe(self) -> None:
         """Without senders no commit would ever tell that there is space again, or that the file is gone."""
         self._gone()
+        if self._crowded and not self.moved_away:
+            self.problem, self._crowded = "", False  # the next sender finds out
         path = self._database.path
         if self.disk_full and path is not None:
             try:
@@ -173,30 +195,48 @@ class Writer(threading.Thread):
             self._moved()
         return True
 
-    def _store(self, chunks: list[Chunk]) -> str | None:
-        if self._gone():
-            return self.problem
+    def _store(self, group: list[Pending]) -> tuple[str | None, bool]:
+        """Why nothing was stored, None when everything was, and whether it never can be."""
+        if self.moved_away:
+            return self.problem, False
+        if len(group) == 1:
+            # Killed between two pieces, the sender has no answer, and sends all of them again.
+            for piece in group[0].chunks:
+                outcome = self._commit([piece])
+                if outcome[0] is not None:
+                    return outcome
+            return None, False
+        return self._commit([piece for pending in group for piece in pending.chunks])
+
+    def _commit(self, chunks: list[Chunk]) -> tuple[str | None, bool]:
         try:
             ids = self._database.append(chunks)
+        except DatabaseMoved as error:
+            self._gone()
+            self.problem = self.problem or str(error)
+            return self.problem, False
+        except TooLarge as error:
+            return str(error), True
+        except NoRoom as error:
+            self.problem, self._crowded = str(error), True
+            return self.problem, False
         except DiskFull as error:
             self.problem, self.disk_full = str(error), True
-            return self.problem
+            return self.problem, False
         except StoreError as error:
             _log.warning("commit failed: %s", error)
             self.problem = str(error)
-            return self.problem
+            return self.problem, False
         except Exception:  # noqa: BLE001 - the sender must hear that nothing was stored, and the thread must live
             _log.exception("commit failed")
             self.problem = "Spans cannot be stored because of a defect in this program: its log says more."
-            return self.problem
-        if self._gone():  # in this very moment: what was written is of no use
-            return self.problem
+            return self.problem, False
         for chunk, number in zip(chunks, ids, strict=True):
             chunk.id = number
-        self.problem, self.disk_full = "", False
+        self.problem, self.disk_full, self._crowded = "", False, False
         if self._committed is not None:
             try:
                 self._committed(chunks)
             except Exception:  # noqa: BLE001 - what is stored is stored
                 _log.exception("after a commit")
-        return None
+        return None, False

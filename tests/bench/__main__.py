@@ -9,6 +9,8 @@
     filter     1,000,000 spans: filters over request fields and over attributes, orders, completion; key-to-paint while
                attributes are looked for
     proxy      what the proxy of a traced command adds to a request; requests/s; memory while 200 MB are streamed
+    kills      receivers killed at random moments, --rounds of them: how many acknowledged traces are lost
+    cap        size of file and log under a flood, against --max-size
     startup    --help, first paint, CPU when idle
 
 Figures hold for the machine that they were taken on; what is compared is compared within one run. Every load is
@@ -36,7 +38,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from receiver.ingest.decode import decode
 from receiver.store.database import Database
-from tests.bench import filters
+from tests.bench import filters, killing
 from tests.bench.hot import hotspots
 from tests.bench.otlp_load import Load, Template, lasts, make_templates, run
 from tests.bench.proxying import proxy
@@ -53,14 +55,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmarks that are named, or all."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of `sustained` (default 60)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of `sustained` and `cap` (default 60)")
+    parser.add_argument("--rounds", type=int, default=killing.ROUNDS, help="of `kills` (default 1000)")
     arguments = parser.parse_args(argv)
     unknown = [name for name in arguments.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     for name in arguments.names or BENCHMARKS:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            result = BENCHMARKS[name](Path(folder), arguments.seconds)
+            if name == "kills":
+                result = killing.kills(Path(folder), arguments.rounds)
+            else:
+                result = BENCHMARKS[name](Path(folder), arguments.seconds)
         print(json.dumps({"benchmark": name, **result}), flush=True)
     return 0
 
@@ -343,6 +349,8 @@ BENCHMARKS: dict[str, Callable[[Path, float], dict[str, Any]]] = {
     "hotspots": hotspots,
     "filter": filter_,
     "proxy": proxy,
+    "kills": lambda folder, seconds: killing.kills(folder),
+    "cap": killing.cap,
     "startup": startup,
 }
 

@@ -237,6 +237,44 @@ def test_a_database_that_is_cut_off_ends_the_receiver(
     assert grpc.StatusCode.UNAVAILABLE in senders.failed
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+@pytest.mark.parametrize("removed", [False, True])
+def test_log_and_shared_memory_that_are_pulled_away_end_the_receiver_and_the_next_goes_on(
+    receiver: StartReceiver, load: Callable[..., Load], suffix: str, removed: bool
+) -> None:
+    """Not one span is acknowledged that is not there after a kill."""
+    live = receiver()
+    senders = load(live.address)
+    senders.wait_for(lambda: len(senders.acknowledged) >= 10)
+    beside = Path(f"{live.db}{suffix}")
+    if removed:
+        beside.unlink()
+    else:
+        os.truncate(beside, 0)
+    after = next(senders._numbers)
+    code = live.process.wait(20)
+    assert live.process.stderr is not None
+    said = live.process.stderr.read()
+    if code == 1:
+        assert f"{beside} was" in said
+        assert "start the receiver again" in said.lower()
+        assert said.count("\n") == 1
+        assert grpc.StatusCode.UNAVAILABLE in senders.failed
+    else:
+        assert (suffix, removed, code) == ("-shm", False, -signal.SIGBUS), "the kernel's own end, before an answer"
+    again = receiver(live.db)
+    more = load(again.address)
+    more._numbers = iter(range(50_000_001, 60_000_000, 20))
+    more.wait_for(lambda: len(more.acknowledged) >= 10)
+    again.kill()
+    there = stored(live.db)
+    assert more.stop() <= there
+    acknowledged = senders.stop()
+    assert {number for number in acknowledged if number > after} <= there
+    if suffix == "-shm" or removed:
+        assert acknowledged <= there
+
+
 def test_a_database_that_is_emptied_is_noticed_without_senders(receiver: StartReceiver) -> None:
     live = receiver()
     os.truncate(live.db, 0)

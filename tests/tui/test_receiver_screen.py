@@ -114,6 +114,18 @@ async def test_what_was_refused_or_lost_is_marked(drive: Open) -> None:  # noqa:
         assert "! 7 exports: over 16 MiB" in d.screen
 
 
+async def test_whose_spans_were_evicted(drive: Open) -> None:  # noqa: F811
+    lost = [
+        {"source": "local", "sender": f"uid {user}", "spans": 10_000 - user, "traces": 7} for user in range(1001, 1006)
+    ]
+    lost[1] = {"source": "x\x1b]0;evil\x07", "sender": "", "spans": "many"}
+    async with drive(feed=live({**STATUS, "evicted_spans": 50_000, "evicted_by": lost})) as d:
+        await d.press("tab", "tab", "tab")
+        assert "of uid 1001 at local 8,999 spans, x" in d.screen
+        assert "uid 1003 at local 8,997 spans, 2 others 17,991 spans" in d.screen
+        assert "\x1b" not in d.screen
+
+
 @pytest.mark.parametrize("size", [(150, 50), (80, 24)])
 async def test_nothing_for_a_minute_shows_what_to_paste(drive: Open, size: tuple[int, int]) -> None:  # noqa: F811
     feed = live(SILENT, Database.memory(), quiet=59)

@@ -11,6 +11,7 @@ from textual.widget import Widget
 
 from tui.cluster_feed import ClusterFeed, Examination
 from tui.clusters.probe import SERVICE as OURSELVES
+from tui.evictions import whose
 from tui.feed import Snapshot, sender_key
 from tui.keys import bindings
 from tui.screens.doctor_lines import doctor_lines, needs_recipe
@@ -388,6 +389,7 @@ class ReceiverScreen(FrameScreen):
             *([row("broken off", _BROKEN_OFF.format(n("broken_off")), True)] if _number(status, "broken_off") else []),
             row("kept", kept, bool(status.get("disk_full"))),
             row("evicted", evicted),
+            *([row("", f"of {told}")] if (told := whose(status)) else []),
             row("process", f"{status.get('pid', '?')} since {since}, {n('attached')} attached"),
         ]
 

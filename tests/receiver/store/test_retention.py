@@ -258,10 +258,10 @@ def test_far_above_the_cap_no_cut_is_larger_than_what_may_be_in_memory(monkeypat
         store.database.append([chunk(START + number * SECOND, [(number, 20 * number + span) for span in range(20)])])
     read, most = store.retention._read, 0
 
-    def watched(numbers: Sequence[int]) -> Any:
+    def watched(numbers: Sequence[int], sizes: Any) -> Any:
         nonlocal most
         most = max(most, len(numbers))
-        return read(numbers)
+        return read(numbers, sizes)
 
     monkeypatch.setattr(store.retention, "_read", watched)
     turns = 0

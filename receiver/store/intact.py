@@ -1,0 +1,290 @@
+"""Whether the three files of a database are still those that it was opened with, and whole.
+
+SQLite sees none of it: it goes on writing into a file without a name, or behind the end of a log that somebody emptied,
+and calls that stored. So it is looked at around every commit, before anybody hears of success: some stat(2) and
+pread(2), about 30 microseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from receiver.store.wal import Kept, LogState, log_of, memory_of, read_state, whole_frames
+
+_PAGE: Final = 8192
+_BEGINS: Final = b"SQLite format 3\0"
+_TRIES: Final = 5  # another program may begin the log anew between two reads
+
+Identity = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What happened to the files, and what to do: a sentence each. `rescue`: what the log holds can still be folded
+    into the file, for the log is only not where it belongs."""
+
+    what: str
+    way_out: str
+    rescue: bool = False
+
+
+def identity(path: Path) -> Identity | None:
+    """Device and number of a file, None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+class Intact:
+    """Watches the files of one connection.
+
+    `pages` tells the bytes of the database as SQLite counts them; `whole` has SQLite look through the file, over a
+    fresh connection: None when it is busy.
+    """
+
+    def __init__(self, path: Path, pages: Callable[[], int], whole: Callable[[], bool | None]) -> None:
+        self._path = path
+        self._log, self._memory = log_of(path), memory_of(path)
+        self._pages = pages
+        self._whole = whole
+        self._file = identity(path)
+        self._seen = 0  # bytes of the file when it was looked at last
+        self._hole = 0  # where the first one of the file begins that was found to be harmless
+        self._log_kept: Kept | None = None
+        self._memory_kept: Kept | None = None
+        self._memory_seen = 0
+        self._folded_at = 0.0  # when everything was in the file at last, by the wall clock
+        self.loss: Loss | None = None
+        """What was found; from then on for good."""
+
+    def begin(self) -> None:
+        """Know log and shared memory, which SQLite makes with its first look at the file."""
+        self._folded_at = time.time()
+        try:
+            self._memory_kept = Kept(self._memory)
+            self._memory_seen = os.fstat(self._memory_kept.number).st_size
+            self._log_kept = Kept(self._log)
+        except OSError:
+            return  # a file that is read without them
+
+    def end(self) -> None:
+        """Give the files back. Only after the connection was closed."""
+        for kept in (self._log_kept, self._memory_kept):
+            if kept is not None:
+                kept.release()
+        self._log_kept = self._memory_kept = None
+
+    def state(self) -> LogState | None:
+        """The log as its index tells it, None where that cannot be told."""
+        return None if self._memory_kept is None else read_state(self._memory_kept.number)
+
+    def log_bytes(self) -> int:
+        """Bytes of the log's file."""
+        try:
+            return 0 if self._log_kept is None else os.fstat(self._log_kept.number).st_size
+        except OSError:
+            return 0
+
+    def look(self, handle: int | None) -> Loss | None:
+        """What became of the files; None while they are there and whole. `handle`: a descriptor of the file, where
+        it is written."""
+        if self.loss is None:
+            self.loss = self._of_file(handle) or self._of_memory() or self._of_log()
+        return self.loss
+
+    # -- the file -------------------------------------------------------------------------------------
+    def _of_file(self, handle: int | None) -> Loss | None:
+        """A file is never shorter than what SQLite has folded into it: a first page from the beginning, and each later
+        page is in the file or in the log."""
+        path = self._path
+        try:
+            found = path.stat()
+        except OSError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != self._file:
+            way_out = (
+                f"Move what is there now aside, with {path}-wal if that is there, and start the receiver again."
+                if found is not None
+                else "Starting the receiver again begins a new one."
+            )
+            return Loss(f"The database {path} was moved or removed while it was in use.", way_out)
+        state = self.state()
+        short = found.st_size < _PAGE or (found.st_size < self._seen and self._lacks_pages(found.st_size))
+        if state is not None and state.frames:
+            short |= found.st_size < (state.pages - state.pending) * state.page
+        if short or self._has_hole(handle, found.st_size) or (handle is not None and _foreign(handle)):
+            return Loss(
+                f"The database {path} was emptied or cut off while it was in use.",
+                f"Move what is left of it aside, with {path}-wal if that is there, and start the receiver again.",
+            )
+        self._seen = found.st_size
+        return None
+
+    def _lacks_pages(self, size: int) -> bool:
+        """Whether a file that became shorter, of so many bytes now, misses pages: else it was `Database.shrink`."""
+        state = self.state()
+        try:
+            wanted = self._pages()
+        except Exception:  # noqa: BLE001 - what cannot even tell how large it is lacks something
+            return True
+        absent = state.pending * state.page if state is not None and state.page else self.log_bytes()
+        if size + absent < wanted:
+            return True
+        # As long as it is, or longer: given back to the disk. Shorter, and the rest may be in the log: SQLite knows.
+        return size < wanted and self._whole() is False
+
+    def _has_hole(self, handle: int | None, size: int) -> bool:
+        """Whether a checkpoint made a file that was cut off as long as before, with nothing where its pages were. A
+        page that was made and freed between two checkpoints leaves a hole, too: SQLite tells which it is."""
+        if handle is None or not hasattr(os, "SEEK_HOLE"):
+            return False
+        try:
+            hole = os.lseek(handle, 0, os.SEEK_HOLE)
+        except OSError:  # a file system that cannot tell
+            return False
+        if hole >= size or hole == self._hole:
+            return False
+        whole = self._whole()
+        if whole:
+            self._hole = hole
+        return whole is False
+
+    # -- beside it ------------------------------------------------------------------------------------
+    def _of_memory(self) -> Loss | None:
+        """Before SQLite touches what is mapped: beyond the end of a file that was cut off there is only SIGBUS."""
+        kept = self._memory_kept
+        if kept is None:
+            return None
+        now, size = _named(self._memory), os.fstat(kept.number).st_size
+        way_out = "Nothing that was acknowledged is lost: start the receiver again."
+        if now != kept.identity:
+            return Loss(f"{self._memory} was moved, removed or replaced while it was in use.", way_out)
+        if size < self._memory_seen:
+            return Loss(f"{self._memory} was emptied or cut off while it was in use.", way_out)
+        self._memory_seen = size
+        return None
+
+    def _of_log(self) -> Loss | None:
+        kept = self._log_kept
+        if kept is None:
+            return None
+        state = self.state()
+        for _ in range(_TRIES):
+            now = _named(self._log)
+            broken = state is not None and whole_frames(kept.number, state) < state.frames
+            if not broken and now == kept.identity:
+                if state is not None and not state.pending:
+                    self._folded_at = time.time()
+                return None
+            again = self.state()
+            if again == state:
+                break
+            state = again  # somebody wrote meanwhile
+        else:
+            return None  # busy: the next look tells
+        if broken:
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._folded_at))
+            return Loss(
+                f"The database's log {self._log} was emptied, cut off or overwritten while it was in use: what was"
+                f" acknowledged since {since} may be lost.",
+                "Start the receiver again: it goes on with what is whole.",
+            )
+        return Loss(
+            f"The database's log {self._log} was moved, removed or replaced while it was in use.",
+            "Start the receiver again: it goes on with what is in the database.",
+            rescue=True,
+        )
+
+
+def _foreign(handle: int) -> bool:
+    """Whether what begins a file is not what SQLite wrote there."""
+    return os.pread(handle, len(_BEGINS), 0) != _BEGINS
+
+
+def _named(path: Path) -> Identity | None:
+    """What has this name; a link is no file of ours."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+
+
+# --- before a file is opened ----------------------------------------------------------------------------
+def mend_log(path: Path) -> tuple[str, bool]:
+    """Make a log that was cut off or emptied while nobody looked safe to open.
+
+    SQLite would read it from its beginning. Where what is left of it was folded into the file before, along with more
+    that is gone, that brings old pages back beside newer ones: such a log is taken away, the file alone is whole. And
+    the index of a log that is shorter now must be made anew.
+
+    Returns:
+        What was found, a sentence or "", and whether the file should be looked through after it was opened.
+
+    Raises:
+        OSError: something cannot be taken away.
+    """
+    log, memory = log_of(path), memory_of(path)
+    try:
+        kept = Kept(memory)
+    except OSError:
+        return "", _bytes(log) > 0  # ended without closing, and nothing tells what was in it
+    try:
+        state = read_state(kept.number)
+        if state is None or not state.frames:
+            return "", _bytes(log) > 0 and state is None
+        left = _left(log, state)
+        if left == state.frames or read_state(kept.number) != state:
+            return "", False
+    finally:
+        kept.release()
+    if left < state.folded or not left:
+        log.unlink(missing_ok=True)
+    memory.unlink(missing_ok=True)
+    lost = state.frames - max(left, state.folded)
+    if not lost:
+        return "", True
+    return (
+        f"The log {log} had been emptied or cut off: what was acknowledged last before that is lost"
+        f" (up to {lost * state.page:,} bytes), and the database goes on with what is whole."
+    ), True
+
+
+def is_cut(handle: int) -> bool:
+    """Whether a file, from a descriptor, is shorter than its own header says, or none of SQLite's: it should be looked
+    through, for what its log has of it may hide that. A new, empty file is not."""
+    try:
+        head, size = os.pread(handle, 100, 0), os.fstat(handle).st_size
+    except OSError:
+        return True
+    if not size:
+        return False
+    page = int.from_bytes(head[16:18], "big")
+    pages = int.from_bytes(head[28:32], "big")
+    return not head.startswith(_BEGINS) or size < pages * (65536 if page == 1 else page)
+
+
+def _left(log: Path, state: LogState) -> int:
+    try:
+        number = os.open(log, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return 0
+    try:
+        return whole_frames(number, state)
+    finally:
+        os.close(number)
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0

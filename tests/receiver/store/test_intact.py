@@ -1,0 +1,241 @@
+"""Files that are pulled away under a receiver: what is called stored is there after a kill, or it is refused."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import shutil
+import signal
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from receiver.store.chunk import Chunk
+from receiver.store.database import Database, DatabaseMoved, StoreError, compress
+from receiver.store.wal import log_of, memory_of
+from receiver.store.writer import Full, Writer
+from tests.receiver.store.test_index import Plain, chunk
+
+FILES = {"file": lambda path: path, "log": log_of, "memory": memory_of}
+
+
+def made(number: int, size: int = 30_000) -> Chunk:
+    c = chunk(0, [Plain(number, 1, 0, 5, 9, request=True)])
+    c.body = compress(os.urandom(size))
+    return c
+
+
+def empty(one: Path) -> None:
+    os.truncate(one, 0)
+
+
+def halve(one: Path) -> None:
+    os.truncate(one, one.stat().st_size // 2)
+
+
+def replace(one: Path) -> None:
+    other = one.with_name("other")
+    other.write_bytes(b"something else " * 1000)
+    other.replace(one)
+
+
+def replace_by_a_copy(one: Path) -> None:
+    other = one.with_name("other")
+    shutil.copy(one, other)
+    other.replace(one)
+
+
+def unlink(one: Path) -> None:
+    one.unlink()
+
+
+def overwrite(one: Path) -> None:
+    with one.open("r+b") as there:
+        there.write(bytes(one.stat().st_size))
+
+
+def lock_away(one: Path) -> None:
+    one.chmod(0o400)
+
+
+def rename_folder(one: Path) -> None:
+    one.parent.rename(one.parent.with_name("elsewhere"))
+
+
+def replace_folder(one: Path) -> None:
+    rename_folder(one)
+    shutil.copytree(one.parent.with_name("elsewhere"), one.parent)
+
+
+def in_a_child(work: Callable[[], None]) -> int:
+    """Run in a process that is killed at the end, as nothing else leaves the files as they are; what ended it."""
+    child = os.fork()
+    if child == 0:
+        faulthandler.disable()
+        try:
+            work()
+        except BaseException:  # noqa: BLE001 - seen in the test's output
+            traceback.print_exc()
+            os._exit(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    code = -os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (signal.SIGKILL, signal.SIGBUS), "see above"
+    return code
+
+
+def told(log: Path) -> list[str]:
+    return log.read_text().splitlines() if log.exists() else []
+
+
+@pytest.mark.parametrize("when", ["between", "within", "folded"])
+@pytest.mark.parametrize(
+    "way", [empty, halve, overwrite, replace, replace_by_a_copy, unlink, lock_away, rename_folder, replace_folder]
+)
+@pytest.mark.parametrize("which", ["file", "log", "memory"])
+def test_what_is_called_stored_is_there_after_a_kill(
+    tmp_path: Path, which: str, way: Callable[[Path], None], when: str
+) -> None:
+    """`between` commits, `within` one (behind the look before it), or while the log is in the file already."""
+    if (which, way) == ("memory", overwrite):
+        pytest.skip("nobody could tell who writes there")
+    folder = tmp_path / "state"
+    path, acknowledged, refused = folder / "spans.db", tmp_path / "acknowledged", tmp_path / "refused"
+
+    def work() -> None:
+        database = Database.create(path)
+        writer = Writer(database)
+        writer.start()
+
+        def send(number: int) -> None:
+            try:
+                assert writer.submit(made(number)).wait(20)
+            except Full as error:
+                with refused.open("a") as file:
+                    file.write(f"{error}\n")
+            else:
+                with acknowledged.open("a") as file:
+                    file.write(f"{number}\n")
+
+        for number in range(1, 11):
+            send(number)
+        if when == "folded":
+            database._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        acknowledged.rename(tmp_path / "before")
+        if when == "within":
+            database._connection.set_trace_callback(
+                lambda text: way(FILES[which](path)) if text == "COMMIT" and folder.exists() else None
+            )
+            send(11)
+            database._connection.set_trace_callback(None)
+        else:
+            way(FILES[which](path))
+        for number in range(12, 18):
+            send(number)
+
+    ended_by = in_a_child(work)
+    if not folder.exists():
+        folder = tmp_path / "elsewhere"
+    elif (tmp_path / "elsewhere").exists():
+        shutil.rmtree(folder)  # the copy in its place: what was acknowledged went with the real one
+        folder = tmp_path / "elsewhere"
+    there = set()
+    try:
+        again = Database.create(folder / "spans.db")
+    except StoreError:
+        assert which == "file", "the file is whole, so it can be used"
+        again = None
+    if again is not None:
+        there = {int(one.spans["trace_lo"][0]) for one in again.read_after(0)}
+        again.append([made(99)])
+        assert again._is_whole()
+        again.close()
+    assert {int(line) for line in told(acknowledged)} <= there
+    before = {int(line) for line in told(tmp_path / "before")}
+    if which == "memory" or (which == "log" and (when == "folded" or way not in (empty, halve, overwrite))):
+        assert before <= there, "the log was whole, or in the file"
+    if way is lock_away:
+        assert not told(refused)
+        assert len(told(acknowledged)) > 5
+    elif ended_by == signal.SIGBUS:  # before an answer
+        assert (which, when) == ("memory", "within")
+        assert not told(acknowledged)
+    else:
+        sentence = told(refused)[0]
+        assert str(folder.parent / "state") in sentence, sentence
+        assert "while it was in use" in sentence
+        assert not told(acknowledged), "none after it was done"
+
+
+@pytest.mark.parametrize("way", [empty, halve, replace, unlink])
+@pytest.mark.parametrize("which", ["log", "memory"])
+def test_a_reader_says_it_too_and_reads_on_afterwards(tmp_path: Path, which: str, way: Callable[[Path], None]) -> None:
+    path = tmp_path / "spans.db"
+
+    def work() -> None:
+        writer = Database.create(path)
+        writer.append([made(number) for number in range(1, 11)])
+        writer._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        writer.append([made(11, 600_000)])
+        reader = Database.read(path)
+        assert len(reader.poll(0)[1]) == 11
+        way(FILES[which](path))
+        with pytest.raises(DatabaseMoved, match=f"spans.db-{'wal' if which == 'log' else 'shm'}"):
+            reader.poll(0)
+        reader.close()  # nothing of it may break what is left
+
+    assert in_a_child(work) == signal.SIGKILL
+    again = Database.create(path)
+    there = {int(one.spans["trace_lo"][0]) for one in again.read_after(0)}
+    assert there >= set(range(1, 11))
+    assert 11 in there or which == "log"
+    reader = Database.read(path)
+    assert {int(one.spans["trace_lo"][0]) for one in reader.poll(0)[1]} == there
+    reader.close()
+    again.close()
+
+
+def test_what_was_lost_with_an_emptied_log_is_said_when_it_is_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+
+    def work() -> None:
+        Database.create(path).append([made(number) for number in range(1, 11)])
+
+    in_a_child(work)
+    os.truncate(log_of(path), 0)
+    again = Database.create(path)
+    assert f"{path}-wal" in again.said
+    assert "is lost" in again.said
+    assert again.ids() == []
+    again.append([made(1)])
+    again.close()
+    assert Database.create(path).said == "", "once"
+
+
+def test_a_log_that_does_not_go_with_its_file_is_set_aside(tmp_path: Path) -> None:
+    """Another program brought an old one back, and the memory that tells is gone."""
+    path = tmp_path / "spans.db"
+    old = tmp_path / "old"
+
+    def work() -> None:
+        database = Database.create(path)
+        for number in range(1, 41):
+            database.append([made(number, 5000 * (number % 7 + 1))])
+        database._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        for number in range(41, 50):
+            database.append([made(number, 5000 * (number % 7 + 1))])
+        shutil.copy(log_of(path), old)
+        database.replace(database.ids()[:40], [made(50, 90_000)])
+        for number in range(51, 80):
+            database.append([made(number, 4000 * (number % 5 + 1))])
+        database._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    in_a_child(work)
+    old.replace(log_of(path))
+    memory_of(path).unlink()
+    again = Database.create(path)
+    assert f"{path}-wal.damaged" in again.said
+    assert again._is_whole()
+    assert 79 in {int(one.spans["trace_lo"][0]) for one in again.read_after(0)}
+    again.close()
