@@ -746,6 +746,7 @@ def _log_traceback(problem: Exception) -> str:
     import traceback
     from datetime import datetime, timezone
 
+    from receiver.plain_text import one_line
     from receiver.store.database import StoreError
     from receiver.store.place import default_place, make_private
 
@@ -757,7 +758,8 @@ def _log_traceback(problem: Exception) -> str:
         with os.fdopen(os.open(log, flags, 0o600), "a", encoding="utf-8", errors="backslashreplace") as file:
             if file.tell() > _LOG_LIMIT:
                 file.truncate(0)
-            file.write(f"{datetime.now(timezone.utc).isoformat()} {PROGRAM} {__version__}\n{text}\n")
+            lines = "\n".join(map(one_line, text.split("\n")))
+            file.write(f"{datetime.now(timezone.utc).isoformat()} {PROGRAM} {__version__}\n{lines}\n")
     except (OSError, StoreError):
         return "and its log could not be written"
     return f"{log} says where"
