@@ -426,9 +426,11 @@ def _export(database: Database, query: Query | None, to: Path | None) -> int:
                 if kept:
                     yield body
 
+    there = to is not None and os.path.lexists(to)
     written = files.write(to, requests())
     if to is not None:
-        warn(f"{count(spans)} spans in {count(written)} requests written to {to}.")
+        kept = f"Nothing is written: {to} stays as it was."
+        warn(kept if there and not written else f"{count(spans)} spans in {count(written)} requests written to {to}.")
     if damaged:
         lost = np.isin(index.chunk, damaged) if wanted is None else rows & np.isin(index.chunk, damaged)
         warn(
