@@ -149,6 +149,8 @@ def take(
         if decoded.rejected:
             taken.rejected += decoded.rejected
             said(f"{path}: {decoded.rejected:,} spans of a request were left out: {decoded.reason}.")
+        elif decoded.reason:
+            said(f"{path}: {decoded.reason}")
         if decoded.chunk is None:
             continue
         chunk = decoded.chunk
