@@ -31,6 +31,7 @@ from typing import Any, Final, TextIO
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before grpc is imported
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is: nothing here multiplies matrices
 
+from receiver.command_line import CommandLine
 from receiver.control import (
     ControlClient,
     ControlError,
@@ -42,6 +43,8 @@ from receiver.control import (
 from receiver.ingest.address import Address, ListenError, NotHere, check_distinct, is_open, split_name
 from receiver.ingest.server import Ingest, Tally
 from receiver.ingest.tls import TlsError, server_credentials
+from receiver.log_lines import LogLines
+from receiver.plain_text import one_line
 from receiver.signals import ending
 from receiver.store.database import Database, DatabaseMissing, StoreError
 from receiver.store.place import choose_database, make_private
@@ -58,6 +61,8 @@ LEAST_CAP: Final = 1 << 20
 """Bytes: with less there is no room for the requests of a moment."""
 _GRACE_SECONDS: Final = 5.0
 _TAKE_OVER_SECONDS: Final = 10.0
+_LONGEST: Final = 4_096
+"""Characters of a line that is printed."""
 
 _log = logging.getLogger("receiver")
 
@@ -215,7 +220,7 @@ def _options(args: argparse.Namespace) -> Options:
 # --- the process -----------------------------------------------------------------------------------
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; 0, 1 for a failure, 2 for bad usage."""
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog="python -m receiver", description="Receives OTLP spans over gRPC and keeps them in a database."
     )
     add_arguments(parser)
@@ -535,14 +540,19 @@ def _open_listeners(status: dict[str, Any]) -> tuple[tuple[str, str], ...]:
 
 # --- surroundings ----------------------------------------------------------------------------------
 def _say(name: str, address: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # whoever read it is gone: no reason to stop receiving
-        print("listening", name, address, flush=True)
+    _print(sys.stdout, f"listening {name} {address}")
 
 
 def _complain(sentence: str) -> None:
-    stream = sys.stderr.terminal if isinstance(sys.stderr, _LogStream) else sys.stderr
-    with contextlib.suppress(OSError, ValueError):
-        print(f"k8s-trace-tui: {sentence}", file=stream, flush=True)
+    _print(sys.stderr.terminal if isinstance(sys.stderr, _LogStream) else sys.stderr, f"k8s-trace-tui: {sentence}")
+
+
+def _print(stream: TextIO, sentence: str) -> None:
+    """One line, whatever a name, a path or a reason in it holds."""
+    with contextlib.suppress(OSError, ValueError):  # whoever read it is gone: no reason to stop receiving
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        line = one_line(sentence[:_LONGEST]).encode(encoding, "backslashreplace").decode(encoding)
+        print(line, file=stream, flush=True)
 
 
 def _version() -> str:
@@ -581,8 +591,9 @@ class _LogStream(io.TextIOBase):
         self.terminal = terminal
 
     def write(self, text: str) -> int:
-        if text.strip():
-            _log.error("%s", text.rstrip())
+        for line in text.splitlines():
+            if line.strip():
+                _log.error("%s", line.rstrip())
         return len(text)
 
 
@@ -594,7 +605,7 @@ def _quietly(path: Path) -> Iterator[None]:
     handler = logging.handlers.RotatingFileHandler(
         log_path(path), maxBytes=1 << 20, backupCount=1, encoding="utf-8", delay=True, errors="backslashreplace"
     )
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(LogLines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.setLevel(logging.WARNING)
     root = logging.getLogger()
     root.addHandler(handler)

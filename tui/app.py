@@ -19,6 +19,7 @@ from textual.filter import Monochrome, NoColor
 from textual.screen import Screen
 from textual.widgets import Input
 
+from receiver.plain_text import one_line
 from tui import clipboard
 from tui.cluster_feed import ClusterFeed, ControlPlanes
 from tui.commands import HEX, CommandError, Commands
@@ -644,8 +645,20 @@ class TraceApp(App[int]):
         return self._problems
 
     def copy(self, text: str, what: str) -> None:
-        """Text to the operator's clipboard, and a toast that says so."""
+        """Text to the operator's clipboard, as one line, and a toast that says so."""
         self.say(clipboard.copy(self, text, what))
+
+    def copy_lines(self, lines: Sequence[str], what: str) -> None:
+        """Several lines to the operator's clipboard, and a toast that says how many."""
+        self.say(clipboard.copy_lines(self, lines, what))
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """Textual's, which its inputs and selections call, too: whoever sends text, it goes out as one line."""
+        super().copy_to_clipboard(one_line(text))
+
+    def copy_lines_to_clipboard(self, lines: Sequence[str]) -> None:
+        """As `copy_to_clipboard`, each of these a line. The only way by which line ends get to the clipboard."""
+        super().copy_to_clipboard("\n".join(one_line(line) for line in lines))
 
     def freeze(self, on: bool | None) -> None:
         """Keep the list as it is, or let it run; None: the other one."""

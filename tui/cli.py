@@ -224,6 +224,7 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="one JSON object a line")
     how.add_argument("--raw", action="store_true", help="OTLP JSON, as `import` takes it")
+    parser.add_argument("--all", action="store_true", help="a tree of all spans, not of the first 2,000 of each trace")
     _add_common(parser)
 
 
@@ -509,7 +510,7 @@ def _show(args: argparse.Namespace) -> int:
 
     wanted = [one for text in args.traces for one in (headless.ids_of(_readable_input()) if text == "-" else [text])]
     with headless.open_database(_quiet_settings(args).db) as database:
-        return headless.show(database, wanted, as_json=args.json, raw=args.raw)
+        return headless.show(database, wanted, as_json=args.json, raw=args.raw, everything=args.all)
 
 
 def _hot(args: argparse.Namespace) -> int:
@@ -746,6 +747,7 @@ def _log_traceback(problem: Exception) -> str:
     import traceback
     from datetime import datetime, timezone
 
+    from receiver.plain_text import one_line
     from receiver.store.database import StoreError
     from receiver.store.place import default_place, make_private
 
@@ -757,7 +759,8 @@ def _log_traceback(problem: Exception) -> str:
         with os.fdopen(os.open(log, flags, 0o600), "a", encoding="utf-8", errors="backslashreplace") as file:
             if file.tell() > _LOG_LIMIT:
                 file.truncate(0)
-            file.write(f"{datetime.now(timezone.utc).isoformat()} {PROGRAM} {__version__}\n{text}\n")
+            lines = "\n".join(map(one_line, text.split("\n")))
+            file.write(f"{datetime.now(timezone.utc).isoformat()} {PROGRAM} {__version__}\n{lines}\n")
     except (OSError, StoreError):
         return "and its log could not be written"
     return f"{log} says where"

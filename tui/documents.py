@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, Protocol
 
@@ -89,6 +89,22 @@ def trace_lines(trace: Trace, bodies: BodySource, waited: int = 0) -> Iterator[s
             yield dumps(span_document(node, body))[:-1] + ',"children":['
             depth, first = node.depth, False
     yield ("" if first else "]}" * (depth + 1)) + "]}"
+
+
+def raw_pieces(documents: Iterable[dict[str, Any]], indented: bool) -> Iterator[str]:
+    """The pieces of one OTLP JSON document, `show --raw`, that holds the resource groups of all of these. Printable
+    ASCII; what `json.dumps` makes of it, with `indent=2` where it is indented."""
+    indent = 2 if indented else None
+    yield '{\n  "resourceSpans": [' if indented else '{"resourceSpans": ['
+    first = True
+    for document in documents:
+        for group in document["resourceSpans"]:
+            text = json.dumps(group, indent=indent).replace("\x7f", "\\u007f")
+            if indented:
+                text = "\n    " + text.replace("\n", "\n    ")
+            yield text if first else f",{'' if indented else ' '}{text}"
+            first = False
+    yield ("]\n}\n" if first else "\n  ]\n}\n") if indented else "]}\n"
 
 
 def walk(roots: list[Node]) -> Iterator[Node]:

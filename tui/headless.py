@@ -34,20 +34,24 @@ from receiver.traces.filter.nothing import explain_nothing
 from receiver.traces.filter.scan import Scan
 from receiver.traces.hotspots import hot_spots
 from receiver.traces.listing import rows
-from receiver.traces.model import Span, Trace
+from receiver.traces.model import Span
 from receiver.traces.query import Query, View, select, starting_with
-from receiver.traces.reader import load, summaries
+from receiver.traces.reader import SPAN_CAP, load, spans_at, spans_of, summaries
 from receiver.traces.verdict import judge
 from tui import __version__, comparison_text, hot_text
 from tui.clusters.force import groups, identity
 from tui.config import Settings, default_file, theme_directory
-from tui.documents import dumps, trace_document, trace_lines, walk
+from tui.documents import dumps, raw_pieces, trace_document, trace_lines, walk
 from tui.evictions import whose
-from tui.printing import TraceList, paper, tree_lines, warn
+from tui.printing import Paper, TraceList, heading_lines, paper, tree_lines, verdict_lines, warn
 from tui.terminal_text import count, printable, size
 
-MAX_SPANS: Final = 250_000
-"""Spans of one trace that `show` builds a tree of; the rest is counted in `left_out`."""
+MAX_SPANS: Final = 500_000
+"""Spans of one trace that `show --json` and `show --all` build a tree of, at about 1 KiB each; the rest is counted."""
+MOST_LINES: Final = 2_000
+"""Spans of one trace that `show` prints as text unless asked for all."""
+_TREE_OF_RAW: Final = 5_000
+_RAW_AT_ONCE: Final = 1_000
 _AT_ONCE: Final = 500
 _CHUNKS_AT_ONCE: Final = 64
 _QUIET_NS: Final = 1_000_000_000
@@ -277,13 +281,14 @@ def compare(before: Path, after: Path, query: Query, *, as_json: bool, everythin
     return code
 
 
-def show(database: Database, wanted: Iterable[str], *, as_json: bool, raw: bool) -> int:
-    """Print whole traces. One that is not there is said on standard error, and makes the exit code 1."""
+def show(database: Database, wanted: Iterable[str], *, as_json: bool, raw: bool, everything: bool = False) -> int:
+    """Print whole traces; as text the first `MOST_LINES` spans of each, or everything. One that is not there is said on
+    standard error, and makes the exit code 1."""
     with database.moment():
-        return _show(database, wanted, as_json, raw)
+        return _show(database, wanted, as_json, raw, everything)
 
 
-def _show(database: Database, wanted: Iterable[str], as_json: bool, raw: bool) -> int:
+def _show(database: Database, wanted: Iterable[str], as_json: bool, raw: bool, everything: bool) -> int:
     index = load_index(database)
     bodies = Bodies(database)
     paired = pairing.pairs(index)
@@ -297,38 +302,85 @@ def _show(database: Database, wanted: Iterable[str], as_json: bool, raw: bool) -
             warn(str(problem))
             code = 1
             continue
-        now = time.time_ns()
-        trace = load(index, index.trace_id(slot), now, MAX_SPANS)
-        if trace is None:
-            continue
         waited = int(paired.before_requests(index.traces)[slot])
         if as_json:
-            for piece in trace_lines(trace, bodies, waited):
-                sys.stdout.write(piece)
-            sys.stdout.write("\n")
+            _show_json(index, slot, bodies, waited)
         elif raw:
-            document = bodies.raw(_spans(trace))
-            print(json.dumps(document, indent=2 if sys.stdout.isatty() else None).replace("\x7f", "\\u007f"))
-            missing = trace.spans - trace.left_out - _spans_in(document)
+            missing = _show_raw(index, slot, bodies)
             if missing > 0:
                 warn(
-                    f"The database {database.path} is damaged: {count(missing)} of {count(trace.spans)} spans of trace"
-                    f" {trace.trace_id} cannot be read and are left out."
+                    f"The database {database.path} is damaged: {count(missing)} of {count(int(index.span_count[slot]))}"
+                    f" spans of trace {index.trace_id(slot)} cannot be read and are left out."
                 )
                 code = 1
         else:
             if not first:
                 print()
-            said = judge(trace, bodies, authentication=waited).sentences
-            for line in tree_lines(trace, summaries(index, [slot], now)[0], page, said):
+            for line in _text(index, slot, bodies, waited, page, everything):
                 print(line)
         first = False
         sys.stdout.flush()
     return code
 
 
-def _spans(trace: Trace) -> list[Span]:
-    return [node.span for node in walk(trace.roots)]
+def _show_json(index: Index, slot: int, bodies: Bodies, waited: int) -> None:
+    trace = load(index, index.trace_id(slot), time.time_ns(), MAX_SPANS)
+    assert trace is not None
+    for piece in trace_lines(trace, bodies, waited):
+        sys.stdout.write(piece)
+    sys.stdout.write("\n")
+    if trace.left_out:
+        warn(f"{count(trace.left_out)} of {count(trace.spans)} spans are in no tree: show --raw prints them all.")
+
+
+def _show_raw(index: Index, slot: int, bodies: Bodies) -> int:
+    """Print a trace as it was sent, a part of a large one after the other, and return how many spans of it are gone."""
+    total = written = 0
+
+    def parts() -> Iterator[dict[str, Any]]:
+        nonlocal total, written
+        for spans in _as_sent(index, slot):
+            document = bodies.raw(spans)
+            total += len(spans)
+            written += _spans_in(document)
+            yield document
+
+    for piece in raw_pieces(parts(), sys.stdout.isatty()):
+        sys.stdout.write(piece)
+    return total - written
+
+
+def _as_sent(index: Index, slot: int) -> Iterator[list[Span]]:
+    """The spans of a trace: in the order of its tree, those of a large one in that of their arrival."""
+    if index.span_count[slot] <= _TREE_OF_RAW:
+        trace = load(index, index.trace_id(slot), time.time_ns(), _TREE_OF_RAW)
+        yield [] if trace is None else [node.span for node in walk(trace.roots)]
+        return
+    with index.lock:
+        rows, _ = spans_of(index, np.array([slot], np.int64))
+    for at in range(0, len(rows), _RAW_AT_ONCE):
+        with index.lock:
+            spans = spans_at(index, rows[at : at + _RAW_AT_ONCE])
+        yield spans
+
+
+def _text(index: Index, slot: int, bodies: Bodies, waited: int, page: Paper, everything: bool) -> Iterator[str]:
+    """A trace for people. What the index knows comes at once; of a trace that is too large to be judged in passing, no
+    more is read than is printed."""
+    now = time.time_ns()
+    summary = summaries(index, [slot], now)[0]
+    yield from heading_lines(summary, page)
+    sys.stdout.flush()
+    most = MAX_SPANS if everything else SPAN_CAP if summary.spans <= SPAN_CAP else MOST_LINES
+    trace = load(index, summary.trace_id, now, most, first=True)
+    assert trace is not None
+    if not trace.left_out:
+        yield from verdict_lines(judge(trace, bodies, authentication=waited).sentences, page)
+    else:  # those that come first in the tree do not tell where the time went
+        yield from verdict_lines(
+            [f"It has too many spans to be judged{'' if everything else ': --all does it'}."], page
+        )
+    yield from tree_lines(trace, page, None if everything else MOST_LINES)
 
 
 def _spans_in(document: dict[str, Any]) -> int:
@@ -430,9 +482,11 @@ def _export(database: Database, query: Query | None, to: Path | None) -> int:
                 if kept:
                     yield body
 
+    there = to is not None and os.path.lexists(to)
     written = files.write(to, requests())
     if to is not None:
-        warn(f"{count(spans)} spans in {count(written)} requests written to {to}.")
+        kept = f"Nothing is written: {to} stays as it was."
+        warn(kept if there and not written else f"{count(spans)} spans in {count(written)} requests written to {to}.")
     if evicted:
         warn(
             f"{count(evicted)} requests were evicted while this was written, which took longer than what is read can be"

@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, TextIO
 
 from receiver.traces.listing import Row
 from receiver.traces.model import Node, Oddity, Trace, TraceSummary
-from tui.documents import walk
 from tui.glyphs import Glyphs, choose
 from tui.terminal_text import clock, count, date_and_clock, duration, fit, printable, use_ascii
 from tui.wording import client_of, phrase, place_of, state_text, verdict_mark
@@ -128,21 +128,29 @@ class TraceList:
 
 
 # --- a tree ----------------------------------------------------------------------------------------
-def tree_lines(trace: Trace, summary: TraceSummary, paper: Paper, verdict: Sequence[str] = ()) -> Iterator[str]:
-    """A trace as a tree: a line or two about it, the verdict's sentences, then one line a span with its service,
-    duration and own time."""
-    paint, glyphs = paper.paint, paper.glyphs
+def heading_lines(summary: TraceSummary, paper: Paper) -> Iterator[str]:
+    """A line or two about a trace, known before any of its spans is read."""
+    paint = paper.paint
     yield paint(_title(summary), BOLD)
-    facts = [f"trace {trace.trace_id}", f"{count(trace.spans)} spans"]
-    if trace.errors:
-        facts.append(paint(f"{glyphs.failed} {count(trace.errors)} failed", RED))
+    facts = [f"trace {summary.trace_id}", f"{count(summary.spans)} spans"]
+    if summary.errors:
+        facts.append(paint(f"{paper.glyphs.failed} {count(summary.errors)} failed", RED))
     if summary.services:
         facts.append(printable(", ".join(summary.services)))
     facts.append(state_text(summary) or "settled")
     yield "  ".join(facts)
-    for sentence in verdict:
+
+
+def verdict_lines(sentences: Sequence[str], paper: Paper) -> Iterator[str]:
+    """What became of it and where its time went."""
+    for sentence in sentences:
         yield from textwrap.wrap(printable(sentence, 1024), paper.width or 120)
 
+
+def tree_lines(trace: Trace, paper: Paper, most: int | None = None) -> Iterator[str]:
+    """A trace as a tree: one line a span with its service, duration and own time, the first `most` of them (None: all
+    that are in the tree), and how many more there are. Each line is made when it is asked for."""
+    paint, glyphs = paper.paint, paper.glyphs
     bar = _BAR if paper.width is not None and paper.width >= 110 else 0
     service = 22 if paper.width is None or paper.width >= 130 else 14
     room = paper.width - service - 10 - 10 - (bar + 2 if bar else 0) - 2 if paper.width is not None else 64
@@ -150,7 +158,9 @@ def tree_lines(trace: Trace, summary: TraceSummary, paper: Paper, verdict: Seque
     cells = [fit("SPAN", room), fit("SERVICE", service), fit("DURATION", 9, right=True), fit("SELF", 9, right=True)]
     yield paint(" ".join(cells), DIM)
     joints = ("|- ", "`- ", "|  ", "   ") if glyphs.ascii else ("├─ ", "└─ ", "│  ", "   ")
-    for node, guides in _guided(trace.roots, joints):
+    shown = 0
+    for node, guides in islice(_guided(trace.roots, joints), most):
+        shown += 1
         name = guides + _name(node, glyphs)
         if paper.width is None:
             name = printable(name, 1024)
@@ -164,8 +174,9 @@ def tree_lines(trace: Trace, summary: TraceSummary, paper: Paper, verdict: Seque
         if bar:
             line += "  " + _bar(node, trace, bar, glyphs)
         yield paint(line.rstrip(), RED) if node.span.status == 2 else line.rstrip()
-    if trace.left_out:
-        yield paint(f"{count(trace.left_out)} more spans of this trace are not shown", YELLOW)
+    if shown < trace.spans:
+        instead = "--all shows them" if most is not None else "--raw prints them"
+        yield paint(f"{count(trace.spans - shown)} more spans of this trace: {instead}", YELLOW)
 
 
 def _title(summary: TraceSummary) -> str:
@@ -194,23 +205,28 @@ def _name(node: Node, glyphs: Glyphs) -> str:
 def _guided(roots: list[Node], joints: tuple[str, str, str, str]) -> Iterator[tuple[Node, str]]:
     """Each node with the lines that lead to it. `last[d]` says that the ancestor at depth d was its parent's last."""
     branch, corner, line, blank = joints
-    final = {id(siblings[-1]) for siblings in _sibling_groups(roots)}
     last: list[bool] = []
-    for node in walk(roots):
+    waiting = [_marked(roots)]  # and not all nodes: a trace may have a million below one
+    while waiting:
+        node, is_last = next(waiting[-1], (None, False))
+        if node is None:
+            waiting.pop()
+            continue
         del last[node.depth :]
-        last.append(id(node) in final)
+        last.append(is_last)
         if node.depth == 0:
             yield node, ""
         elif node.depth <= _DEEPEST:
             yield node, "".join(blank if end else line for end in last[1:-1]) + (corner if last[-1] else branch)
         else:
             yield node, f"{blank * 2}depth {node.depth} "
+        waiting.append(_marked(node.children))
 
 
-def _sibling_groups(roots: list[Node]) -> Iterator[list[Node]]:
-    for node in walk(roots):
-        if node.children:
-            yield node.children
+def _marked(siblings: list[Node]) -> Iterator[tuple[Node, bool]]:
+    """Each of them, and whether it is the last."""
+    for at, node in enumerate(siblings, 1):
+        yield node, at == len(siblings)
 
 
 def _bar(node: Node, trace: Trace, width: int, glyphs: Glyphs) -> str:

@@ -13,29 +13,23 @@ the width of a text is the sum of the widths of its characters.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Final
 
 from rich.cells import cell_len, get_character_cell_size
 
+from receiver.plain_text import INVISIBLE, MAX_COMBINING
+
 LIMIT: Final = 512
 """Characters of a text that are looked at unless the caller asks for more: wider than any line on a screen."""
-MAX_COMBINING: Final = 3
-"""Combining marks kept on one character. Living scripts use up to three; stacks of hundreds are an attack on the
-lines above and below."""
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 _DOTTED_CIRCLE: Final = "\N{DOTTED CIRCLE}"
 _ELLIPSIS: Final = "…"
 
-# Invisible though not in category Cf: Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties, and the
-# skin tone modifiers and regional indicators, which join their neighbours in some terminals and not in others.
-_UNSTABLE: Final = frozenset(
-    {0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x2800, 0x3164, 0xFFA0}
-    | set(range(0xFE00, 0xFE10))  # variation selectors: they change the width of the character before
-    | set(range(0x1F1E6, 0x1F200))
-    | set(range(0x1F3FB, 0x1F400))
-)
+# The skin tone modifiers and regional indicators join their neighbours in some terminals and not in others.
+_UNSTABLE: Final = INVISIBLE | set(range(0x1F1E6, 0x1F200)) | set(range(0x1F3FB, 0x1F400))
 
 _ascii_only = False
 
@@ -64,13 +58,31 @@ def printable(text: str, limit: int = LIMIT) -> str:
     return text
 
 
+def printable_parts(texts: Iterable[str]) -> list[str]:
+    """Parts of one line, each made `printable`. Marks are counted across them: they sit on the same character."""
+    made: list[str] = []
+    marks, begun = 0, False
+    for text in texts:
+        if text.isascii() and text.isprintable():
+            marks = 0 if text else marks
+        else:
+            text, marks = _cleaned(text, marks, begun)
+        begun = begun or bool(text)
+        made.append(text)
+    return made
+
+
 def _clean(text: str) -> str:
+    return _cleaned(text, 0, False)[0]
+
+
+def _cleaned(text: str, marks: int, begun: bool) -> tuple[str, int]:
+    """The text, and how many marks sit on its last character. Before it: `marks` of them, on something if `begun`."""
     out: list[str] = []
-    marks = 0
     for character in text:
         shown, combining = _shown(character)
         if combining:
-            if not out:
+            if not out and not begun:
                 out.append("?" if _ascii_only else _DOTTED_CIRCLE)  # else it would sit on the cell before this text
             marks += 1
             if marks > MAX_COMBINING:
@@ -78,7 +90,7 @@ def _clean(text: str) -> str:
         else:
             marks = 0
         out.append(shown)
-    return "".join(out)
+    return "".join(out), marks
 
 
 @lru_cache(maxsize=8192)
@@ -96,7 +108,7 @@ def _shown(character: str) -> tuple[str, bool]:
         return chr(0x2400 + code), False  # ␀ ... ␟
     if code == 0x7F:
         return "\u2421", False  # ␡
-    if category in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Me") or code in _UNSTABLE or 0xE0000 <= code <= 0xE0FFF:
+    if category in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Me") or code in _UNSTABLE:
         return REPLACEMENT, False
     if get_character_cell_size(character) == 0:
         # Anything of no width that is not a combining mark would be invisible.

@@ -19,11 +19,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from receiver.store.database import Database, StoreError
 from receiver.store.place import choose_database
+from receiver.store.written_file import WrittenFile
 from tui.clusters.doctor import Mark, ReceiverFindings, receiver_findings
 from tui.clusters.force import identity as identities
 from tui.clusters.force.collected import WAIT, Collector, Found, How, last_chunk, reasons, wait
@@ -134,7 +135,7 @@ def _after(
     path: Path,
     since: int,
     group: Group,
-    out: TextIO | None,
+    out: _JsonFile | None,
 ) -> None:
     """Wait for the spans, and say or show what became of the requests.
 
@@ -145,6 +146,8 @@ def _after(
     seen = [one for ran in runs for one in ran.seen]
     if not seen:
         warn(_nothing_came(asked, runs))
+        if out is not None:
+            out.commit()
         return
     _remember(path, replace(group, traces=tuple(one.trace_id for one in seen)))
     show = asked.open
@@ -155,7 +158,7 @@ def _after(
         _remember(path, replace(group, traces=ids_of(found)))
         _tell(group.words, runs, found, collector, known, path, out, waited)
         if out is not None:
-            out.flush()  # what is wrong with the file is said here, and is not the command's exit code
+            out.commit()  # what is wrong with the file is said here, and is not the command's exit code
     finally:
         collector.close()
     if show:
@@ -184,8 +187,9 @@ def named(context: str) -> Named:
 
 # --- before -------------------------------------------------------------------------------------------
 @contextmanager
-def _json_file(path: Path, database: Path) -> Iterator[TextIO]:
-    """Opened before anything is run, so that what is wrong with it is said then.
+def _json_file(path: Path, database: Path) -> Iterator[_JsonFile]:
+    """Opened before anything is run, so that what is wrong with it is said then. What has this name stays as it is
+    until all is written.
 
     Raises:
         StoreError: it is the database, or belongs to it.
@@ -199,13 +203,25 @@ def _json_file(path: Path, database: Path) -> Iterator[TextIO]:
         raise StoreError(
             f"{path} is the database or belongs to it, and would be overwritten: name another with --json."
         )
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    file = os.fdopen(os.open(path, flags, 0o600), "w", encoding="ascii")
-    try:
-        yield file
-    finally:
-        with suppress(OSError):  # said when it was flushed
-            file.close()
+    with WrittenFile(path) as file:
+        yield _JsonFile(file)
+
+
+class _JsonFile:
+    """Lines of ASCII that become a file."""
+
+    def __init__(self, file: WrittenFile) -> None:
+        self._file = file
+        self._anything = False
+
+    def write(self, text: str) -> None:
+        """Write a line, or a piece of one."""
+        self._file.raw.write(text.encode("ascii"))
+        self._anything = True
+
+    def commit(self) -> None:
+        """All is written: in place of what was there, unless it is nothing."""
+        self._file.commit(anything=self._anything)
 
 
 @contextmanager
@@ -517,7 +533,7 @@ def _tell(
     collector: Collector,
     known: Preconditions,
     path: Path,
-    out: TextIO | None,
+    out: _JsonFile | None,
     waited: float,
 ) -> None:
     """Text on standard error, and JSON where it was asked for."""
@@ -536,7 +552,8 @@ def _tell(
         told.append(Run(ran.wall_ns, mine, of_run))
         report = Report(words, mine, of_run, why, max(0, ran.total - len(ran.seen)))
         if out is not None:
-            out.writelines(documents(report, collector, number))
+            for line in documents(report, collector, number):
+                out.write(line)
         if page is not None and len(runs) == 1:
             warn(summary(report))
             _print(lines(report, collector, page))

@@ -25,6 +25,7 @@ from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyVa
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource as OtlpResource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
+from receiver.ingest.link_ids import drop_bad_links, without_bad_links
 from receiver.store.chunk import (
     APISERVER,
     AUDIT_UUID,
@@ -82,11 +83,14 @@ class Malformed(Exception):
 
 @dataclass(slots=True)
 class Decoded:
-    """What became of a request: `chunk` is None where no span is left, `reason` says why spans were rejected."""
+    """What became of a request: `chunk` is None where no span is left, `reason` says why spans were rejected and links
+    left out."""
 
     chunk: Chunk | None
     rejected: int
     reason: str
+    bad_links: int = 0
+    """Links that spans lost because their ids have a wrong length."""
 
 
 _IndexRequest: Final = request_type(
@@ -219,7 +223,7 @@ def decode(body: bytes, *, source: str, peer: str, received: int) -> Decoded:
 
     Spans whose ids are all zero or of the wrong length (OTLP 1.5: 16 and 8 bytes, a parent 8 or none), and spans
     that do not parse, are rejected; the others are kept, and `body` in the chunk is what was sent without the
-    rejected ones.
+    rejected ones, and without links that lead to no such ids.
 
     Args:
         body: a serialised ExportTraceServiceRequest.
@@ -252,7 +256,7 @@ def _decode(body: bytes, source: str, peer: str, received: int) -> Decoded:
         reason = "spans that cannot be parsed"
     index = _IndexRequest.FromString(body)
     index.DiscardUnknownFields()
-    spans, shapes, groups, kept, links = _columns(BytesRequest.FromString(index.SerializeToString()))
+    spans, shapes, groups, kept, links, bad_links = _columns(BytesRequest.FromString(index.SerializeToString()))
     del index
     bad = len(spans) - int(np.count_nonzero(kept)) if kept is not None else 0
     if bad:
@@ -262,6 +266,8 @@ def _decode(body: bytes, source: str, peer: str, received: int) -> Decoded:
     if len(spans) > bad:
         strings, resources = _Strings(), _Numbers()
         facts = _with_links(_facts(body, spans, shapes, groups, kept, strings), spans, links, kept)
+        if bad_links:
+            body = without_bad_links(body, bad_links)
         names = [strings[shape.name] for shape in shapes.table]
         spans["name"] = np.array(names, np.uint32)[shapes.rows]
         owners = [min(resources[group.sender.resource], 0xFFFE) for group in groups]
@@ -271,7 +277,10 @@ def _decode(body: bytes, source: str, peer: str, received: int) -> Decoded:
             facts["row"] = (np.cumsum(kept) - 1)[facts["row"]]
             spans = spans[kept]
         chunk = Chunk(0, source, peer, received, list(strings), list(resources)[:0xFFFF], spans, facts, compress(body))
-    return Decoded(chunk, lost + bad, f"Rejected {lost + bad:,} {reason}." if reason else "")
+    dropped = sum(bad_links.values())
+    said = [f"Rejected {lost + bad:,} {reason}."] if reason else []
+    said += [f"Left out {dropped:,} links with trace or span ids of the wrong length."] if dropped else []
+    return Decoded(chunk, lost + bad, " ".join(said), dropped)
 
 
 def _check_counts(body: bytes) -> None:
@@ -331,9 +340,9 @@ _Links = dict[int, tuple[bytes, ...]]
 """By row the ids of the traces that a span links to, 16 bytes each, for the few that link to any."""
 
 
-def _columns(request: Any) -> tuple[Array, _Shapes, list[_Group], Array | None, _Links]:
+def _columns(request: Any) -> tuple[Array, _Shapes, list[_Group], Array | None, _Links, dict[int, int]]:
     """Index rows of a request that holds only the index's fields, spans as bytes. `name` and `resource` are left
-    0. The fourth is a mask of the rows to keep, None for all."""
+    0. The fourth is a mask of the rows to keep, None for all; the last how many links a row to keep has to lose."""
     blobs: list[bytes] = []
     groups: list[_Group] = []
     for i, resource in enumerate(request.resources):
@@ -344,7 +353,7 @@ def _columns(request: Any) -> tuple[Array, _Shapes, list[_Group], Array | None, 
                 groups.append(_Group(_sender(resource.resource, scope.scope), len(blobs) - before, i, j))
     count = len(blobs)
     if not count:
-        return np.zeros(0, SPAN), _Shapes([], np.zeros(0, np.int64)), groups, None, {}
+        return np.zeros(0, SPAN), _Shapes([], np.zeros(0, np.int64)), groups, None, {}, {}
     data = b"".join((*blobs, bytes(_MARGIN)))
     ends = np.cumsum(np.fromiter(map(len, blobs), np.int64, count))
     starts = np.concatenate((np.zeros(1, np.int64), ends[:-1]))
@@ -402,7 +411,8 @@ def _columns(request: Any) -> tuple[Array, _Shapes, list[_Group], Array | None, 
     numbered = np.array(rows, np.int64)
     spans["flags"] = np.array([shape.flags for shape in table], np.uint8)[numbered]
     links = {row: one.links for row, one in odd.items() if one.links and one.kept}
-    return spans, _Shapes(table, numbered), groups, None if kept.all() else kept, links
+    bad_links = {row: one.bad_links for row, one in odd.items() if one.bad_links and one.kept}
+    return spans, _Shapes(table, numbered), groups, None if kept.all() else kept, links, bad_links
 
 
 _MARGIN: Final = 320  # no place worked out from a span lies further behind its end
@@ -417,6 +427,7 @@ class _Odd:
     kept: bool
     key: bytes
     links: tuple[bytes, ...] = ()
+    bad_links: int = 0
 
 
 _NO_SPAN: Final = _Odd(False, b"\x30\x00")
@@ -442,7 +453,8 @@ def _odd(spans: Array, row: int, raw: bytes) -> _Odd:
         kind | status << 4,
         0,
     )
-    return _Odd(whole, span.name[: MAX_STRING * 2].encode() + bytes((0x30, kind)), _linked(span))
+    bad_links = drop_bad_links(span)
+    return _Odd(whole, span.name[: MAX_STRING * 2].encode() + bytes((0x30, kind)), _linked(span), bad_links)
 
 
 def _linked(span: OtlpSpan) -> tuple[bytes, ...]:

@@ -9,7 +9,6 @@ Uses the OTLP messages and grpc only; no OpenTelemetry SDK.
 
 from __future__ import annotations
 
-import argparse
 import heapq
 import itertools
 import signal
@@ -27,6 +26,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
+from receiver.command_line import CommandLine
 from receiver.ingest.demo_cluster import PROCESSES, Cluster
 from receiver.ingest.demo_spans import Finished, Process, S, Scope
 from receiver.signals import ending
@@ -215,7 +215,7 @@ def _stop_at_end_of_input(stop: threading.Event) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m receiver.ingest.demo ADDRESS`: the cluster alone, until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(prog="python -m receiver.ingest.demo", description=run_demo.__doc__)
+    parser = CommandLine(prog="python -m receiver.ingest.demo", description=run_demo.__doc__)
     parser.add_argument("address")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=DEFAULT_RATE)

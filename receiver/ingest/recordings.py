@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from receiver.ingest.decode import Malformed, decode
+from receiver.plain_text import shell_word
 from receiver.store import files
 from receiver.store.chunk import Chunk
 from receiver.store.database import Database, StoreError, decompress
@@ -49,7 +50,7 @@ def check(path: Path) -> None:
     except OSError as problem:
         raise StoreError(f"{path} cannot be read ({problem.strerror}): name another file.") from problem
     if head == _SQLITE:
-        raise StoreError(f"{path} is a database, not a recording: open it with --db {path}.")
+        raise StoreError(f"{path} is a database, not a recording: open it with --db {shell_word(str(path))}.")
 
 
 class Seen:
@@ -148,6 +149,8 @@ def take(
         if decoded.rejected:
             taken.rejected += decoded.rejected
             said(f"{path}: {decoded.rejected:,} spans of a request were left out: {decoded.reason}.")
+        elif decoded.reason:
+            said(f"{path}: {decoded.reason}")
         if decoded.chunk is None:
             continue
         chunk = decoded.chunk

@@ -467,8 +467,8 @@ def _close(listeners: Sequence[Listener], grace: float) -> None:
 
 
 def _answer(decoded: Decoded) -> bytes:
-    """The serialised ExportTraceServiceResponse."""
-    if not decoded.rejected:
+    """The serialised ExportTraceServiceResponse. A reason without rejected spans is a warning, as OTLP has it."""
+    if not decoded.reason:
         return b""
     answer = ExportTraceServiceResponse()
     answer.partial_success.rejected_spans = decoded.rejected

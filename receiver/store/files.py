@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import secrets
-import stat
 import sys
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
@@ -22,6 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from receiver.store.database import StoreError
 from receiver.store.otlp_json import Unreadable, as_json, read_request
+from receiver.store.written_file import WrittenFile
 
 MAX_LINE: Final = 128 << 20
 """Longer lines are skipped; the largest request that a receiver takes is 16 MiB, of which JSON makes six bytes a
@@ -120,9 +117,9 @@ class _Counted:
 def write(path: Path | None, requests: Iterable[bytes]) -> int:
     """Write serialised requests to a file (gzip by its name), or to standard output.
 
-    A file appears whole or not at all, for the owner's eyes only (0600): it holds names of secrets. A link stays and
-    what it leads to is replaced. What is no file (a pipe, a device) stays what it is and is written to. A terminal gets
-    ASCII, so that no value of a span can do anything to it.
+    A file appears whole or not at all (`written_file`), and one that is there stays when there is no request: a filter
+    that matches nothing is no reason to lose it. A terminal gets ASCII, so that no value of a span can do anything to
+    it.
 
     Returns:
         Requests written.
@@ -133,32 +130,12 @@ def write(path: Path | None, requests: Iterable[bytes]) -> int:
     if path is None:
         return _write_lines(sys.stdout.buffer, requests, sys.stdout.isatty())
     try:
-        if _is_special(path):
-            with open(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY), "wb") as raw:
-                return _write_packed(raw, requests, path, raw.isatty())
-        target = Path(os.path.realpath(path))
+        with WrittenFile(path) as file:
+            count = _write_packed(file.raw, requests, path, file.raw.isatty())
+            file.commit(anything=count > 0)
+            return count
     except OSError as problem:
         raise _unwritable(path, problem) from problem
-    # Named before it is made: whoever ends us, at whatever moment, finds it cleared away.
-    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}")
-    try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as raw:
-            count = _write_packed(raw, requests, path, False)
-        os.replace(temporary, target)
-        return count
-    except OSError as problem:
-        raise _unwritable(path, problem) from problem
-    finally:
-        with suppress(OSError):  # gone when all went well
-            os.unlink(temporary)
-
-
-def _is_special(path: Path) -> bool:
-    """Whether a path leads to something that is there and is not a regular file."""
-    try:
-        return not stat.S_ISREG(path.stat().st_mode)
-    except FileNotFoundError:
-        return False
 
 
 def _unwritable(path: Path, problem: OSError) -> FileProblem:

@@ -27,10 +27,11 @@ from receiver.traces.chains import chained as chained
 from receiver.traces.chains import keyed
 from receiver.traces.chains import spans_of as spans_of
 from receiver.traces.durations import durations_of
+from receiver.traces.head import first_of_tree
 from receiver.traces.model import Component, Kind, Request, Settled, Span, Trace, TraceSummary
 from receiver.traces.semantics import Facts, merge_request
 from receiver.traces.timing import self_times
-from receiver.traces.tree import build
+from receiver.traces.tree import build, walk
 
 Array = npt.NDArray[Any]
 
@@ -252,7 +253,9 @@ def _settled(last_received: int, missing: int, now: int, live: bool) -> Settled:
 
 
 # --- one trace ------------------------------------------------------------------------------------
-def load(index: Index, trace_id: str, now: int, cap: int = SPAN_CAP, *, live: bool = True) -> Trace | None:
+def load(
+    index: Index, trace_id: str, now: int, cap: int = SPAN_CAP, *, live: bool = True, first: bool = False
+) -> Trace | None:
     """A whole trace with its tree and self times, from the index alone; None when it is not held.
 
     Args:
@@ -260,6 +263,8 @@ def load(index: Index, trace_id: str, now: int, cap: int = SPAN_CAP, *, live: bo
         now, live: as for `summaries`.
         cap: of a trace with more spans the headline and the last arrived ones are taken and `left_out` counts the
             others; parents among those count as seen, though their children are roots marked ORPHAN.
+        first: instead, those are taken that come first in the tree of all, and stand as they stand there; times and
+            errors of the trace are those of all. With them come a few that only tell that more follows.
     """
     with index.lock:
         slot = index.slot_of(trace_id)
@@ -268,16 +273,36 @@ def load(index: Index, trace_id: str, now: int, cap: int = SPAN_CAP, *, live: bo
         one = np.array([slot], np.int64)
         rows, positions = spans_of(index, one)
         missing = int(_missing(index, rows, positions, 1)[0])
+        state = _settled(int(last_sent(index, one)[0]), missing, now, live)
+        request = _requests(index, one)[0]
+        if first and len(rows) > cap:
+            return _head(index, rows, cap, state, missing, request)
         left_out = max(0, len(rows) - cap)
         head = int(index.head_row[slot])
         if left_out and head < rows[left_out]:
             rows[left_out] = head  # what names the trace is always there
         spans = spans_at(index, rows[left_out:])
-        state = _settled(int(last_sent(index, one)[0]), missing, now, live)
-        request = _requests(index, one)[0]
     trace = build(spans, settled=state, missing=missing, left_out=left_out)
     self_times(trace)
     trace.request = request
+    return trace
+
+
+def _head(index: Index, rows: Array, cap: int, state: Settled, missing: int, request: Request | None) -> Trace:
+    start, end = index.start[rows], index.end[rows]
+    head = first_of_tree(index.span[rows], index.parent[rows], start, end, cap)
+    spans = spans_at(index, rows[[*head.first, *head.following]])
+    trace = build(spans, settled=state, missing=missing, left_out=len(rows) - len(spans))
+    self_times(trace)
+    known = {(int(index.chunk[rows[at]]), int(index.ordinal[rows[at]])): ns for at, ns in head.covered.items()}
+    for node in walk(trace):
+        covered = known.get((node.span.chunk, node.span.row))
+        if covered is not None:
+            node.self_ns = node.span.duration - covered
+    trace.request = request
+    trace.errors = int(np.count_nonzero(index.kind_status[rows] >> 4 == 2))
+    known_starts = start[start > 0]
+    trace.start, trace.end = int(known_starts.min()) if len(known_starts) else 0, int(end.max())
     return trace
 
 

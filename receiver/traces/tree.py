@@ -73,7 +73,7 @@ def build(spans: Sequence[Span], *, settled: Settled, missing: int, left_out: in
             marks[i] |= _ORPHAN
         elif not parent:
             parents[i] = -1
-    _cut_circles(parents, marks)
+    cut_circles(parents, marks)
 
     _mark_times(ordered, parents, marks)
     nodes = [Node(span, 0, [], _set_of(mark)) for span, mark in zip(ordered, marks, strict=True)]
@@ -111,7 +111,7 @@ def walk(trace: Trace) -> Iterator[Node]:
         stack.extend(reversed(node.children))
 
 
-def _cut_circles(parents: list[int], marks: list[int]) -> None:
+def cut_circles(parents: list[int], marks: list[int]) -> None:
     """Make the earliest member of each circle a root."""
     seen = [0] * len(parents)  # 0: not yet, else the walk that came by
     for start in range(len(parents)):

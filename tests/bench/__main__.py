@@ -5,6 +5,7 @@
     million    1,000,000 spans: memory, file, time to reopen, key-to-paint
     trace      time to the first screen of a trace of 40,000 spans and of one of 11
     phases     CPU of the phases of 100,000 traces; time to open the largest traces: tree, lines, verdict
+    show       `show` of one trace of 370,000 spans, as text and as JSON: the first line, all of it, CPU
     hotspots   Hot spots over 1,000,000 spans: the first look, everything, and to follow; what is usual; dots
     filter     1,000,000 spans: filters over request fields and over attributes, orders, completion; key-to-paint while
                attributes are looked for
@@ -42,7 +43,7 @@ from tests.bench import filters, killing
 from tests.bench.hot import hotspots
 from tests.bench.otlp_load import Load, Template, lasts, make_templates, run
 from tests.bench.proxying import proxy
-from tests.bench.reading import phases
+from tests.bench.reading import phases, show
 from tests.bench.terminal import Terminal, cpu_seconds, percentile, resident_bytes
 from tests.live_receiver import LiveReceiver, start_receiver
 
@@ -346,6 +347,7 @@ BENCHMARKS: dict[str, Callable[[Path, float], dict[str, Any]]] = {
     "million": million,
     "trace": trace,
     "phases": phases,
+    "show": show,
     "hotspots": hotspots,
     "filter": filter_,
     "proxy": proxy,

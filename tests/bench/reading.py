@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -50,10 +52,42 @@ def phases(folder: Path, seconds: float) -> dict[str, Any]:
     files = {path.name.partition(".")[0]: path for path in recordings}
     for spans in (11, 40_000):
         path = folder / f"{spans}.otlp.jsonl"
-        path.write_text("\n".join(_collection_deleted(spans)) + "\n")
+        path.write_text("\n".join(collection_deleted(spans)) + "\n")
         files[f"made of {spans:,}"] = path
     for name, path in files.items():
         result["open_ms"][name] = _opened(_stored(path))
+    return result
+
+
+SHOWN: Final = 370_000
+"""Spans of the trace that `show` is measured with."""
+
+
+def show(folder: Path, seconds: float) -> dict[str, Any]:
+    """`k8s-trace-tui show` of one very large trace: seconds to the first line and to the end, and CPU."""
+    recording, path = folder / "large.otlp.jsonl", folder / "large.db"
+    recording.write_text("\n".join(collection_deleted(SHOWN)) + "\n")
+    database = Database.create(path)
+    take(recording, database, lambda text: None, arrived_now=True)
+    database.close()
+    result: dict[str, Any] = {"spans": SHOWN}
+    for how in ("", "--all", "--raw", "--json"):
+        words = [sys.executable, "-m", "tui.cli", "show", *filter(None, (how,)), "--db", str(path), "abab"]
+        start = time.perf_counter()
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            size = len(process.stdout.read(1))
+            first = time.perf_counter() - start
+            while piece := process.stdout.read(1 << 16):
+                size += len(piece)
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        result[how or "text"] = {
+            "first_s": round(first, 2),
+            "all_s": round(time.perf_counter() - start, 2),
+            "cpu_s": round(used.ru_utime + used.ru_stime, 2),
+            "printed_mib": round(size / (1 << 20), 1),
+        }
     return result
 
 
@@ -133,7 +167,7 @@ def _cpu(work: Callable[[], object]) -> float:
     return statistics.median(costs)
 
 
-def _collection_deleted(spans: int) -> Iterator[str]:
+def collection_deleted(spans: int) -> Iterator[str]:
     """OTLP JSON Lines of one trace: a collection is deleted, and each of its objects calls a webhook and etcd."""
     target = "/api/v1/namespaces/default/configmaps"
     http = {"http.target": target, "http.request.method": "DELETE", "http.response.status_code": 200}

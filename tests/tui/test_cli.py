@@ -400,6 +400,20 @@ def test_an_export_with_a_filter_holds_those_traces_and_no_other_span(
     assert len(spans) == sum(trace["spans"] for trace in wanted)
 
 
+def test_an_export_of_nothing_leaves_what_is_there(command: Command, db: Path, tmp_path: Path) -> None:
+    some = tmp_path / "some.jsonl"
+    assert command("export", "--db", db, "ns=nowhere", "-o", some)[0] == 0
+    assert some.read_text() == ""
+    some.write_text("yesterday's")
+    code, _, error = command("export", "--db", db, "ns=nowhere", "-o", some)
+    assert (code, some.read_text()) == (0, "yesterday's")
+    assert error.splitlines() == [
+        "k8s-trace-tui: Nothing matches ns=nowhere.",
+        f"k8s-trace-tui: Nothing is written: {some} stays as it was.",
+    ]
+    assert os.listdir(tmp_path) == [some.name]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_an_export_that_is_ended_leaves_nothing_behind(db: Path, tmp_path: Path, number: signal.Signals) -> None:
     large = tmp_path / "large.db"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +23,7 @@ from receiver.traces.model import (
     Trace,
     TraceSummary,
 )
-from tui.documents import dumps, trace_document, trace_lines, walk
+from tui.documents import dumps, raw_pieces, trace_document, trace_lines, walk
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -211,3 +212,13 @@ def test_settled_is_about_time_not_about_parents_that_never_come() -> None:
     assert trace_document(summary(settled=Settled.MISSING, missing=2))["settled"] is True
     assert trace_document(summary(settled=Settled.ARRIVING))["settled"] is False
     assert trace_document(summary(request=None))["request"] is None
+
+
+@pytest.mark.parametrize("parts", [[], [[]], [["a"]], [["a\x7f", "ü\n"], [], ["b"]]])
+@pytest.mark.parametrize("indented", [True, False])
+def test_raw_in_pieces_is_the_json_of_the_whole(parts: list[list[str]], indented: bool) -> None:
+    groups = [[{"resource": {}, "scopeSpans": [{"spans": [{"name": name}]}]} for name in part] for part in parts]
+    text = "".join(raw_pieces(({"resourceSpans": part} for part in groups), indented))
+    whole = {"resourceSpans": [group for part in groups for group in part]}
+    assert text == json.dumps(whole, indent=2 if indented else None).replace("\x7f", "\\u007f") + "\n"
+    assert text.isascii()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from receiver.traces.model import Component
@@ -44,9 +47,13 @@ def test_choice(env: dict[str, str], encoding: str | None, expected: Glyphs) -> 
 class FakeApp:
     def __init__(self) -> None:
         self.sent: list[str] = []
+        self.lines: list[list[str]] = []
 
     def copy_to_clipboard(self, text: str) -> None:
         self.sent.append(text)
+
+    def copy_lines_to_clipboard(self, lines: Sequence[str]) -> None:
+        self.lines.append(list(lines))
 
 
 def test_copy_says_what_is_known() -> None:
@@ -57,14 +64,42 @@ def test_copy_says_what_is_known() -> None:
 
 def test_a_paste_is_only_text() -> None:
     app = FakeApp()
-    clipboard.copy(app, "rm\x1b[201~\x07\ud800 -rf\u202e\n", "value")
-    assert app.sent == ["rm[201~ -rf\n"]
+    clipboard.copy(app, "rm\x1b[201~\x07\ud800 -rf\u202e\n\t\r\u2028x\U000e0041\ufe0f", "value")
+    assert app.sent == [r"rm\x1b[201~\x07\ud800 -rf\u202e\n\t\r\u2028x\U000e0041\ufe0f"]
+
+
+def test_several_lines_are_said_to_be_several_and_none_of_them_is_more_than_one() -> None:
+    app = FakeApp()
+    said = clipboard.copy_lines(app, ["# a", "endpoint: x\nreboot\r", "\x1b[201~ü"], "recipe")
+    assert said == "Recipe sent to the clipboard (OSC 52), 3 lines: # a"
+    assert app.lines == [["# a", r"endpoint: x\nreboot\r", r"\x1b[201~ü"]]
+    assert app.sent == []
+    assert ", 1 line: a" in clipboard.copy_lines(app, ["a"], "recipe")
+
+
+@given(st.lists(st.text()))
+def test_whatever_is_copied_is_one_line_of_text_or_the_lines_that_were_meant(texts: list[str]) -> None:
+    app = FakeApp()
+    for text in texts:
+        clipboard.copy(app, text, "value")
+    clipboard.copy_lines(app, texts, "values")
+    assert app.lines == [app.sent]
+    for text, sent in zip(texts, app.sent, strict=True):
+        assert sent.isprintable(), "no line end, no control, format or separator character, no surrogate"
+        assert len(sent.splitlines()) <= 1
+        sent.encode()
+        if text.isascii() and text.isprintable():
+            assert sent == text
 
 
 def test_more_than_a_terminal_takes_is_not_sent() -> None:
     app = FakeApp()
-    assert "more than terminals take" in clipboard.copy(app, "x" * 80_000, "raw trace")
-    assert app.sent == []
+    for size in (80_000, 10_000_000):
+        assert "more than terminals take" in clipboard.copy(app, "x" * size, "raw trace")
+        assert "more than terminals take" in clipboard.copy_lines(app, ["x" * (size // 2)] * 2, "raw trace")
+    for text in ("\n" * 50_000, "ü" * 50_000):
+        assert "more than terminals take" in clipboard.copy(app, text, "raw trace")
+    assert app.sent == app.lines == []
 
 
 @pytest.mark.parametrize(

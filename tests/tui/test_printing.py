@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 import pytest
 from rich.cells import cell_len
@@ -12,8 +13,9 @@ from rich.cells import cell_len
 from receiver.traces.listing import Row
 from receiver.traces.model import Node, Oddity, Request, Settled, Trace
 from tests.tui.test_documents import TRACE, span, summary
+from tests.work import calls_of
 from tui.glyphs import ASCII, UNICODE
-from tui.printing import Paper, TraceList, paper, tree_lines, warn
+from tui.printing import Paper, TraceList, heading_lines, paper, tree_lines, verdict_lines, warn
 from tui.terminal_text import use_ascii
 
 HOSTILE = "a\x1b]52;c;aGk=\x07\u202eb\r\n\x9b31m\u200b" + "長" * 300
@@ -105,13 +107,15 @@ def tree() -> Trace:
     orphan = Node(span(3, name="lost", parent_id="f" * 16, start=0, end=0), 0, [], frozenset({Oddity.ORPHAN}))
     other = Node(span(4, name="second", status=0), 1)
     root = Node(span(0, name="GET", status=0), 0, [middle, other])
-    return Trace(TRACE, [root, orphan], root, 5, 1, 10, 40, Settled.MISSING, 1, left_out=3)
+    return Trace(TRACE, [root, orphan], root, 8, 1, 10, 40, Settled.MISSING, 1, left_out=3)
 
 
 @pytest.mark.parametrize("width", [None, 60, 80, 120, 160])
 def test_a_tree(width: int | None) -> None:
     row = summary(request=request(), settled=Settled.MISSING, missing=1)
-    lines = list(tree_lines(tree(), row, Paper(width, False, UNICODE)))
+    page = Paper(width, False, UNICODE)
+    said = verdict_lines(["etcd took 3 ms, " + HOSTILE[:24]], page)
+    lines = [*heading_lines(row, page), *said, *tree_lines(tree(), page)]
     text = "\n".join(lines)
     assert all(line.isprintable() for line in lines)
     assert lines[0].startswith("get pods default/web  403  kubectl")
@@ -123,9 +127,31 @@ def test_a_tree(width: int | None) -> None:
     assert at == sorted(at)
     assert "outlives its parent" in text or width is not None
     assert "parent not seen (yet)" in text or width == 60
-    assert "3 more spans" in lines[-1]
+    assert lines[-1] == "3 more spans of this trace: --raw prints them"
     if width is not None:
         assert max(map(cell_len, lines[2:])) <= max(width, 70)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 5, 6])
+def test_a_tree_is_bounded_and_says_how_much_more_there_is(most: int) -> None:
+    whole = list(tree_lines(tree(), Paper(80, False, UNICODE)))
+    lines = list(tree_lines(tree(), Paper(80, False, UNICODE), most))
+    shown = min(most, 5)
+    assert lines[:-1] == whole[: 1 + shown], "what is shown stands as in the whole tree"
+    assert lines[-1] == f"{5 - shown + 3} more spans of this trace: --all shows them"
+    trace = tree()
+    trace.left_out, trace.spans = 0, 5
+    assert len(list(tree_lines(trace, Paper(80, False, UNICODE), 5))) == 6, "nothing is said where nothing is left"
+
+
+def test_lines_are_made_when_they_are_asked_for() -> None:
+    root = Node(span(0))
+    root.children = [Node(span(number), 1, [Node(span(number, name="below"), 2)]) for number in range(1, 20_000)]
+    trace = Trace(TRACE, [root], root, 39_999, 0, 10, 40, Settled.SETTLED, 0)
+    for most in (None, 10):
+        lines, calls = calls_of(lambda most=most: list(islice(tree_lines(trace, Paper(80, False, UNICODE), most), 10)))
+        assert len(lines) == 10
+        assert calls < 2_000
 
 
 def test_a_deep_chain_is_not_a_wide_page() -> None:
@@ -136,7 +162,7 @@ def test_a_deep_chain_is_not_a_wide_page() -> None:
         node.children.append(child)
         node = child
     trace = Trace(TRACE, [root], root, 3_000, 0, 10, 40, Settled.SETTLED, 0)
-    lines = list(tree_lines(trace, summary(), Paper(None, False, UNICODE)))
+    lines = list(tree_lines(trace, Paper(None, False, UNICODE)))
     assert max(map(len, lines)) < 250
     assert any("depth 2999" in line for line in lines)
 

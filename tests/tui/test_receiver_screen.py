@@ -11,7 +11,7 @@ import yaml
 from receiver.store.database import Database
 from tests.tui.still_feed import RECEIVED, SECOND, StillFeed
 from tests.tui.test_requests import Open, drive  # noqa: F401 - a fixture
-from tui.screens.receiver import endpoint_of, recipe, recipe_text
+from tui.screens.receiver import endpoint_of, recipe, recipe_lines
 
 STATUS: dict[str, Any] = {
     "pid": 4711,
@@ -223,6 +223,7 @@ def test_the_recipe_warns_of_what_breaks_clusters() -> None:
 
 
 def test_the_copied_recipe_is_comments_and_yaml() -> None:
-    lines = recipe_text("localhost:4317").splitlines()
+    lines = recipe_lines("localhost:4317")
     assert all(line.startswith("# ") for line in lines if "kubelet runs" in line or "kubeadm" in line)
     assert "endpoint: localhost:4317" in lines
+    assert not [line for line in lines if "\n" in line]

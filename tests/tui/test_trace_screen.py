@@ -706,7 +706,7 @@ async def test_copying_says_what_is_known(monkeypatch: pytest.MonkeyPatch) -> No
             assert copied[-1] == expected
         await driver.press("c", "enter")
         assert copied[-1].startswith("POST /api/v1/namespaces/{:namespace}/pods  apiserver  2.53 s")
-        await driver.press("c", "G", "enter")
+        await driver.press("c", "a")
         await driver.pilot.pause(0.2)
         assert "audit-id=e1b1ced3-bf05-45ba-82e1-69846ad85b4a" in copied[-1]
         before = len(copied)

@@ -568,6 +568,18 @@ def test_the_database_is_not_overwritten(bench: MakeBench) -> None:
         assert "would be overwritten" in done.stderr
 
 
+def test_the_file_of_before_stays_until_there_is_something_to_write(bench: MakeBench) -> None:
+    at = bench()
+    file = at.folder / "out.json"
+    file.write_text("before")
+    at.run("true", json=str(file))
+    at.run("no-such-command-anywhere", json=str(file))
+    assert file.read_text() == "before"
+    at.run(*at.client("GET:/api/v1/nodes"), json=str(file), wait="0")
+    assert json.loads(file.read_text().splitlines()[0])["run"] == 1
+    assert not [name for name in os.listdir(at.folder) if name.startswith(".out.json")]
+
+
 def test_open_shows_the_commands_requests_alone(bench: MakeBench) -> None:
     at = bench(per_million=1_000_000)
     at.run(*at.client("GET:/api/v1/namespaces/other/pods"))  # not of the command

@@ -14,6 +14,7 @@ from textual.widgets import Input
 from tui.keys import bindings, key_name, quit_binding
 from tui.screens.help import Lines
 from tui.terminal_text import count, printable
+from tui.widgets.field import Field
 from tui.widgets.line import LineWidget, OneLine, Part, Rule, strip
 from tui.widgets.table import Sheet
 
@@ -91,7 +92,7 @@ class ConfirmScreen(ModalScreen[str | None]):
         yield Sheet()
         if self._type_name:
             yield OneLine(id="ask")
-            line = Input(compact=True, max_length=_MOST_NAME, select_on_focus=False)
+            line = Field(compact=True, max_length=_MOST_NAME, select_on_focus=False)
             line.cursor_blink = False
             yield line
         yield self._buttons

@@ -14,6 +14,7 @@ from textual.widget import Widget
 
 from receiver.traces.model import Span
 from receiver.traces.tree import walk
+from tui.documents import dumps
 from tui.feed import Snapshot
 from tui.keys import bindings
 from tui.latest import Latest
@@ -30,11 +31,12 @@ _INLINE: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class RawText:
-    """JSON and its lines; `spans` of `total` are in it."""
+    """JSON as lines, and on one line for the clipboard; `spans` of `total` are in it."""
 
     lines: tuple[str, ...] = ()
     spans: int = 0
     total: int = 0
+    one_line: str = ""
 
 
 def json_lines(value: object, indent: int = 0, lead: str = "", tail: str = "") -> list[str]:
@@ -169,7 +171,7 @@ class RawScreen(FrameScreen):
                     break
                 spans.append(node.span)
         raw = self.feed.bodies.raw(spans)
-        return RawText(tuple(json_lines(raw)), len(spans), total)
+        return RawText(tuple(json_lines(raw)), len(spans), total, dumps(raw))
 
     def on_text_lines_moved(self, event: TextLines.Moved) -> None:
         """The text's message."""
@@ -211,6 +213,6 @@ class RawScreen(FrameScreen):
         self.query_one(TextLines).pan(step)
 
     def action_copy(self) -> None:
-        """The JSON."""
+        """The JSON, on one line: a paste into a shell runs nothing."""
         if self._text.spans:
-            self.trace_app.copy("\n".join(self._text.lines), "OTLP JSON")
+            self.trace_app.copy(self._text.one_line, "OTLP JSON")

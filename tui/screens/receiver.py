@@ -88,9 +88,9 @@ def recipe(endpoint: str) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def recipe_text(endpoint: str) -> str:
-    """The recipe for the clipboard: what is not to be pasted is a comment."""
-    return "\n".join(text if kind == "paste" else f"# {text}" for kind, text in recipe(endpoint)) + "\n"
+def recipe_lines(endpoint: str) -> list[str]:
+    """The recipe for the clipboard, line by line: what is not to be pasted is a comment."""
+    return [text if kind == "paste" else f"# {text}" for kind, text in recipe(endpoint)]
 
 
 # --- the screen ------------------------------------------------------------------------------------
@@ -431,7 +431,7 @@ class ReceiverScreen(FrameScreen):
     # -- keys -------------------------------------------------------------------------------------------
     def action_copy(self) -> None:
         """What to paste."""
-        self.trace_app.copy(recipe_text(endpoint_of(self._status)), "recipe")
+        self.trace_app.copy_lines(recipe_lines(endpoint_of(self._status)), "recipe")
 
     def action_recipe(self) -> None:
         """Show it, or hide it."""

@@ -39,7 +39,7 @@ from tui.widgets.outline import CHAIN, Outline, outline
 from tui.widgets.phasestrip import Group, PhaseStrip, groups_of
 from tui.widgets.prompt import Prompt
 from tui.widgets.status import Banner
-from tui.widgets.verdict import MAX_CHARACTERS, VerdictLines
+from tui.widgets.verdict import VerdictLines
 from tui.widgets.waterfall import Waterfall
 from tui.wording import client_of, mention
 
@@ -579,12 +579,13 @@ class TraceScreen(FrameScreen):
             ("s", "summary", self.summary(node)),
             ("i", "span id", span.span_id),
             ("t", "trace id", span.trace_id),
-            ("n", "name", printable(span.name)),
+            ("n", "name", span.name),
         ]
         if said := self.query_one(VerdictLines).text:
-            texts.append(("v", "verdict", printable(said, MAX_CHARACTERS)))
+            texts.append(("v", "verdict", said))
         options = [Option(letter, what, text) for letter, what, text in texts]
-        options.append(Option("a", "attributes", "key=value, one a line"))
+        options.append(Option("a", "attributes", "key=value, on one line"))
+        options.append(Option("l", "attributes", "key=value, one a line: not into a shell, which runs each line"))
 
         def chosen(at: int | None) -> None:
             if at is None:
@@ -592,9 +593,17 @@ class TraceScreen(FrameScreen):
             if at < len(texts):
                 self.trace_app.copy(texts[at][2], texts[at][1])
             else:
-                self._with_body(span, lambda body: self.trace_app.copy(_attribute_lines(body), "attributes"))
+                as_lines = at > len(texts)
+                self._with_body(span, lambda body: self._copy_attributes(body, as_lines))
 
         self.app.push_screen(ChoiceScreen("Copy", options), chosen)
+
+    def _copy_attributes(self, body: Body, as_lines: bool) -> None:
+        lines = [f"{key}={value_text(value, 20_000)}" for key, value in sorted(body.attributes.items())]
+        if as_lines:
+            self.trace_app.copy_lines(lines, "attributes")
+        else:
+            self.trace_app.copy("  ".join(lines), "attributes")
 
     def summary(self, node: Node) -> str:
         """A span in one line, to paste into a ticket."""
@@ -605,7 +614,7 @@ class TraceScreen(FrameScreen):
         if span.status == 2:
             words.append("failed")
         words += [clock(span.start, self.trace_app.utc), f"trace {span.trace_id} span {span.span_id}"]
-        return printable("  ".join(words), 400)
+        return "  ".join(words)
 
     def _with_body(self, span: Span, then: Callable[[Body], None]) -> None:
         """Do something with a span's body once it is read."""
@@ -784,7 +793,3 @@ def _alignment_words(alignment: skew.Alignment) -> str:
     if refused:
         words += f" {count(refused)} off by more than {duration(skew.LIMIT)} stay{'s' * (refused == 1)} as sent."
     return words
-
-
-def _attribute_lines(body: Body) -> str:
-    return "\n".join(f"{key}={value_text(value, 20_000)}" for key, value in sorted(body.attributes.items()))

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from rich.highlighter import Highlighter
 from rich.style import Style
 from rich.text import Text
-from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
@@ -16,6 +15,7 @@ from textual.message import Message
 from textual.suggester import Suggester
 from textual.widgets import Input
 
+from tui.widgets.field import Field
 from tui.widgets.line import OneLine, palette_of
 
 MAX_LENGTH = 500
@@ -50,8 +50,8 @@ class Underline(Highlighter):
             text.stylize(self.style, start, min(end, len(text)))
 
 
-class _Line(Input):
-    """Textual's input without what blinks, and with Tab and the arrows as a shell has them."""
+class _Line(Field):
+    """A field without what blinks, and with Tab and the arrows as a shell has them."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "older", "older", show=False),
@@ -59,16 +59,6 @@ class _Line(Input):
         Binding("tab", "complete", "complete", show=False),
         Binding("escape,ctrl+c", "cancel", "cancel", show=False),
     ]
-
-    def _on_paste(self, event: events.Paste) -> None:
-        """What is pasted becomes one line of printable text, as much of it as fits: Textual would take the first line
-        as it is, and nothing at all where it is too long."""
-        event.prevent_default()
-        event.stop()
-        line = " ".join(event.text[: 100 * MAX_LENGTH].split())
-        start, end = sorted(self.selection)
-        room = MAX_LENGTH - len(self.value) + end - start
-        self.replace("".join(filter(str.isprintable, line))[:room], start, end)
 
     def action_older(self) -> None:
         self._prompt.step(1)

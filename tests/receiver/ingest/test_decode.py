@@ -63,12 +63,12 @@ def span(number: int = 1, **fields: Any) -> Span:
     return Span(**given_fields)
 
 
-def expected(sent: ExportTraceServiceRequest) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]], int]:
-    """Rows and facts by the long way, one attribute at a time, and how many spans are to be rejected."""
+def expected(sent: ExportTraceServiceRequest) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]], int, int]:
+    """Rows and facts by the long way, one attribute at a time, how many spans are to be rejected and links left out."""
     rows: list[tuple[Any, ...]] = []
     facts: list[tuple[Any, ...]] = []
     told: set[bytes] = set()
-    rejected = 0
+    rejected = bad_links = 0
     for group in sent.resource_spans:
         about = {"service.name": "", "service.instance.id": ""}
         for pair in group.resource.attributes:
@@ -92,7 +92,9 @@ def expected(sent: ExportTraceServiceRequest) -> tuple[list[tuple[Any, ...]], li
                     facts.append((len(rows), role, said.code, *strings, said.audit))
                     if role == ROLE_SERVER and said.audit and said.agent and said.detail:
                         told.add(one.trace_id)
-                linked = dict.fromkeys(link.trace_id for link in one.links if len(link.trace_id) == 16)
+                good = [link for link in one.links if len(link.trace_id) in (0, 16) and len(link.span_id) in (0, 8)]
+                bad_links += len(one.links) - len(good)
+                linked = dict.fromkeys(link.trace_id for link in good if len(link.trace_id) == 16)
                 for trace_id in [found for found in linked if any(found)][:MAX_LINKS]:
                     facts.append((len(rows), ROLE_LINK, 0, *("" for _ in FACT_STRINGS), str(UUID(bytes=trace_id))))
                 rows.append(
@@ -111,7 +113,7 @@ def expected(sent: ExportTraceServiceRequest) -> tuple[list[tuple[Any, ...]], li
     facts = [fact for fact in facts if fact[1] != ROLE_VERB or rows[fact[0]][0] not in told]
     for fact in facts:
         rows[fact[0]] = (*rows[fact[0]][:-1], rows[fact[0]][-1] | FLAG_FACTS)
-    return rows, facts, rejected
+    return rows, facts, rejected, bad_links
 
 
 def actual(chunk: Chunk) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
@@ -143,10 +145,10 @@ def actual(chunk: Chunk) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
 
 def check(sent: ExportTraceServiceRequest) -> None:
     """decode says what the official messages say."""
-    rows, facts, rejected = expected(sent)
+    rows, facts, rejected, bad_links = expected(sent)
     decoded = take(sent.SerializeToString())
-    assert decoded.rejected == rejected
-    assert bool(decoded.reason) == bool(rejected)
+    assert (decoded.rejected, decoded.bad_links) == (rejected, bad_links)
+    assert bool(decoded.reason) == bool(rejected or bad_links)
     if not rows:
         assert decoded.chunk is None
         return
@@ -198,6 +200,7 @@ odd_ids = st.sampled_from([b"", b"\1", bytes(7), bytes(8), bytes(16), b"\1" * 7,
 names_by_kind = st.sampled_from([(1, "Get"), (1, "Call mutating webhook"), (2, "GET"), (3, "HTTP GET"), (3, "x")])
 
 
+link_ends = st.sampled_from([b"a linked", b"a linked", b"", b"x", bytes(9)])
 linked = st.one_of(
     st.just([]),
     st.lists(odd_ids | st.sampled_from([b"trace of sixteen", b"a linked trace !"]), max_size=3),
@@ -219,7 +222,7 @@ def spans(draw: st.DrawFn) -> Span:
         end_time_unix_nano=draw(times),
         attributes=draw(st.lists(pairs, max_size=6)),
         flags=draw(st.sampled_from([0, 0x101])),
-        links=[Span.Link(trace_id=id, span_id=b"a linked") for id in draw(linked)],
+        links=[Span.Link(trace_id=id, span_id=draw(link_ends)) for id in draw(linked)],
     )
     if draw(st.booleans()):
         one.status.code = draw(st.integers(0, 2))  # type: ignore[assignment]

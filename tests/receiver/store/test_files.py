@@ -110,6 +110,17 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path: Path) -
         files.write(tmp_path / "no" / "x.jsonl", [])
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
+def test_a_file_is_never_replaced_by_nothing(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    path.write_text("old")
+    assert files.write(path, []) == 0
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    assert files.write(tmp_path / f"y{suffix}", []) == 0
+    assert (tmp_path / f"y{suffix}").exists()
+
+
 def test_what_is_no_file_is_written_to_and_stays_what_it_is(tmp_path: Path) -> None:
     """Else root's `-o` to a device would make a file of it."""
     fifo = tmp_path / "fifo"

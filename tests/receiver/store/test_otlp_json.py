@@ -100,9 +100,9 @@ def test_what_is_not_otlp_is_said(broken: object, says: str) -> None:
     assert len(str(problem.value)) < 250
 
 
-@pytest.mark.parametrize("size", [0, 3, 8, 15, 16, 17, 32])
+@pytest.mark.parametrize("size", [0, 3, 8, 15, 16, 17, 32, 33, 200])
 def test_a_link_keeps_an_id_of_any_length(size: int) -> None:
-    """The protocol takes them, so a stored span may have one, and what is exported must come back."""
+    """The protocol takes them, so a stored span may have one, and what is exported must come back. Ingest decides."""
     link = Span.Link(trace_id=bytes(range(size)), span_id=bytes(size))
     sent = Span(trace_id=TRACE, span_id=SPAN, links=[link])
     request = ExportTraceServiceRequest(resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=[sent])])])
@@ -113,8 +113,6 @@ def test_a_link_of_plain_proto3_json() -> None:
     ids = {"traceId": base64.b64encode(TRACE).decode(), "spanId": base64.b64encode(SPAN).decode()}
     link = only_span(read_request(document(links=[ids]))).links[0]
     assert (link.trace_id, link.span_id) == (TRACE, SPAN)
-    with pytest.raises(Unreadable, match="link's id"):
-        read_request(document(links=[{"traceId": "ab" * 33}]))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
+from receiver.plain_text import shell_word
 from tui.clusters.doctor import Mark, ReceiverFindings, Step
 from tui.clusters.model import ClusterError, Mode, Part, State
 from tui.clusters.probe import DEFAULT_ENDPOINT, addresses, loopback
@@ -284,14 +285,14 @@ def _way(found: Preconditions, receiver: ReceiverFindings | None, here: bool) ->
             return Step(
                 Mark.BAD,
                 f"the API server sends to {plain(endpoint)}, and the receiver does not listen there",
-                f"receive there with --listen {wanted[0]}",
+                f"receive there with --listen {shell_word(wanted[0])}",
             )
         if local and not here:
             port = wanted[0].rpartition(":")[2]
             return Step(
                 Mark.UNKNOWN,
                 f"the API server sends to {plain(endpoint)} of its own node",
-                f"bring that here with ssh -R 127.0.0.1:{port}:127.0.0.1:{port} NODE",
+                f"bring that here with ssh -R {shell_word(f'127.0.0.1:{port}:127.0.0.1:{port}')} NODE",
             )
     return Step(Mark.GOOD, f"the API server sends to {plain(found.endpoints[0])}")
 
