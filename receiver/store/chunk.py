@@ -114,6 +114,7 @@ class Chunk:
     spans: npt.NDArray[Any]
     facts: npt.NDArray[Any]
     body: bytes
+    sender: str = ""  # whose share it counts to: `uid 0`, `address 10.0.0.1`, `certificate CN=...`; "": not known
 
     def names_blob(self) -> bytes:
         """Strings and resources as stored: JSON, UTF-8."""

@@ -16,7 +16,7 @@ from typing import Final
 from receiver.store.chunk import Chunk
 from receiver.store.database import Database, DiskFull, StoreError
 
-QUEUE_BYTES: Final = 32 << 20
+QUEUE_BYTES: Final = 48 << 20
 """Chunks of more than this many bytes do not wait for the disk: the sender is told to come back."""
 GROUP: Final = 64
 """Chunks of one transaction at most, so that a reader sees the first of a flood soon."""

@@ -102,6 +102,13 @@ def refused(address: str, body: bytes, **options: Any) -> grpc.RpcError:
     return caught.value
 
 
+def until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def delay(error: Any) -> int:
     """Seconds of the RetryInfo in an answer, read by hand as a Go exporter would with its generated code."""
     status = dict(error.trailing_metadata())["grpc-status-details-bin"]
@@ -158,9 +165,7 @@ def test_gzip_and_large_requests(bench: Callable[..., Bench]) -> None:
     export(address, request())
     assert inside.spans() == 31
     refused(address, b"\0" * (MAX_MESSAGE + 1))
-    until = time.monotonic() + 10
-    while inside.tally.broken_off < 2 and time.monotonic() < until:  # the sender may hear it first
-        time.sleep(0.01)
+    until(lambda: inside.tally.broken_off >= 2)  # the sender may hear it first
     assert (inside.tally.broken_off, inside.tally.requests) == (2, 3)
 
 
@@ -179,9 +184,7 @@ def test_a_stopped_disk_makes_senders_come_back_and_loses_nothing(bench: Callabl
     threads = [threading.Thread(target=send, args=(number,)) for number in range(12)]
     for thread in threads:
         thread.start()
-    until = time.monotonic() + 10
-    while len(answers) < 8 and time.monotonic() < until:
-        time.sleep(0.02)
+    until(lambda: len(answers) >= 8)
     early = dict(answers)
     assert len(early) == 8  # no place for these, and they hear it at once
     for error in early.values():
@@ -203,9 +206,7 @@ def test_bytes_that_wait_are_bounded(bench: Callable[..., Bench]) -> None:
     inside.database.gate.clear()
     first = threading.Thread(target=export, args=(address, request(text="x" * 900_000)))
     first.start()
-    until = time.monotonic() + 10
-    while not inside.tally.requests and time.monotonic() < until:
-        time.sleep(0.02)
+    until(lambda: inside.tally.requests > 0)
     error: Any = refused(address, request(text="y" * 900_000))
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert "bytes" in error.details()
@@ -230,55 +231,41 @@ def test_a_full_disk_is_said_and_gone_when_there_is_space_again(bench: Callable[
     assert inside.spans() == 1
 
 
-def test_a_sender_that_never_finishes_does_not_keep_others_out(
-    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("receiver.ingest.server._SLOW_SENDER_SECONDS", 0.5)
-    inside = bench(limits=Limits(requests=1))
+def nothing(never: threading.Event) -> Iterator[bytes]:
+    """A message that does not come."""
+    never.wait(30)
+    yield request()
+
+
+def test_a_stream_without_a_message_takes_no_place(bench: Callable[..., Bench]) -> None:
+    inside = bench(limits=Limits(requests=4))
     address = inside.ingest.listen("", "127.0.0.1:0").address
     never = threading.Event()
-
-    def nothing() -> Iterator[bytes]:
-        never.wait(30)
-        yield b""
-
     with grpc.insecure_channel(address) as channel:
-        stuck = channel.stream_unary(METHOD).future(nothing(), timeout=30)
-        until = time.monotonic() + 15
-        while not inside.spans() and time.monotonic() < until:
-            with contextlib.suppress(grpc.RpcError):
-                export(address, request())
-            time.sleep(0.1)
-        assert inside.tally.refused >= 1
-        assert inside.spans() == 1
+        stuck = [channel.stream_unary(METHOD).future(nothing(never), timeout=30) for _ in range(4)]
+        until(lambda: inside.ingest._reading.used == 4)
+        for number in range(1, 4):
+            export(address, request(first=number))
+        assert (inside.spans(), inside.tally.refused) == (3, 0)
         never.set()
-        stuck.cancel()
+        for one in stuck:
+            one.result(20)
 
 
-def test_all_senders_that_never_finish_lose_their_places_at_once(
+def test_streams_without_a_message_lose_their_turns_when_they_are_needed(
     bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("receiver.ingest.server._SLOW_SENDER_SECONDS", 0.5)
-    inside = bench(limits=Limits(requests=8))
+    inside = bench()
     address = inside.ingest.listen("", "127.0.0.1:0").address
     never = threading.Event()
-
-    def nothing() -> Iterator[bytes]:
-        never.wait(30)
-        yield b""
-
     with grpc.insecure_channel(address) as channel:
-        stuck = [channel.stream_unary(METHOD).future(nothing(), timeout=30) for _ in range(8)]
+        stuck = [channel.stream_unary(METHOD).future(nothing(never), timeout=30) for _ in range(33)]
         try:
-            until = time.monotonic() + 10
-            while len(inside.ingest._reading) < 8 and time.monotonic() < until:
-                time.sleep(0.02)
-            time.sleep(0.6)
-            refused(address, request())  # one attempt is enough
-            while inside.ingest._requests and time.monotonic() < until:
-                time.sleep(0.02)
-            assert inside.ingest._requests == 0
-            export(address, request())
+            until(lambda: inside.ingest._reading.used == 8 and inside.ingest._reading.waiting == 25)
+            export(address, request(first=100))
+            assert inside.spans() == 1
+            assert inside.ingest.shares()[0]["cut"] >= 1
         finally:
             never.set()
             for one in stuck:
@@ -289,17 +276,10 @@ def test_no_more_messages_are_read_at_once_than_there_are_turns(bench: Callable[
     inside = bench(limits=Limits(requests=8, reading=2))
     address = inside.ingest.listen("", "127.0.0.1:0").address
     never = threading.Event()
-
-    def nothing() -> Iterator[bytes]:
-        never.wait(30)
-        yield request()
-
     with grpc.insecure_channel(address) as channel:
-        sending = [channel.stream_unary(METHOD).future(nothing(), timeout=30) for _ in range(6)]
-        until = time.monotonic() + 10
-        while inside.ingest._requests < 6 and time.monotonic() < until:
-            time.sleep(0.02)
-        assert len(inside.ingest._reading) <= 2
+        sending = [channel.stream_unary(METHOD).future(nothing(never), timeout=30) for _ in range(6)]
+        until(lambda: inside.ingest._reading.waiting == 4)
+        assert inside.ingest._reading.used == 2
         never.set()
         for one in sending:
             one.result(20)
@@ -314,10 +294,8 @@ def test_senders_that_never_read_their_answers_do_not_keep_others_out(bench: Cal
         for number in range(10):
             deaf = open_ones.enter_context(socket.create_connection((host, int(port)), 10))
             deaf.sendall(_never_reading(range(1, 16, 2), request(first=1 + number)))
-        until = time.monotonic() + 15
-        while inside.tally.requests + inside.tally.refused < 80 and time.monotonic() < until:
-            time.sleep(0.02)
-        assert inside.tally.requests + inside.tally.refused == 80
+        until(lambda: inside.tally.accepted + inside.tally.refused >= 80)
+        assert inside.tally.accepted + inside.tally.refused == 80
         export(address, request(first=1000))
 
 
