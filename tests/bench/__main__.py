@@ -10,6 +10,7 @@
                attributes are looked for
     proxy      what the proxy of a traced command adds to a request; requests/s; memory while 200 MB are streamed
     startup    --help, first paint, CPU when idle
+    attacks    one user attacks the receiver in nine ways: acknowledgements, refusals of another who sends meanwhile
 
 Figures hold for the machine that they were taken on; what is compared is compared within one run. Every load is
 bounded, everything listens on loopback, and what is started here is ended here.
@@ -37,6 +38,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from receiver.ingest.decode import decode
 from receiver.store.database import Database
 from tests.bench import filters
+from tests.bench.attacks import attacks
 from tests.bench.hot import hotspots
 from tests.bench.otlp_load import Load, Template, lasts, make_templates, run
 from tests.bench.proxying import proxy
@@ -344,6 +346,7 @@ BENCHMARKS: dict[str, Callable[[Path, float], dict[str, Any]]] = {
     "filter": filter_,
     "proxy": proxy,
     "startup": startup,
+    "attacks": attacks,
 }
 
 if __name__ == "__main__":
