@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import stat
 import threading
@@ -20,6 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from receiver.ingest.address import Address, ListenError, NotHere, is_open, port_holder, split_name
+from receiver.ingest.large import LARGE
 from receiver.ingest.server import MAX_MESSAGE, METHOD, Ingest, Limits, Tally, peer_name
 from receiver.store.chunk import Chunk
 from receiver.store.database import Database, DiskFull
@@ -30,6 +32,7 @@ class Slow(Database):
     """A database whose disk can be stopped, or filled."""
 
     gate: threading.Event
+    sender: list[str]
     full = False
 
     @classmethod
@@ -38,10 +41,12 @@ class Slow(Database):
         assert isinstance(database, cls)
         database.gate = threading.Event()
         database.gate.set()
+        database.sender = []
         return database
 
     def append(self, chunks: Sequence[Chunk]) -> list[int]:
         self.gate.wait(30)
+        self.sender += [chunk.sender for chunk in chunks]
         if self.full:
             raise DiskFull("No space: free some.")
         return super().append(chunks)
@@ -265,7 +270,7 @@ def test_streams_without_a_message_lose_their_turns_when_they_are_needed(
             until(lambda: inside.ingest._reading.used == 8 and inside.ingest._reading.waiting == 25)
             export(address, request(first=100))
             assert inside.spans() == 1
-            assert inside.ingest.shares()[0]["cut"] >= 1
+            until(lambda: inside.ingest.shares()[0]["cut"] >= 1)
         finally:
             never.set()
             for one in stuck:
@@ -297,6 +302,46 @@ def test_senders_that_never_read_their_answers_do_not_keep_others_out(bench: Cal
         until(lambda: inside.tally.accepted + inside.tally.refused >= 80)
         assert inside.tally.accepted + inside.tally.refused == 80
         export(address, request(first=1000))
+
+
+def test_large_requests_are_decoded_apart_and_small_ones_do_not_wait_for_them(bench: Callable[..., Bench]) -> None:
+    inside = bench()
+    address = inside.ingest.listen("", "127.0.0.1:0").address
+    export(address, request(first=1, text="x" * LARGE))
+    pid = inside.ingest._large.pid
+    assert pid is not None
+    assert inside.database.sender == [f"uid {os.getuid()}"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        stuck = threading.Thread(target=export, args=(address, request(first=2, text="y" * LARGE)))
+        stuck.start()
+        until(lambda: inside.ingest._decoding_large.used == 1)
+        for number in range(3, 40):
+            export(address, request(first=number))
+        assert inside.spans() == 38
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    stuck.join(20)
+    assert inside.spans() == 39
+
+
+def test_a_request_that_ends_the_decoding_process_is_refused_and_the_next_has_a_new_one(
+    bench: Callable[..., Bench],
+) -> None:
+    inside = bench()
+    address = inside.ingest.listen("", "127.0.0.1:0").address
+    export(address, request(first=1, text="x" * LARGE))
+    pid = inside.ingest._large.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    error: Any = refused(address, request(first=2, text="x" * LARGE))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    export(address, request(first=2, text="x" * LARGE))
+    partial = export(address, request(2, trace=b"short") + request(first=3, text="x" * LARGE)).partial_success
+    assert partial.rejected_spans == 2
+    assert refused(address, b"\xff" * (LARGE + 1)).code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+    assert inside.spans() == 3
+    assert inside.ingest._large.pid not in (None, pid)
 
 
 def _never_reading(streams: range, body: bytes) -> bytes:
@@ -388,6 +433,14 @@ def test_beyond_this_machine_only_when_asked_for(bench: Callable[..., Bench]) ->
     ]
 
 
+def test_spans_carry_their_sender(bench: Callable[..., Bench]) -> None:
+    inside = bench()
+    export(inside.ingest.listen("", "127.0.0.1:0").address, request())
+    assert inside.database.sender == [f"uid {os.getuid()}"]
+    (share,) = inside.ingest.shares()
+    assert (share["sender"], share["spans"], share["requests"]) == (f"uid {os.getuid()}", 1, 1)
+
+
 def test_unix_sockets(bench: Callable[..., Bench], tmp_path: Path) -> None:
     inside = bench()
     path = tmp_path / "spans.sock"
@@ -401,9 +454,42 @@ def test_unix_sockets(bench: Callable[..., Bench], tmp_path: Path) -> None:
     assert (chunk.source, chunk.peer) == ("cp1", "unix")
     with pytest.raises(ListenError, match="in use"):
         inside.ingest.listen("x", f"unix:{path}")  # somebody listens: it is not taken away
-    export(listener.address, request(first=2))
+    export(listener.address, request(first=2, text="x" * 3_000_000))  # more than the sockets between hold
+    assert inside.database.sender == [f"uid {os.getuid()}"] * 2
+    private = Path(listener.relay.inner).parent if listener.relay else tmp_path
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
     inside.ingest.unlisten("cp1")
     assert not path.exists()
+    assert not private.exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user: needs root")
+def test_the_user_at_a_unix_socket_is_the_sender(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    inside = bench()
+    path = Path("/tmp") / f"k8s-trace-tui-test-{os.getpid()}.sock"
+    listener = inside.ingest.listen("cp1", f"unix:{path}")
+    path.chmod(0o666)  # as an operator may
+    stranger = os.fork()
+    if not stranger:
+        code = 1
+        try:  # nothing of gRPC's: this is a copy of a process with threads
+            os.setuid(1234)
+            with socket.socket(socket.AF_UNIX) as one:
+                one.connect(str(path))
+                one.sendall(_never_reading(range(1, 2), request(first=7)))
+                one.recv(1000)
+                code = 0
+                time.sleep(30)
+        finally:
+            os._exit(code)
+    try:
+        until(lambda: inside.database.sender == ["uid 1234"])
+        export(listener.address, request(first=8))
+        assert inside.database.sender == ["uid 1234", f"uid {os.getuid()}"]
+        assert {one["sender"]: one["connections"] for one in inside.ingest.shares()}["uid 1234"] == 1
+    finally:
+        os.kill(stranger, signal.SIGKILL)
+        os.waitpid(stranger, 0)
 
 
 @pytest.mark.parametrize("name", ["a%41b.sock", "100%", "a b?c#d.sock", "\u00e4\u4e16.sock", "a,b=c&d.sock"])
