@@ -158,7 +158,8 @@ def limited(shares: list[dict[str, Any]]) -> str:
     suffering = [one for one in shares if one is not first and one["last_minute"]["crowded_out"]]
     if suffering:
         one = suffering[0]
-        sentence += f" {one['last_minute']['crowded_out']:,} requests of {one['sender']} found no room meanwhile."
+        number = one["last_minute"]["crowded_out"]
+        sentence += f" {number:,} request{'s' * (number != 1)} of {one['sender']} found no room meanwhile."
     return sentence
 
 
