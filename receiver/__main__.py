@@ -40,7 +40,9 @@ from receiver.control import (
     lock_path,
     log_path,
 )
+from receiver.ingest.accounts import limited
 from receiver.ingest.address import Address, ListenError, NotHere, check_distinct, is_open, split_name
+from receiver.ingest.connections import allow_files
 from receiver.ingest.server import Ingest, Tally
 from receiver.ingest.tls import TlsError, server_credentials
 from receiver.log_lines import LogLines
@@ -235,6 +237,7 @@ def run(args: argparse.Namespace) -> int:
         path = _place(args.db)
         _step_back()
         _give_back_memory()
+        allow_files()
         with ending(stop, signal.SIGTERM, signal.SIGINT, signal.SIGHUP), _quietly(path):
             try:
                 _receive(path, options, stop)
@@ -453,6 +456,7 @@ class Receiver:
         tally, retention = self._tally, self._retention
         listeners = self._ingest.listeners
         errors = (one.error for one in listeners)
+        shares = self._ingest.shares()
         problem = self._writer.problem or next(filter(None, errors), "") or retention.problem
         return {
             "pid": os.getpid(),
@@ -477,6 +481,8 @@ class Receiver:
             "message": problem or retention.notice,
             "notice": "" if problem else retention.notice,
             "senders": [sender.to_json() for sender in tally.senders()],
+            "shares": shares,
+            "limited": limited(shares),
             "attached": self._control.attached,
         }
 

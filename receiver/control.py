@@ -7,6 +7,7 @@ TUI leaves nothing behind.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -19,12 +20,18 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 _PATH_BYTES: Final = 100  # unix(7) allows 107 bytes; some systems 103
 _LINE: Final = 1 << 20
 _CLIENTS: Final = 64
+_FIRST_LINE_SECONDS: Final = 10.0
+"""A client that asked nothing by then is sent away."""
+_BACK_OFF_SECONDS: Final = 0.1
+_DO_NOT_COME_AGAIN: Final = frozenset((errno.EBADF, errno.EINVAL, errno.ENOTSOCK))
+"""What `accept` says of a socket that was closed."""
 _HELD: Final = 1000
 
 _log = logging.getLogger(__name__)
@@ -81,6 +88,14 @@ def _private_directory(path: Path) -> None:
         raise ControlError(f"{path} is not a directory of yours alone (0700): remove it, or name another with --db.")
 
 
+@dataclass(slots=True)
+class _Client:
+    """A connection, and when it last asked something, by the monotonic clock."""
+
+    connection: socket.socket
+    asked: float = field(default_factory=time.monotonic)
+
+
 class ControlServer:
     """Answers on the control socket, a thread a connection.
 
@@ -94,10 +109,11 @@ class ControlServer:
         self._lock = threading.Lock()
         self._held: dict[int, frozenset[int]] = {}
         self._attached: set[int] = set()
-        self._clients = 0
+        self._clients: dict[int, _Client] = {}
         self._numbers = 0
         self._left = 0.0  # when the last attached connection went, by the monotonic clock; 0: none yet
         self._socket: socket.socket | None = None
+        self._spare = -1
 
     def start(self) -> None:
         """Open the socket. Only for who holds the database's lock: an old socket is taken away.
@@ -123,16 +139,21 @@ class ControlServer:
                 f"The control socket {self.path} cannot be opened ({error.strerror or error}): name another --db."
             ) from error
         self._socket = server
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         threading.Thread(target=self._accept, args=(server,), name="control", daemon=True).start()
 
     def stop(self) -> None:
         """Close and remove the socket; connections that are open end with the process."""
-        if self._socket is not None:
-            with suppress(OSError):
-                self._socket.close()
+        server, self._socket = self._socket, None
+        if server is not None:
+            with suppress(OSError):  # who waits in accept() hears of this, and not of a close
+                server.shutdown(socket.SHUT_RDWR)
+            server.close()
             with suppress(OSError):
                 self.path.unlink()
-            self._socket = None
+            if self._spare >= 0:
+                os.close(self._spare)
+                self._spare = -1
 
     @property
     def attached(self) -> int:
@@ -153,36 +174,91 @@ class ControlServer:
 
     # -- connections ----------------------------------------------------------------------------------
     def _accept(self, server: socket.socket) -> None:
-        while True:
+        said = False
+        while self._socket is server:
             try:
                 connection, _ = server.accept()
-            except OSError:
-                return  # closed by stop()
-            with self._lock:
-                self._clients += 1
-                self._numbers += 1
-                number, crowded = self._numbers, self._clients > _CLIENTS
-            if crowded or not _same_user(connection):
-                with self._lock:
-                    self._clients -= 1
-                connection.close()
+            except OSError as error:
+                if self._socket is not server or error.errno in _DO_NOT_COME_AGAIN:
+                    return  # closed by stop()
+                if not said:
+                    said = True
+                    _log.warning("the control socket cannot accept: %s", error)
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._turn_away(server)
+                time.sleep(_BACK_OFF_SECONDS)
                 continue
+            said = False
+            try:
+                self._meet(connection)
+            except (OSError, RuntimeError) as error:  # no thread, or it went away
+                _log.warning("a client of the control socket was sent away: %s", error)
+                connection.close()
+
+    def _turn_away(self, server: socket.socket) -> None:
+        """With no file left, one that is kept for this lets the next client hear that it is not served."""
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
+        with suppress(OSError):
+            server.settimeout(0.0)
+            server.accept()[0].close()
+        with suppress(OSError):
+            server.settimeout(None)
+        with suppress(OSError):
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _meet(self, connection: socket.socket) -> None:
+        """Serve a client in a thread of its own, if it may ask and there is room."""
+        if not _same_user(connection):
+            connection.close()
+            return
+        with self._lock:
+            self._numbers += 1
+            number = self._numbers
+            leaves = self._who_leaves() if len(self._clients) >= _CLIENTS else None
+            crowded = len(self._clients) >= _CLIENTS and leaves is None
+            if not crowded:
+                self._clients[number] = _Client(connection)
+        if leaves is not None:
+            with suppress(OSError):
+                leaves.connection.shutdown(socket.SHUT_RDWR)
+        if crowded:
+            connection.close()
+            return
+        try:
             threading.Thread(target=self._serve, args=(connection, number), name="control client", daemon=True).start()
+        except RuntimeError:
+            with self._lock:
+                del self._clients[number]
+            raise
+
+    def _who_leaves(self) -> _Client | None:
+        """With the lock: of those that neither attached nor hold anything, who asked nothing for longest."""
+        idle = [number for number in self._clients if number not in self._attached and not self._held.get(number)]
+        if not idle:
+            return None
+        return self._clients.pop(min(idle, key=lambda number: self._clients[number].asked))
 
     def _serve(self, connection: socket.socket, number: int) -> None:
         try:
+            connection.settimeout(_FIRST_LINE_SECONDS)
             with connection, connection.makefile("rwb") as stream:
                 while True:
                     line = stream.readline(_LINE)
                     if not line.endswith(b"\n"):
                         return
+                    connection.settimeout(None)
+                    client = self._clients.get(number)
+                    if client is not None:
+                        client.asked = time.monotonic()
                     stream.write(json.dumps(self._reply(line, number)).encode() + b"\n")
                     stream.flush()
         except OSError:
-            pass  # it went away
+            pass  # it went away, or asked nothing
         finally:
             with self._lock:
-                self._clients -= 1
+                self._clients.pop(number, None)
                 self._held.pop(number, None)
                 if number in self._attached:
                     self._attached.discard(number)

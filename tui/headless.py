@@ -44,6 +44,7 @@ from tui.config import Settings, default_file, theme_directory
 from tui.documents import dumps, raw_pieces, trace_document, trace_lines, walk
 from tui.evictions import whose
 from tui.printing import Paper, TraceList, heading_lines, paper, tree_lines, verdict_lines, warn
+from tui.sender_limits import limited, taken
 from tui.terminal_text import count, printable, size
 
 MAX_SPANS: Final = 500_000
@@ -610,13 +611,16 @@ def info(settings: Settings, config: Path | None) -> int:
     place = default_place()
     path = settings.db or place.database
     config = config or default_file()
+    running, status = _receiver(path)
     rows = [
         ("version", __version__),
         ("python", f"{platform.python_version()} ({sys.executable})"),
         ("database", f"{path} ({_about(path)})"),
         ("lock", str(lock_path(path))),
         ("control socket", str(control_path(path))),
-        ("receiver", _receiver(path)),
+        ("receiver", running),
+        *(("", one.words) for one in taken(status)),
+        *([("held back", limited(status))] if limited(status) else []),
         ("receiver's log", str(log_path(path))),
         ("traced commands", str(groups.path_of(path))),
         ("log", str(place.log)),
@@ -674,20 +678,21 @@ def _lock_held(path: Path) -> os.stat_result | None:
     return found if mine else None
 
 
-def _receiver(path: Path) -> str:
+def _receiver(path: Path) -> tuple[str, dict[str, Any] | None]:
+    """In words, and its status where it answers."""
     try:
         client = ControlClient.connect(path, 1.0)
     except ControlError:
         lock = _lock_held(path)
         if lock is None:
-            return "not running"
-        return "running (not yours)" if lock.st_uid != os.geteuid() else "running, but it does not answer"
+            return "not running", None
+        return "running (not yours)" if lock.st_uid != os.geteuid() else "running, but it does not answer", None
     try:
         status: dict[str, Any] = client.request("status")
     except ControlError as problem:
-        return str(problem)
+        return str(problem), None
     finally:
         client.close()
     listening = ", ".join(f"{entry['name']} {entry['address']}" for entry in status["listeners"])
     evicted = f", has evicted of {told}" if (told := whose(status)) else ""
-    return f"process {status['pid']}, listening on {listening or 'nothing'}{evicted}"
+    return f"process {status['pid']}, listening on {listening or 'nothing'}{evicted}", status

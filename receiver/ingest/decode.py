@@ -218,7 +218,7 @@ class _Strings(_Numbers):
 
 
 # --- decoding --------------------------------------------------------------------------------------
-def decode(body: bytes, *, source: str, peer: str, received: int) -> Decoded:
+def decode(body: bytes, *, source: str, peer: str, received: int, sender: str = "") -> Decoded:
     """A chunk from the bytes of one export request.
 
     Spans whose ids are all zero or of the wrong length (OTLP 1.5: 16 and 8 bytes, a parent 8 or none), and spans
@@ -230,6 +230,7 @@ def decode(body: bytes, *, source: str, peer: str, received: int) -> Decoded:
         source: the listener's name.
         peer: the sender's address.
         received: ns since the epoch by this machine's clock.
+        sender: whose share of what is kept it counts to.
 
     Raises:
         Malformed: not even the groups of the request can be told apart, or there are more groups or spans than
@@ -237,15 +238,15 @@ def decode(body: bytes, *, source: str, peer: str, received: int) -> Decoded:
     """
     if len(body) > _LARGE:
         with _one_large:
-            return _decode(body, source, peer, received)
-    return _decode(body, source, peer, received)
+            return _decode(body, source, peer, received, sender)
+    return _decode(body, source, peer, received, sender)
 
 
 _one_large: Final = threading.Lock()
 """Two bytes on the wire can become a message of 100 bytes in memory: one large request at a time."""
 
 
-def _decode(body: bytes, source: str, peer: str, received: int) -> Decoded:
+def _decode(body: bytes, source: str, peer: str, received: int, sender: str) -> Decoded:
     if len(body) > _MANY:
         _check_counts(body)
     lost, reason = 0, ""
@@ -276,7 +277,8 @@ def _decode(body: bytes, source: str, peer: str, received: int) -> Decoded:
             body = select_spans(body, kept.tolist())
             facts["row"] = (np.cumsum(kept) - 1)[facts["row"]]
             spans = spans[kept]
-        chunk = Chunk(0, source, peer, received, list(strings), list(resources)[:0xFFFF], spans, facts, compress(body))
+        known = list(resources)[:0xFFFF]
+        chunk = Chunk(0, source, peer, received, list(strings), known, spans, facts, compress(body), sender)
     dropped = sum(bad_links.values())
     said = [f"Rejected {lost + bad:,} {reason}."] if reason else []
     said += [f"Left out {dropped:,} links with trace or span ids of the wrong length."] if dropped else []

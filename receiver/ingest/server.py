@@ -6,6 +6,9 @@ where some spans are bad, and UNAVAILABLE with a RetryInfo where the sender shou
 
 A request's message is read only when there is room for it: before that it costs no memory beyond HTTP/2's own
 window. That is why the handlers are stream handlers, although a client sends exactly one message.
+
+Everything that requests take is divided between their senders (`shares`): turns to be read, places, bytes, decoding,
+the way to the disk. Small requests and large ones take nothing from each other.
 """
 
 from __future__ import annotations
@@ -14,10 +17,9 @@ import logging
 import os
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NoReturn
 from urllib.parse import unquote
 
@@ -27,10 +29,19 @@ import grpc
 import numpy as np
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from receiver.ingest.accounts import Accounts
 from receiver.ingest.address import Address, ListenError, NotHere, claim, release
+from receiver.ingest.callers import Caller, Callers
+from receiver.ingest.callers import peer_name as peer_name
+from receiver.ingest.connections import Connections
 from receiver.ingest.decode import Decoded, Malformed, decode
+from receiver.ingest.large import LARGE, Gone, LargeRequests
+from receiver.ingest.relay import Relay
+from receiver.ingest.sender import Pair, uid_name
+from receiver.ingest.shares import Place, Shares
+from receiver.ingest.threads import Threads
 from receiver.store.chunk import Chunk
-from receiver.store.writer import Full, NeverFits, Writer
+from receiver.store.writer import QUEUE_BYTES, Full, NeverFits, Writer, size_of
 
 METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 MAX_MESSAGE: Final = 16 << 20
@@ -38,12 +49,20 @@ MAX_MESSAGE: Final = 16 << 20
 COMMIT_SECONDS: Final = 5.0
 """A sender waits this long for its commit, half of the usual export timeout of 10 s."""
 _SLOW_SENDER_SECONDS: Final = 5.0
+"""A message that takes longer gives way to others of its sender."""
+_MESSAGE_SECONDS: Final = 60.0
+"""No message takes longer than this."""
+_GRACE_SECONDS: Final = 0.2
+"""Nobody loses its turn to be read within this time of getting it."""
 _TURN_SECONDS: Final = 5.0
 """A request waits so long for its turn to be read."""
 _LOOKAHEAD: Final = 64 << 10  # bytes of a message that a connection may hold before it is read
 _SENDERS: Final = 200
 _PORT_TRIES: Final = 5
 _PEERS: Final = 512
+_THREADS: Final = 256
+_WAITING: Final = 160
+"""Requests whose message nobody reads yet, each with a thread."""
 
 _log = logging.getLogger(__name__)
 
@@ -52,10 +71,10 @@ _log = logging.getLogger(__name__)
 class Limits:
     """What requests may take at once; beyond it a sender is told to come back."""
 
-    requests: int = 32
-    reading: int = 8  # of them; gRPC gives room for all of a message when it is asked for
-    bytes: int = 64 << 20
-    decoding: int = 2
+    requests: int = 32  # of at most LARGE bytes, whose message is here
+    reading: int = 8  # before that; gRPC gives room for all of a message when it is asked for
+    bytes: int = 64 << 20  # of larger ones
+    decoding: int = 2  # small ones; a large one has a process of its own
 
 
 @dataclass(slots=True)
@@ -153,6 +172,8 @@ class Listener:
     error: str | None = None
     server: grpc.Server | None = None
     bound: Address | None = None
+    relay: Relay | None = None
+    places: tuple[Pair, ...] = ()
 
     @property
     def address(self) -> str:
@@ -184,17 +205,25 @@ class Ingest:
         self._credentials = credentials
         self._insecure = insecure
         self._limits = limits
-        self._decoding = threading.BoundedSemaphore(limits.decoding)
-        self._reads = threading.BoundedSemaphore(limits.reading)
+        self.accounts = Accounts()
+        self._callers = Callers(certificates=credentials is not None)
+        self._waiting = Shares(_WAITING, patient=False)
+        self._reading = Shares(limits.reading, grace=_GRACE_SECONDS)
+        self._places = Shares(limits.requests, patient=False)
+        self._large_bytes = Shares(limits.bytes, patient=False)
+        self._decoding = Shares(limits.decoding)
+        self._decoding_large = Shares(1)
+        self._room = Shares(QUEUE_BYTES // 3)
+        self._large_room = Shares(QUEUE_BYTES - QUEUE_BYTES // 3)
+        self._large = LargeRequests()
         self._lock = threading.Lock()
-        self._requests = 0
-        self._bytes = 0
-        self._reading: OrderedDict[int, tuple[float, grpc.ServicerContext]] = OrderedDict()
-        self._pool = ThreadPoolExecutor(limits.requests, thread_name_prefix="export")
-        self._refusing = ThreadPoolExecutor(1, thread_name_prefix="refuse")
-        self._peers: dict[str, tuple[str, str]] = {}
+        self._pool = Threads(_THREADS, "export")
+        self._connections = Connections(
+            lambda there, here: self._callers.at(there, (here,)), self.accounts.ended, self._now_and_then
+        )
+        self._agents: dict[str, str] = {}
         self._listeners: list[Listener] = []
-        self._stopped = False
+        self._connections.start()
 
     # -- listeners ------------------------------------------------------------------------------------
     @property
@@ -221,9 +250,11 @@ class Ingest:
                 place.check(secure=self._credentials is not None, insecure=self._insecure)
             server, listener = self._listener(name, text)
             try:
-                bound = self._bind(server, places, text)
+                bound = self._bind(server, places, text, listener)
             except ListenError:
                 server.stop(None)
+                if listener.relay is not None:
+                    listener.relay.close()
                 if last or address.path or address.port or len(places) == 1:
                     raise
                 continue  # the port that was picked for 127.0.0.1 is taken on [::1]
@@ -231,12 +262,17 @@ class Ingest:
         listener.bound = bound[0]
         listener.addresses = tuple(map(str, bound))
         listener.name = name or ("local" if address.local and not address.path else listener.address)
+        listener.places = tuple((place.host, place.port) for place in bound if not place.path)
         server.start()
+        if listener.relay is not None:
+            listener.relay.start()
+        for _, port in listener.places:
+            self._connections.listens(port)
         with self._lock:
             self._listeners.append(listener)
         return listener
 
-    def _bind(self, server: grpc.Server, places: Sequence[Address], text: str) -> list[Address]:
+    def _bind(self, server: grpc.Server, places: Sequence[Address], text: str, listener: Listener) -> list[Address]:
         """Bind all of these, on one port where they leave that open."""
         bound: list[Address] = []
         for place in places:
@@ -244,15 +280,20 @@ class Ingest:
                 place = place.at(bound[0].port)
                 claim(place)
             try:
-                bound.append(place.at(place.bind(server, self._credentials)))
-            except RuntimeError as error:
+                if place.path:
+                    listener.relay = Relay(place.path, uid_name, self.accounts.ended)
+                    replace(place, path=listener.relay.inner).bind(server, self._credentials)
+                    bound.append(place)
+                else:
+                    bound.append(place.at(place.bind(server, self._credentials)))
+            except (RuntimeError, OSError) as error:
                 _log.warning("binding %s: %s", place, error)
                 raise ListenError(f"{text} cannot be opened: another program may have taken it this moment.") from error
         return bound
 
     def _listener(self, name: str, text: str) -> tuple[grpc.Server, Listener]:
         server = grpc.server(
-            self._pool,
+            self._pool,  # type: ignore[arg-type]  # of which gRPC needs `submit` only
             options=(
                 ("grpc.so_reuseport", 0),  # else two receivers share a port, and the spans, without an error
                 ("grpc.max_receive_message_length", MAX_MESSAGE),
@@ -260,6 +301,9 @@ class Ingest:
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.http2.lookahead_bytes", _LOOKAHEAD),
                 ("grpc.max_concurrent_streams", 2 * self._limits.requests),
+                ("grpc.server_handshake_timeout_ms", 10_000),  # TLS, and HTTP/2's settings
+                ("grpc.max_connection_idle_ms", 600_000),
+                ("grpc.max_allowed_incoming_connections", 2 * self._connections.most),
                 ("grpc.keepalive_time_ms", 60_000),  # a sender that vanished gives its connection back
                 ("grpc.keepalive_timeout_ms", 20_000),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
@@ -283,157 +327,196 @@ class Ingest:
         with self._lock:
             gone = [one for one in self._listeners if one.name == name and address in (None, *one.addresses)]
             self._listeners = [one for one in self._listeners if one not in gone]
-        _close(gone, grace=COMMIT_SECONDS)
+        self._close(gone, COMMIT_SECONDS)
         return bool(gone)
 
     def stop(self, grace: float) -> None:
         """Close everything; requests under way get `grace` seconds."""
         with self._lock:
-            self._stopped = True
             gone, self._listeners = self._listeners, []
-        _close(gone, grace)
+        self._close(gone, grace)
+        self._connections.stop()
         self._pool.shutdown(wait=False)
-        self._refusing.shutdown(wait=False)
+        self._large.close()
+        self._callers.owners.close()
+
+    def _close(self, listeners: Sequence[Listener], grace: float) -> None:
+        ends = [one.server.stop(grace) for one in listeners if one.server is not None]
+        for end in ends:
+            end.wait(grace + 1)
+        for one in listeners:
+            for _, port in one.places:
+                self._connections.listens(port, -1)
+            if one.relay is not None:
+                one.relay.close()
+            if one.bound is not None:
+                release(one.bound)
+
+    # -- who takes how much -----------------------------------------------------------------------------
+    def shares(self) -> list[dict[str, Any]]:
+        """Each sender's use of the receiver, as in the control socket's `status`."""
+        connections = Counter(self._connections.count())
+        for one in self.listeners:
+            if one.relay is not None:
+                connections.update(one.relay.count())
+        return self.accounts.to_json(connections, Counter(self._waiting.held()) + Counter(self._reading.held()))
+
+    def _now_and_then(self) -> None:
+        self._reading.cut_older(_MESSAGE_SECONDS)
+        self._large.rest()
 
     # -- requests -------------------------------------------------------------------------------------
-    def admit(self) -> bool:
-        """Take a place for a request, False when there is none. Called by gRPC's own thread: must not wait."""
-        with self._lock:
-            if self._requests < self._limits.requests and not self._stopped:
-                self._requests += 1
-                return True
-        self._end_slow()
-        return False
-
-    def _end_slow(self) -> None:
-        """Those who take ever so long to send a request must not keep others from sending theirs."""
-        late = time.monotonic() - _SLOW_SENDER_SECONDS
-        with self._lock:
-            slow = [context for since, context in self._reading.values() if since < late]
-        for context in slow:
-            context.cancel()  # type: ignore[no-untyped-call]
-
     def refuse(self, context: grpc.ServicerContext, why: str, seconds: int = 1) -> NoReturn:
         """Answer UNAVAILABLE and when to come back."""
         self._tally.refuse()
         context.set_trailing_metadata((("grpc-status-details-bin", retry_info(why, seconds)),))
         context.abort(grpc.StatusCode.UNAVAILABLE, why)
 
-    def export(self, messages: Iterator[bytes], context: grpc.ServicerContext, listener: Listener) -> bytes:
-        """One request, from its first byte to its answer. Gives back the place that `admit` took."""
-        size = 0
-        try:
-            body = self._read(messages, context)
-            size = len(body)
-            self._tally.arrived(size)
-            with self._lock:
-                crowded = self._bytes > 0 and self._bytes + size > self._limits.bytes
-                self._bytes += size
-            if crowded:
-                self.refuse(context, "Too many bytes are waiting to be stored.")
-            return self._store(body, context, listener)
-        finally:
-            with self._lock:
-                self._requests -= 1
-                self._bytes -= size
+    def _crowded(self, context: grpc.ServicerContext, caller: Caller, shares: Shares, cost: int, why: str) -> NoReturn:
+        """Refuse for want of room, to the account of who took it."""
+        self.accounts.refused(caller.sender, within_share=shares.within_share(caller.sender, cost))
+        self.refuse(context, why)
 
-    def _read(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        until = time.monotonic() + _TURN_SECONDS
-        while not self._reads.acquire(timeout=0.25):
-            self._end_slow()
-            if time.monotonic() > until:
-                self.refuse(context, "Too many requests are being read.")
-        key = id(context)
+    def export(self, messages: Iterator[bytes], context: grpc.ServicerContext, listener: Listener) -> bytes:
+        """One request, from its first byte to its answer."""
+        relay = listener.relay
+        caller = self._callers.of(context, id(listener), listener.places, relay.sender_of if relay else None)
+        if relay is not None:
+            relay.called(unquote(context.peer())[5:])
+        self._connections.call(caller.peer, caller.sender)
+        place: Place | None = None
+        shares = self._places
         try:
-            with self._lock:
-                self._reading[key] = (time.monotonic(), context)
+            reading = self._turn(context, caller)
             try:
-                body = next(messages, None)
-            except grpc.RpcError:
-                self._tally.break_off()
-                raise
+                body = self._read(messages, context, caller, reading)
+                size = len(body)
+                self._tally.arrived(size)
+                self.accounts.arrived(caller.sender, size)
+                # The turn to be read is held until there is a place, so that no more messages wait for one.
+                large = size > LARGE
+                shares, cost = (self._large_bytes, size) if large else (self._places, 1)
+                place = shares.take(caller.sender, caller.service, cost, timeout=_TURN_SECONDS)
+                if place is None:
+                    why = "Too many bytes are waiting to be stored." if large else _TOO_MANY
+                    self._crowded(context, caller, shares, cost, why)
             finally:
-                with self._lock:
-                    del self._reading[key]
+                self._reading.give_back(reading)
+            return self._store(body, context, listener, caller)
         finally:
-            self._reads.release()
+            if place is not None:
+                shares.give_back(place)
+            self._connections.call_ended(caller.peer)
+
+    def _turn(self, context: grpc.ServicerContext, caller: Caller) -> Place:
+        """Wait for a turn to be read. Whoever has one may lose it: until a message is here, nothing is lost by it."""
+        who, cut = (caller.sender, caller.connection), context.cancel
+        reading = self._reading.take(*who, cut=cut, slow=_SLOW_SENDER_SECONDS)
+        if reading is not None:
+            return reading
+        waiting = self._waiting.take(*who, cut=cut, slow=_SLOW_SENDER_SECONDS)
+        if waiting is None:
+            self._crowded(context, caller, self._waiting, 1, _TOO_MANY)
+        try:
+            reading = self._reading.take(*who, timeout=_TURN_SECONDS, cut=cut, slow=_SLOW_SENDER_SECONDS)
+        finally:
+            self._waiting.give_back(waiting)
+        if reading is None:
+            self._crowded(context, caller, self._reading, 1, "Too many requests are being read.")
+        return reading
+
+    def _read(self, messages: Iterator[bytes], context: grpc.ServicerContext, caller: Caller, reading: Place) -> bytes:
+        try:
+            body = next(messages, None)
+        except grpc.RpcError:
+            self._tally.break_off()
+            if reading.was_cut:
+                self.accounts.cut(caller.sender)
+            raise
         if body is None:
             self._tally.break_off()  # what gRPC refused before this was reached ends like this, too
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "The request has no message.")
         return body
 
-    def _store(self, body: bytes, context: grpc.ServicerContext, listener: Listener) -> bytes:
-        raw_peer = context.peer()
-        known = self._peers.get(raw_peer)
-        peer, agent = known or self._meet(raw_peer, context)
-        if not self._decoding.acquire(timeout=COMMIT_SECONDS):
-            self.refuse(context, "The receiver is busy.")
+    def _store(self, body: bytes, context: grpc.ServicerContext, listener: Listener, caller: Caller) -> bytes:
         try:
-            decoded = decode(body, source=listener.name, peer=peer, received=time.time_ns())
+            decoded = self._decode(body, context, listener, caller)
         except Malformed as error:
             self._tally.malform()
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        finally:
-            self._decoding.release()
+        except Gone:
+            self.refuse(context, "The receiver did not come to the end of the request.", 5)
         if decoded.chunk is not None:
-            self._commit(decoded.chunk, context)
-        self._tally.stored(decoded.chunk, decoded.rejected, agent)
+            self._commit(decoded.chunk, context, caller, large=len(body) > LARGE)
+            self.accounts.stored(caller.sender, len(decoded.chunk.spans))
+            if decoded.chunk.resources:
+                self._callers.learn(caller, context.peer(), decoded.chunk.resources[0].service)
+        self._tally.stored(decoded.chunk, decoded.rejected, self._agent(context))
         return _answer(decoded)
 
-    def _commit(self, chunk: Chunk, context: grpc.ServicerContext) -> None:
+    def _decode(self, body: bytes, context: grpc.ServicerContext, listener: Listener, caller: Caller) -> Decoded:
+        large = len(body) > LARGE
+        shares = self._decoding_large if large else self._decoding
+        slot = shares.take(caller.sender, caller.service, price=len(body), timeout=COMMIT_SECONDS)
+        if slot is None:
+            self._crowded(context, caller, shares, 1, "The receiver is busy.")
+        try:
+            how = self._large.decode if large else decode
+            return how(body, source=listener.name, peer=caller.peer, received=time.time_ns(), sender=caller.sender)
+        finally:
+            shares.give_back(slot)
+
+    def _commit(self, chunk: Chunk, context: grpc.ServicerContext, caller: Caller, *, large: bool) -> None:
+        room = self._large_room if large else self._room
+        cost = size_of(chunk)
+        until = time.monotonic() + COMMIT_SECONDS
+        held = room.take(caller.sender, caller.service, cost, timeout=COMMIT_SECONDS)
+        if held is None:
+            self._crowded(context, caller, room, cost, "The disk is slower than what arrives.")
         try:
             pending = self._writer.submit(chunk)
-            stored = pending.wait(COMMIT_SECONDS)
+            stored = pending.wait(max(0.0, until - time.monotonic()))
         except NeverFits as error:
             self._tally.malform()
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except Full as error:
             self.refuse(context, str(error), 5 if self._writer.disk_full else 1)
+        finally:
+            room.give_back(held)
         if not stored:
             # It may still be stored: then the sender's second try is a duplicate, which readers drop.
             self._writer.withdraw(pending)
             self.refuse(context, f"The disk took more than {COMMIT_SECONDS:.0f} s to store the request.", 5)
 
-    def _meet(self, raw_peer: str, context: grpc.ServicerContext) -> tuple[str, str]:
-        """Peer and agent of a connection, remembered so that only its first request pays for them."""
-        agent = ""
-        for key, value in context.invocation_metadata():
-            if key == "user-agent":
-                agent = value.decode("latin-1") if isinstance(value, bytes) else str(value)
-        if len(self._peers) >= _PEERS:
-            self._peers.clear()
-        found = self._peers[raw_peer] = (peer_name(raw_peer), agent[:256])
-        return found
+    def _agent(self, context: grpc.ServicerContext) -> str:
+        """The exporter of a connection, remembered so that only its first request pays for it."""
+        raw = context.peer()
+        agent = self._agents.get(raw)
+        if agent is None:
+            agent = ""
+            for key, value in context.invocation_metadata():
+                if key == "user-agent":
+                    agent = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+            if len(self._agents) >= _PEERS:
+                self._agents.clear()
+            agent = self._agents[raw] = agent[:256]
+        return agent
+
+
+_TOO_MANY: Final = "Too many requests are waiting to be stored."
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     """The one method of a listener."""
 
     def __init__(self, ingest: Ingest, listener: Listener) -> None:
-        self._ingest = ingest
-        # gRPC runs a behaviour in the pool it carries: refusing must not wait for a place in the other one.
-        refuse = _Refuse(ingest)
         self._serve = grpc.stream_unary_rpc_method_handler(
             lambda messages, context: ingest.export(messages, context, listener)
         )
-        self._refuse = grpc.stream_unary_rpc_method_handler(refuse)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The handler for a call, None where we do not serve the method (UNIMPLEMENTED)."""
-        if handler_call_details.method != METHOD:
-            return None
-        return self._serve if self._ingest.admit() else self._refuse
-
-
-class _Refuse:
-    """Answers without reading the message."""
-
-    def __init__(self, ingest: Ingest) -> None:
-        self._ingest = ingest
-        self.experimental_thread_pool = ingest._refusing
-
-    def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        self._ingest.refuse(context, "Too many requests are waiting to be stored.")
+        return self._serve if handler_call_details.method == METHOD else None
 
 
 def _claim(places: Sequence[Address]) -> list[Address]:
@@ -457,15 +540,6 @@ def _claim(places: Sequence[Address]) -> list[Address]:
     return here
 
 
-def _close(listeners: Sequence[Listener], grace: float) -> None:
-    ends = [one.server.stop(grace) for one in listeners if one.server is not None]
-    for end in ends:
-        end.wait(grace + 1)
-    for one in listeners:
-        if one.bound is not None:
-            release(one.bound)
-
-
 def _answer(decoded: Decoded) -> bytes:
     """The serialised ExportTraceServiceResponse. A reason without rejected spans is a warning, as OTLP has it."""
     if not decoded.reason:
@@ -474,12 +548,6 @@ def _answer(decoded: Decoded) -> bytes:
     answer.partial_success.rejected_spans = decoded.rejected
     answer.partial_success.error_message = decoded.reason
     return answer.SerializeToString()
-
-
-def peer_name(raw: str) -> str:
-    """A peer as gRPC names it (`ipv6:%5B::1%5D:4317`, `ipv4:...`, `unix:`) as `[::1]:4317`, `...` or `unix`."""
-    kind, _, rest = unquote(raw).partition(":")
-    return (rest if kind in ("ipv4", "ipv6") and rest else kind)[:128]
 
 
 def _field(number: int, payload: bytes) -> bytes:

@@ -18,7 +18,7 @@ from receiver.store.database import Database, DatabaseMoved, DiskFull, NoRoom, S
 from receiver.store.repack import size_of, split
 from receiver.store.room import largest, piece_bytes
 
-QUEUE_BYTES: Final = 32 << 20
+QUEUE_BYTES: Final = 48 << 20
 """Chunks of more than this many bytes do not wait for the disk: the sender is told to come back."""
 GROUP: Final = 64
 """Chunks of one transaction at most, so that a reader sees the first of a flood soon."""

@@ -13,6 +13,7 @@
     kills      receivers killed at random moments, --rounds of them: how many acknowledged traces are lost
     cap        size of file and log under a flood, against --max-size
     startup    --help, first paint, CPU when idle
+    attacks    one user attacks the receiver in nine ways: acknowledgements, refusals of another who sends meanwhile
 
 Figures hold for the machine that they were taken on; what is compared is compared within one run. Every load is
 bounded, everything listens on loopback, and what is started here is ended here.
@@ -40,6 +41,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from receiver.ingest.decode import decode
 from receiver.store.database import Database
 from tests.bench import filters, killing
+from tests.bench.attacks import attacks
 from tests.bench.hot import hotspots
 from tests.bench.otlp_load import Load, Template, lasts, make_templates, run
 from tests.bench.proxying import proxy
@@ -354,6 +356,7 @@ BENCHMARKS: dict[str, Callable[[Path, float], dict[str, Any]]] = {
     "kills": lambda folder, seconds: killing.kills(folder),
     "cap": killing.cap,
     "startup": startup,
+    "attacks": attacks,
 }
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Plain, over TLS (with and without a client certificate), compressed, and over a 
 from __future__ import annotations
 
 import base64
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from receiver.control import ControlClient
 from tests.conftest import StartReceiver
 from tests.doubles.certificates import Authority
 from tests.live_receiver import LiveReceiver
@@ -165,6 +167,11 @@ def test_tls_asks_for_a_client_certificate(receiver: StartReceiver, tmp_path: Pa
     trusted = authority.certificate.read_bytes()
     with_own = grpc.ssl_channel_credentials(trusted, known.key.read_bytes(), known.certificate.read_bytes())
     check(live, export(lambda: OTLPSpanExporter(endpoint=live.address, credentials=with_own)))
+    with contextlib.closing(ControlClient.connect(live.db)) as client:
+        (share,) = client.request("status")["shares"]
+    assert share["sender"].startswith("certificate ")
+    assert "client" in share["sender"], "the certificate's subject, not the user of this machine"
+    assert share["spans"] == 3
     assert not accepts(live, grpc.ssl_channel_credentials(trusted)), "nobody without a certificate"
     stranger = Authority(tmp_path, "another authority").issue("stranger")
     unknown = grpc.ssl_channel_credentials(trusted, stranger.key.read_bytes(), stranger.certificate.read_bytes())

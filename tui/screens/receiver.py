@@ -17,6 +17,7 @@ from tui.keys import bindings
 from tui.screens.doctor_lines import doctor_lines, needs_recipe
 from tui.screens.frame import FrameScreen
 from tui.screens.help import Lines
+from tui.sender_limits import limited, taken
 from tui.terminal_text import clock, count, duration, fit, printable, size, width_of
 from tui.widgets.line import Part
 from tui.widgets.status import wrap_words
@@ -237,6 +238,7 @@ class ReceiverScreen(FrameScreen):
         if status is not None:
             lines += self._listeners(status)
             lines += self._senders(status)
+            lines += self._held_back(status)
             lines += self._totals(status, snapshot)
         else:
             lines += self._contents(snapshot)
@@ -363,6 +365,17 @@ class ReceiverScreen(FrameScreen):
             lines.append(line)
         if not senders:
             lines.append([(" nobody but the doctor yet" if every else " nobody yet", p.dim)])
+        return lines
+
+    def _held_back(self, status: dict[str, Any]) -> list[Line]:
+        """Who takes more than its share, and how much everybody takes; nothing while nobody does."""
+        sentence, p = limited(status), self.palette
+        if not sentence:
+            return []
+        said = wrap_words(f"{self.glyphs.suspicious} {sentence}", max(20, self.size.width - 2), 6)
+        lines: list[Line] = [[], *([(f" {part}", p.warning)] for part in said)]
+        for one in taken(status):
+            lines += [[(f"   {part}", p.dim)] for part in wrap_words(one.words, max(20, self.size.width - 4), 3)]
         return lines
 
     def _totals(self, status: dict[str, Any], snapshot: Snapshot) -> list[Line]:

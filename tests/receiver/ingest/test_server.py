@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import stat
 import threading
@@ -20,6 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from receiver.ingest.address import Address, ListenError, NotHere, is_open, port_holder, split_name
+from receiver.ingest.large import LARGE
 from receiver.ingest.server import MAX_MESSAGE, METHOD, Ingest, Limits, Tally, peer_name
 from receiver.store.chunk import Chunk
 from receiver.store.database import Database, DiskFull
@@ -30,6 +32,7 @@ class Slow(Database):
     """A database whose disk can be stopped, or filled."""
 
     gate: threading.Event
+    sender: list[str]
     full = False
 
     @classmethod
@@ -38,10 +41,12 @@ class Slow(Database):
         assert isinstance(database, cls)
         database.gate = threading.Event()
         database.gate.set()
+        database.sender = []
         return database
 
     def append(self, chunks: Sequence[Chunk]) -> list[int]:
         self.gate.wait(30)
+        self.sender += [chunk.sender for chunk in chunks]
         if self.full:
             raise DiskFull("No space: free some.")
         return super().append(chunks)
@@ -102,6 +107,13 @@ def refused(address: str, body: bytes, **options: Any) -> grpc.RpcError:
     return caught.value
 
 
+def until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def delay(error: Any) -> int:
     """Seconds of the RetryInfo in an answer, read by hand as a Go exporter would with its generated code."""
     status = dict(error.trailing_metadata())["grpc-status-details-bin"]
@@ -158,9 +170,7 @@ def test_gzip_and_large_requests(bench: Callable[..., Bench]) -> None:
     export(address, request())
     assert inside.spans() == 31
     refused(address, b"\0" * (MAX_MESSAGE + 1))
-    until = time.monotonic() + 10
-    while inside.tally.broken_off < 2 and time.monotonic() < until:  # the sender may hear it first
-        time.sleep(0.01)
+    until(lambda: inside.tally.broken_off >= 2)  # the sender may hear it first
     assert (inside.tally.broken_off, inside.tally.requests) == (2, 3)
 
 
@@ -179,9 +189,7 @@ def test_a_stopped_disk_makes_senders_come_back_and_loses_nothing(bench: Callabl
     threads = [threading.Thread(target=send, args=(number,)) for number in range(12)]
     for thread in threads:
         thread.start()
-    until = time.monotonic() + 10
-    while len(answers) < 8 and time.monotonic() < until:
-        time.sleep(0.02)
+    until(lambda: len(answers) >= 8)
     early = dict(answers)
     assert len(early) == 8  # no place for these, and they hear it at once
     for error in early.values():
@@ -203,9 +211,7 @@ def test_bytes_that_wait_are_bounded(bench: Callable[..., Bench]) -> None:
     inside.database.gate.clear()
     first = threading.Thread(target=export, args=(address, request(text="x" * 900_000)))
     first.start()
-    until = time.monotonic() + 10
-    while not inside.tally.requests and time.monotonic() < until:
-        time.sleep(0.02)
+    until(lambda: inside.tally.requests > 0)
     error: Any = refused(address, request(text="y" * 900_000))
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert "bytes" in error.details()
@@ -230,55 +236,41 @@ def test_a_full_disk_is_said_and_gone_when_there_is_space_again(bench: Callable[
     assert inside.spans() == 1
 
 
-def test_a_sender_that_never_finishes_does_not_keep_others_out(
-    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("receiver.ingest.server._SLOW_SENDER_SECONDS", 0.5)
-    inside = bench(limits=Limits(requests=1))
+def nothing(never: threading.Event) -> Iterator[bytes]:
+    """A message that does not come."""
+    never.wait(30)
+    yield request()
+
+
+def test_a_stream_without_a_message_takes_no_place(bench: Callable[..., Bench]) -> None:
+    inside = bench(limits=Limits(requests=4))
     address = inside.ingest.listen("", "127.0.0.1:0").address
     never = threading.Event()
-
-    def nothing() -> Iterator[bytes]:
-        never.wait(30)
-        yield b""
-
     with grpc.insecure_channel(address) as channel:
-        stuck = channel.stream_unary(METHOD).future(nothing(), timeout=30)
-        until = time.monotonic() + 15
-        while not inside.spans() and time.monotonic() < until:
-            with contextlib.suppress(grpc.RpcError):
-                export(address, request())
-            time.sleep(0.1)
-        assert inside.tally.refused >= 1
-        assert inside.spans() == 1
+        stuck = [channel.stream_unary(METHOD).future(nothing(never), timeout=30) for _ in range(4)]
+        until(lambda: inside.ingest._reading.used == 4)
+        for number in range(1, 4):
+            export(address, request(first=number))
+        assert (inside.spans(), inside.tally.refused) == (3, 0)
         never.set()
-        stuck.cancel()
+        for one in stuck:
+            one.result(20)
 
 
-def test_all_senders_that_never_finish_lose_their_places_at_once(
+def test_streams_without_a_message_lose_their_turns_when_they_are_needed(
     bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("receiver.ingest.server._SLOW_SENDER_SECONDS", 0.5)
-    inside = bench(limits=Limits(requests=8))
+    inside = bench()
     address = inside.ingest.listen("", "127.0.0.1:0").address
     never = threading.Event()
-
-    def nothing() -> Iterator[bytes]:
-        never.wait(30)
-        yield b""
-
     with grpc.insecure_channel(address) as channel:
-        stuck = [channel.stream_unary(METHOD).future(nothing(), timeout=30) for _ in range(8)]
+        stuck = [channel.stream_unary(METHOD).future(nothing(never), timeout=30) for _ in range(33)]
         try:
-            until = time.monotonic() + 10
-            while len(inside.ingest._reading) < 8 and time.monotonic() < until:
-                time.sleep(0.02)
-            time.sleep(0.6)
-            refused(address, request())  # one attempt is enough
-            while inside.ingest._requests and time.monotonic() < until:
-                time.sleep(0.02)
-            assert inside.ingest._requests == 0
-            export(address, request())
+            until(lambda: inside.ingest._reading.used == 8 and inside.ingest._reading.waiting == 25)
+            export(address, request(first=100))
+            assert inside.spans() == 1
+            until(lambda: inside.ingest.shares()[0]["cut"] >= 1)
         finally:
             never.set()
             for one in stuck:
@@ -289,17 +281,10 @@ def test_no_more_messages_are_read_at_once_than_there_are_turns(bench: Callable[
     inside = bench(limits=Limits(requests=8, reading=2))
     address = inside.ingest.listen("", "127.0.0.1:0").address
     never = threading.Event()
-
-    def nothing() -> Iterator[bytes]:
-        never.wait(30)
-        yield request()
-
     with grpc.insecure_channel(address) as channel:
-        sending = [channel.stream_unary(METHOD).future(nothing(), timeout=30) for _ in range(6)]
-        until = time.monotonic() + 10
-        while inside.ingest._requests < 6 and time.monotonic() < until:
-            time.sleep(0.02)
-        assert len(inside.ingest._reading) <= 2
+        sending = [channel.stream_unary(METHOD).future(nothing(never), timeout=30) for _ in range(6)]
+        until(lambda: inside.ingest._reading.waiting == 4)
+        assert inside.ingest._reading.used == 2
         never.set()
         for one in sending:
             one.result(20)
@@ -314,11 +299,49 @@ def test_senders_that_never_read_their_answers_do_not_keep_others_out(bench: Cal
         for number in range(10):
             deaf = open_ones.enter_context(socket.create_connection((host, int(port)), 10))
             deaf.sendall(_never_reading(range(1, 16, 2), request(first=1 + number)))
-        until = time.monotonic() + 15
-        while inside.tally.requests + inside.tally.refused < 80 and time.monotonic() < until:
-            time.sleep(0.02)
-        assert inside.tally.requests + inside.tally.refused == 80
+        until(lambda: inside.tally.accepted + inside.tally.refused >= 80)
+        assert inside.tally.accepted + inside.tally.refused == 80
         export(address, request(first=1000))
+
+
+def test_large_requests_are_decoded_apart_and_small_ones_do_not_wait_for_them(bench: Callable[..., Bench]) -> None:
+    inside = bench()
+    address = inside.ingest.listen("", "127.0.0.1:0").address
+    export(address, request(first=1, text="x" * LARGE))
+    pid = inside.ingest._large.pid
+    assert pid is not None
+    assert inside.database.sender == [f"uid {os.getuid()}"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        stuck = threading.Thread(target=export, args=(address, request(first=2, text="y" * LARGE)))
+        stuck.start()
+        until(lambda: inside.ingest._decoding_large.used == 1)
+        for number in range(3, 40):
+            export(address, request(first=number))
+        assert inside.spans() == 38
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    stuck.join(20)
+    assert inside.spans() == 39
+
+
+def test_a_request_that_ends_the_decoding_process_is_refused_and_the_next_has_a_new_one(
+    bench: Callable[..., Bench],
+) -> None:
+    inside = bench()
+    address = inside.ingest.listen("", "127.0.0.1:0").address
+    export(address, request(first=1, text="x" * LARGE))
+    pid = inside.ingest._large.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    error: Any = refused(address, request(first=2, text="x" * LARGE))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    export(address, request(first=2, text="x" * LARGE))
+    partial = export(address, request(2, trace=b"short") + request(first=3, text="x" * LARGE)).partial_success
+    assert partial.rejected_spans == 2
+    assert refused(address, b"\xff" * (LARGE + 1)).code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+    assert inside.spans() == 3
+    assert inside.ingest._large.pid not in (None, pid)
 
 
 def _never_reading(streams: range, body: bytes) -> bytes:
@@ -410,6 +433,14 @@ def test_beyond_this_machine_only_when_asked_for(bench: Callable[..., Bench]) ->
     ]
 
 
+def test_spans_carry_their_sender(bench: Callable[..., Bench]) -> None:
+    inside = bench()
+    export(inside.ingest.listen("", "127.0.0.1:0").address, request())
+    assert inside.database.sender == [f"uid {os.getuid()}"]
+    (share,) = inside.ingest.shares()
+    assert (share["sender"], share["spans"], share["requests"]) == (f"uid {os.getuid()}", 1, 1)
+
+
 def test_unix_sockets(bench: Callable[..., Bench], tmp_path: Path) -> None:
     inside = bench()
     path = tmp_path / "spans.sock"
@@ -423,9 +454,42 @@ def test_unix_sockets(bench: Callable[..., Bench], tmp_path: Path) -> None:
     assert (chunk.source, chunk.peer) == ("cp1", "unix")
     with pytest.raises(ListenError, match="in use"):
         inside.ingest.listen("x", f"unix:{path}")  # somebody listens: it is not taken away
-    export(listener.address, request(first=2))
+    export(listener.address, request(first=2, text="x" * 3_000_000))  # more than the sockets between hold
+    assert inside.database.sender == [f"uid {os.getuid()}"] * 2
+    private = Path(listener.relay.inner).parent if listener.relay else tmp_path
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
     inside.ingest.unlisten("cp1")
     assert not path.exists()
+    assert not private.exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user: needs root")
+def test_the_user_at_a_unix_socket_is_the_sender(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    inside = bench()
+    path = Path("/tmp") / f"k8s-trace-tui-test-{os.getpid()}.sock"
+    listener = inside.ingest.listen("cp1", f"unix:{path}")
+    path.chmod(0o666)  # as an operator may
+    stranger = os.fork()
+    if not stranger:
+        code = 1
+        try:  # nothing of gRPC's: this is a copy of a process with threads
+            os.setuid(1234)
+            with socket.socket(socket.AF_UNIX) as one:
+                one.connect(str(path))
+                one.sendall(_never_reading(range(1, 2), request(first=7)))
+                one.recv(1000)
+                code = 0
+                time.sleep(30)
+        finally:
+            os._exit(code)
+    try:
+        until(lambda: inside.database.sender == ["uid 1234"])
+        export(listener.address, request(first=8))
+        assert inside.database.sender == ["uid 1234", f"uid {os.getuid()}"]
+        assert {one["sender"]: one["connections"] for one in inside.ingest.shares()}["uid 1234"] == 1
+    finally:
+        os.kill(stranger, signal.SIGKILL)
+        os.waitpid(stranger, 0)
 
 
 @pytest.mark.parametrize("name", ["a%41b.sock", "100%", "a b?c#d.sock", "\u00e4\u4e16.sock", "a,b=c&d.sock"])
