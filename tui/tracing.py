@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from urllib.parse import urlsplit
 
 from receiver.store.database import Database, StoreError
-from receiver.store.place import choose_database
+from receiver.store.ownership import open_output
+from receiver.store.place import database_to_watch
 from tui.clusters.doctor import Mark, ReceiverFindings, receiver_findings
 from tui.clusters.force import identity as identities
 from tui.clusters.force.collected import WAIT, Collector, Found, How, last_chunk, reasons, wait
@@ -188,7 +189,7 @@ def _json_file(path: Path, database: Path) -> Iterator[TextIO]:
     """Opened before anything is run, so that what is wrong with it is said then.
 
     Raises:
-        StoreError: it is the database, or belongs to it.
+        StoreError: it is the database, or belongs to it, or another user put something in its place.
         OSError: it cannot be written.
     """
     from tui.headless import belongs
@@ -199,8 +200,7 @@ def _json_file(path: Path, database: Path) -> Iterator[TextIO]:
         raise StoreError(
             f"{path} is the database or belongs to it, and would be overwritten: name another with --json."
         )
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    file = os.fdopen(os.open(path, flags, 0o600), "w", encoding="ascii")
+    file = os.fdopen(open_output(path), "w", encoding="ascii")
     try:
         yield file
     finally:
@@ -217,16 +217,18 @@ def _receiving(settings: Settings) -> Iterator[tuple[Path, ReceiverLink | None]]
     """
     from tui.receiver_process import Plan, ensure_receiver
 
-    path, said = choose_database(settings.db)
-    path = path.absolute()
-    if said:
-        warn(said)
-    if path.exists() and not os.access(path, os.W_OK):
+    watched = database_to_watch(settings.db)
+    path = watched.path
+    if watched.said:
+        warn(watched.said)
+    if watched.only_read:
         Database.read(path).close()  # somebody else receives into it
-        yield path, None
-        return
-    Database.create(path).close()
-    link = ensure_receiver(Plan(path, settings.listeners))
+        if not watched.attach:
+            yield path, None
+            return
+    else:
+        Database.create(path).close()
+    link = ensure_receiver(Plan(path, settings.listeners, starts=not watched.only_read))
     try:
         if link.status() is None:
             raise StoreError(link.problem or "The receiver does not answer: see k8s-trace-tui doctor.")

@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import quote
 
-from receiver.store import compression
+from receiver.store import compression, ownership
 from receiver.store.chunk import Chunk, unpack
 from receiver.store.compression import MAX_BODY
 from receiver.store.compression import compress as compress
+from receiver.store.errors import StoreError as StoreError
+from receiver.store.ownership import OUR_RIGHTS, Rights
+from receiver.store.reading import OwnersConnection, Reader, bound, is_strange
 
 APPLICATION_ID: Final = 0x6B747432
 """Marks the file as ours (SQLite's application_id)."""
@@ -49,10 +52,6 @@ CREATE TABLE chunks(
 CREATE TABLE meta(key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES ('generation', 0);
 """
-
-
-class StoreError(Exception):
-    """Something is wrong with the file; the text is one sentence for the operator."""
 
 
 class DatabaseMissing(StoreError):
@@ -93,6 +92,7 @@ class Database:
         self._connection = connection
         self._lock = threading.RLock()
         self._file = None if path is None else _identity(path)
+        self._reader: Reader | None = None  # how it was opened to be read
         self._handle: int | None = None  # the file, where it is written
         self._hole = 0  # where the first one of the file begins that was found to be harmless
         self._seen = 0  # bytes of the file when `lost` looked last
@@ -107,16 +107,24 @@ class Database:
         """
         path = Path(path)
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path = ownership.our_file(path)
+            ownership.make_folder(path.parent)
+            ownership.our_files_beside(path)
             said = _set_aside(path)
             # Kept open as long as the connection: to close it meanwhile would end SQLite's locks (fcntl(2)).
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                ownership.our_file(path)  # where others may make files, one may have been quicker
+            except (StoreError, OSError):
+                os.close(handle)
+                raise
         except OSError as error:
             raise StoreError(
                 f"The database {path} cannot be opened for writing ({error.strerror}): name another with --db."
             ) from error
-        _close_to_others(path)
         try:
+            for one in (path, *(path.with_name(path.name + suffix) for suffix in ownership.BESIDE)):
+                ownership.close_to_others(one)
             database = cls(_connect(path, "rw"), path)
         except StoreError:
             os.close(handle)
@@ -128,6 +136,7 @@ class Database:
                 database._make()
             database._verify()
             database._use_log()
+            ownership.our_files_beside(path)
             database._connection.execute("PRAGMA synchronous = NORMAL")
             database._connection.execute("PRAGMA journal_size_limit = 16777216")
         except sqlite3.Error as error:
@@ -148,15 +157,15 @@ class Database:
             StoreError: it cannot be opened.
         """
         path = Path(path)
-        if not path.exists():
+        reader = Reader.of(path)
+        if reader is None:
             raise DatabaseMissing(f"There is no database {path} yet: start k8s-trace-tui, or name one with --db.")
         last: sqlite3.Error | None = None
-        # Another user's closed file in a directory that we may not write to: WAL refuses it unless it is told
-        # that nobody changes the file, which holds when there is no log beside it.
-        closed = not _has_log(path)
-        for options in ("ro", "ro&immutable=1") if closed else ("ro",):
-            database = cls(_connect(path, options), path)
+        for way in reader.ways():
+            database = cls(_connect(reader.path, way, reader.found.rights), reader.path)
+            database._reader = reader.by(way)
             try:
+                bound(database._connection)
                 if database._is_empty():
                     raise DatabaseMissing(
                         f"The database {path} is empty yet: start k8s-trace-tui, or name another with --db."
@@ -253,12 +262,23 @@ class Database:
         """
         if lost := self.lost():
             raise DatabaseMoved(lost)
+        if self._reader is not None and self._reader.outdated:
+            self._open_again()
         with self._lock:
             self._all("BEGIN")
             try:
                 return self.generation(), self.read_after(last_id, limit)
             finally:
                 self._all("COMMIT")
+
+    def _open_again(self) -> None:
+        """A file that was closed when it was opened is written to now, which SQLite was told it would not be."""
+        assert self.path is not None
+        fresh = Database.read(self.path)
+        with self._lock:
+            self._connection, fresh._connection = fresh._connection, self._connection
+            self._reader = fresh._reader
+        fresh.close()
 
     def lost(self) -> str:
         """What became of the file under us, as a sentence: SQLite sees neither, and goes on writing into a file
@@ -513,7 +533,7 @@ class Database:
         execute = self._connection.execute
         application = int(execute("PRAGMA application_id").fetchone()[0])
         version = int(execute("PRAGMA user_version").fetchone()[0])
-        if application != APPLICATION_ID:
+        if application != APPLICATION_ID or is_strange(self._connection):
             raise DatabaseDamaged(
                 f"{self.path} is not a k8s-trace-tui database: it is left as it is; name another with --db."
             )
@@ -545,25 +565,22 @@ class Database:
             raise _damaged(self.path, error) from error
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
+def _connect(path: Path, mode: str, rights: Rights = OUR_RIGHTS) -> sqlite3.Connection:
     try:
-        return sqlite3.connect(
-            f"file:{quote(str(path.absolute()))}?mode={mode}",
-            uri=True,
-            isolation_level=None,
-            check_same_thread=False,
-            timeout=_BUSY_SECONDS,
-        )
+        with rights.held():
+            connection = sqlite3.connect(
+                f"file:{quote(str(path.absolute()))}?mode={mode}",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=_BUSY_SECONDS,
+                factory=OwnersConnection if rights.uid is not None else sqlite3.Connection,
+            )
+        if isinstance(connection, OwnersConnection):
+            connection.rights = rights
+        return connection
     except sqlite3.Error as error:
         _fail(error, path)
-
-
-def _has_log(path: Path) -> bool:
-    log = path.with_name(path.name + "-wal")
-    try:
-        return log.stat().st_size > 0
-    except OSError:
-        return False
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -602,15 +619,6 @@ def _set_aside(path: Path) -> str:
         f"{path} was taken away without its log, and is begun anew: the log is now {aside}, and is read with the old"
         f" file if that is named {gone}."
     )
-
-
-def _close_to_others(path: Path) -> None:
-    """Files that were there with another mode hold names of secrets like any other: they are for their owner alone.
-    Where they are somebody else's they stay as they are."""
-    for one in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
-        with contextlib.suppress(OSError):
-            if one.stat().st_mode & 0o077:
-                one.chmod(0o600)
 
 
 def _full(path: Path | None) -> bool:
