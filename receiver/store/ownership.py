@@ -29,6 +29,8 @@ _MOST_LINKS: Final = 40  # as Linux (path_resolution(7))
 _NOBODY_HERE: Final = 65_534  # what Linux shows for a user who has no number here
 BESIDE: Final = ("-wal", "-shm", "-journal")
 """What SQLite opens by name beside a database."""
+_CAPABILITIES_3: Final = 0x2008_0522  # linux/capability.h, as the next
+_CAP_DAC_READ_SEARCH: Final = 2
 _NO_CHANGE: Final = 0xFFFF_FFFF  # setfsuid(-1) changes nothing and tells what is
 
 
@@ -49,6 +51,8 @@ class Standing:
     """The first link on the way that is another user's, and whose."""
     open_to: Path | None
     """The first directory in which others may replace what is ours."""
+    closed: bool
+    """A directory of root's or ours on the way lets nobody else through, as /var/lib/private."""
 
     @property
     def ours(self) -> bool:
@@ -68,7 +72,7 @@ def standing(path: Path) -> Standing:
     link: tuple[Path, int] | None = None
     open_to: Path | None = None
     folder = found
-    there = True
+    there, closed = True, False
     while parts:
         name = parts.popleft()
         if name in ("", "."):
@@ -79,6 +83,7 @@ def standing(path: Path) -> Standing:
             continue
         if stat.S_ISDIR(found.st_mode):
             folder = found
+            closed = closed or (_trusted(found.st_uid) and not found.st_mode & stat.S_IXOTH)
             if not _trusted(found.st_uid):
                 whose = whose or (Path(at), found.st_uid)
             elif _open_to_others(found):
@@ -103,7 +108,7 @@ def standing(path: Path) -> Standing:
             continue
         at, found = inside, below
     sticky = bool(folder.st_mode & stat.S_ISVTX and folder.st_mode & 0o022)
-    return Standing(Path(at), found if there else None, folder.st_uid, sticky, whose, link, open_to)
+    return Standing(Path(at), found if there else None, folder.st_uid, sticky, whose, link, open_to, closed)
 
 
 def _trusted(uid: int) -> bool:
@@ -371,6 +376,9 @@ class Rights:
 
     uid: int | None = None
     gid: int = 0
+    searches: bool = False
+    """And the one of root's to read and to go through every directory: systemd keeps the directories of a DynamicUser
+    behind one that only root may enter. Nothing is written or connected to by it."""
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -388,6 +396,8 @@ class Rights:
         try:
             if libc.setfsuid(_NO_CHANGE) & _NO_CHANGE != self.uid:
                 raise StoreError(f"Root cannot look at files of {name_of(self.uid)} here: run this as that user.")
+            if self.searches:
+                _raise_search(libc)
             yield
         finally:
             libc.setfsuid(user)
@@ -406,7 +416,16 @@ def _libc() -> Any:
     return libc
 
 
-def rights_of(uid: int) -> Rights:
+def _raise_search(libc: Any) -> None:
+    """Give this thread CAP_DAC_READ_SEARCH back, which setfsuid took, and gives with all others at the end."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITIES_3, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable of the first 32, then of the others
+    if libc.capget(header, sets) == 0:
+        sets[0] |= sets[1] & 1 << _CAP_DAC_READ_SEARCH
+        libc.capset(header, sets)  # where it may not, the way ends at that directory
+
+
+def rights_of(uid: int, *, searches: bool = False) -> Rights:
     """Of a user: where we are root, that user's; else ours, which is what the system then decides by.
 
     Raises:
@@ -419,9 +438,9 @@ def rights_of(uid: int) -> Rights:
     import pwd
 
     try:
-        return Rights(uid, pwd.getpwuid(uid).pw_gid)
+        return Rights(uid, pwd.getpwuid(uid).pw_gid, searches)
     except (KeyError, OverflowError):
-        return Rights(uid, uid)
+        return Rights(uid, uid, searches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,4 +482,4 @@ def database_to_read(path: Path) -> Guest:
             f"{here.path} belongs to {name_of(owner)}, but {name_of(uid)}, whose directory {directory} is, can put"
             " anything in its place: copy it to a directory of root's, and name that with --db."
         )
-    return Guest(here.path, owner, rights_of(owner), True)
+    return Guest(here.path, owner, rights_of(owner, searches=here.closed), True)

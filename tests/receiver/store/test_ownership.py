@@ -262,6 +262,29 @@ def test_root_reads_a_closed_one_and_makes_nothing(theirs: Path) -> None:
 
 
 @needs_root
+def test_root_reads_one_behind_a_directory_that_only_root_may_enter(theirs: Path) -> None:
+    """systemd keeps the state of a DynamicUser in /var/lib/private (0700)."""
+    path = their_database(theirs)
+    secret = theirs.parent / "secret"
+    secret.write_bytes(b"")
+    secret.chmod(0o600)
+    theirs.parent.chmod(0o700)
+    before = listing(theirs)
+    assert len(Database.read(path).ids()) == 2
+    rights = ownership.database_to_read(path).rights
+    with rights.held():
+        for flags in (os.O_WRONLY, os.O_RDWR):
+            with pytest.raises(PermissionError):
+                os.open(secret, flags)
+        with pytest.raises(PermissionError):
+            (theirs.parent / "made").mkdir()
+        with pytest.raises(PermissionError):
+            secret.chmod(0o644)
+    secret.write_bytes(b"root again")
+    assert listing(theirs) == before
+
+
+@needs_root
 @pytest.mark.parametrize("ends", ["close", "kill"])
 def test_root_follows_a_writer_through_all_of_its_life(theirs: Path, ends: str) -> None:
     """Closed, written, checkpointed, ended: the reader sees what is there, and makes nothing."""
