@@ -48,6 +48,7 @@ from receiver.ingest.tls import TlsError, server_credentials
 from receiver.log_lines import LogLines
 from receiver.plain_text import one_line
 from receiver.signals import ending
+from receiver.store import ownership
 from receiver.store.database import Database, DatabaseMissing, StoreError
 from receiver.store.place import choose_database, make_private
 from receiver.store.retention import DEFAULT_CAP, DEFAULT_MIN_FREE, Policy, Retention
@@ -278,12 +279,11 @@ def _place(given: Path | None) -> Path:
         path, said = choose_database(given)
         if said:
             _complain(said)
-        path = Path(os.path.realpath(path))
+        path = ownership.our_file(path)
         _encodable("The database", path)
+        ownership.our_files_beside(path)
         if not path.parent.is_dir():
             make_private(path.parent)
-        if path.is_dir():
-            raise Failure(f"{path} is a directory: name a file in it with --db.")
     except OSError as error:
         raise Failure(
             f"The database {given or ''} cannot be reached ({error.strerror}): name another place with --db."
@@ -573,7 +573,7 @@ def _lock(path: Path) -> Iterator[bool]:
     """Whether we are the ones who receive into this database; held until the end of the block."""
     where = lock_path(path)
     try:
-        handle = os.open(where, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        handle = ownership.open_ours(where, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise Failure(
             f"The lock file {where} cannot be opened ({error.strerror}): name another place with --db."
@@ -603,12 +603,35 @@ class _LogStream(io.TextIOBase):
         return len(text)
 
 
+class _Log(logging.handlers.RotatingFileHandler):
+    """The log beside the database, through no link and into no file of somebody else's."""
+
+    def _open(self) -> io.TextIOWrapper:
+        handle = ownership.open_ours(Path(self.baseFilename), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        return open(handle, "a", encoding=self.encoding, errors=self.errors)
+
+    def rotate(self, source: str, dest: str) -> None:
+        """As the base class; where that cannot be, as when the other name is somebody else's, what was said is gone."""
+        try:
+            os.replace(source, dest)
+        except OSError:
+            os.truncate(source, 0)
+
+    def doRollover(self) -> None:
+        """As the base class, which would first remove what is in the way, and end where it must not."""
+        if self.stream:
+            self.stream.close()
+            self.stream = None
+        self.rotate(self.baseFilename, f"{self.baseFilename}.1")
+        self.stream = self._open()
+
+
 @contextlib.contextmanager
 def _quietly(path: Path) -> Iterator[None]:
     """Files are made for this user alone, and whatever libraries have to say goes to a log of at most 2 MiB."""
     before = os.umask(0o077)
     logging.raiseExceptions = False  # a full disk must not end in tracebacks about the log
-    handler = logging.handlers.RotatingFileHandler(
+    handler = _Log(
         log_path(path), maxBytes=1 << 20, backupCount=1, encoding="utf-8", delay=True, errors="backslashreplace"
     )
     handler.setFormatter(LogLines("%(asctime)s %(levelname)s %(name)s: %(message)s"))

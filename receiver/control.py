@@ -24,6 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from receiver import answers
+from receiver.store.errors import NotOurs, StoreError
+from receiver.store.ownership import Guest, database_to_read, name_of, sound
+
 _PATH_BYTES: Final = 100  # unix(7) allows 107 bytes; some systems 103
 _LINE: Final = 1 << 20
 _CLIENTS: Final = 64
@@ -60,19 +64,29 @@ def beside(db: Path, suffix: str) -> Path:
 
 def control_path(db: Path) -> Path:
     """The control socket of the receiver of `db`: beside it, or where a path is too long for a socket, in a directory
-    of this user's (0700) under the runtime or temporary directory."""
+    of its owner's (0700) under the runtime or temporary directory."""
+    try:
+        owner = database_to_read(db).owner
+    except (StoreError, OSError):
+        owner = os.geteuid()
+    return _control_paths(db, owner)[0]
+
+
+def _control_paths(db: Path, owner: int) -> list[Path]:
+    """Where the control socket may be, the usual place first; another process may have another environment."""
     usual = beside(db, ".sock")
     if len(os.fsencode(usual)) <= _PATH_BYTES:
-        return usual
+        return [usual]
     short = hashlib.sha256(os.fsencode(usual)).hexdigest()[:16] + ".sock"
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    for base in (runtime, tempfile.gettempdir(), "/tmp"):
-        if not base or not os.path.isdir(base):
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "") if owner == os.geteuid() else f"/run/user/{owner}"
+    found = []
+    for base in dict.fromkeys((runtime, tempfile.gettempdir(), "/tmp")):
+        path = Path(base) / f"k8s-trace-tui-{owner}" / short
+        if not base or not os.path.isdir(base) or len(os.fsencode(path)) > _PATH_BYTES:
             continue
-        found = Path(base) / f"k8s-trace-tui-{os.getuid()}" / short
-        if len(os.fsencode(found)) <= _PATH_BYTES:
-            return found
-    return Path("/tmp") / f"k8s-trace-tui-{os.getuid()}" / short
+        if owner != os.geteuid() or sound(Path(base)):  # not where others could exchange the directory
+            found.append(path)
+    return found or [Path("/tmp") / f"k8s-trace-tui-{owner}" / short]
 
 
 def _private_directory(path: Path) -> None:
@@ -80,11 +94,13 @@ def _private_directory(path: Path) -> None:
 
     Raises:
         ControlError: it belongs to somebody else, or others may write into it.
+        OSError: it cannot be made.
     """
     with suppress(FileExistsError):
         path.mkdir(mode=0o700)
     found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    if not ours or not sound(path):
         raise ControlError(f"{path} is not a directory of yours alone (0700): remove it, or name another with --db.")
 
 
@@ -295,19 +311,26 @@ def _trace_number(text: str) -> int:
 
 def _same_user(connection: socket.socket) -> bool:
     """The socket is 0600; this holds where a file system ignores that."""
+    return _peer(connection) in (None, 0, os.getuid())
+
+
+def _peer(connection: socket.socket) -> int | None:
+    """The user at the other end, None where the system does not tell."""
     if not hasattr(socket, "SO_PEERCRED"):
-        return True
+        return None
     _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return uid in (0, os.getuid())
+    return int(uid)
 
 
 class ControlClient:
-    """Asks a running receiver. Blocking; for one thread at a time."""
+    """Asks a running receiver, which may be another user's. Blocking; for one thread at a time."""
 
-    def __init__(self, connection: socket.socket, path: Path) -> None:
+    def __init__(self, connection: socket.socket, path: Path, timeout: float = 5.0) -> None:
         self._connection = connection
-        self._stream = connection.makefile("rwb")
+        self._timeout = timeout
+        self._rest = bytearray()  # what came behind the last answer
         self._lock = threading.Lock()
+        self._broken = False  # an answer that came late would be taken for that to the next question
         self.path = path
 
     @classmethod
@@ -315,47 +338,148 @@ class ControlClient:
         """Connect to the receiver of `db`; `timeout` (seconds) holds for each later request too.
 
         Raises:
-            ControlError: none is running, or it does not answer.
+            ControlError: none is running, it does not answer, or who listens there is not the database's owner.
         """
-        path = control_path(db)
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(timeout)
         try:
-            connection.connect(str(path))
-        except OSError as error:
-            connection.close()
-            if isinstance(error, PermissionError):
-                sentence = f"The receiver of {db} belongs to another user: ask as that user, or root."
-            else:
-                sentence = f"No receiver is running for {db}: start one with k8s-trace-tui receive."
-            raise ControlError(sentence) from error
-        return cls(connection, path)
+            found = database_to_read(db)
+        except NotOurs as problem:
+            raise ControlError(str(problem)) from problem
+        except PermissionError as problem:
+            raise _another_users(db) from problem
+        except OSError as problem:
+            raise _not_running(db, found=None) from problem
+        for path in _control_paths(found.path, found.owner):
+            if os.geteuid() not in (0, found.owner) and os.path.lexists(path):
+                raise _another_users(db)
+            try:
+                # With the owner's rights: a link or a socket that he puts there leads nowhere that he could not go.
+                with found.rights.held():
+                    there = _socket_at(path, found.owner)
+                    connection = _connected(path, timeout) if there else None
+            except PermissionError as problem:
+                raise _another_users(db) from problem
+            except BlockingIOError as problem:
+                raise ControlError("The receiver does not answer: too many wait for it.") from problem
+            except (OSError, StoreError) as problem:
+                raise _not_running(db, found) from problem
+            if connection is None:
+                continue
+            if _peer(connection) not in (None, 0, found.owner):
+                connection.close()
+                raise ControlError(
+                    f"Who listens on {path} is not {name_of(found.owner)}, whose database {db} is, and is not asked:"
+                    " end it, or name another with --db."
+                )
+            return cls(connection, path, timeout)
+        raise _not_running(db, found)
 
     def request(self, op: str, **arguments: Any) -> dict[str, Any]:
-        """One question, one answer: the reply's fields.
+        """One question, one answer: the reply's fields, checked (`receiver.answers`).
 
         Raises:
             ControlError: the receiver refused, with its sentence, or it is gone.
         """
-        try:
-            with self._lock:
-                self._stream.write(json.dumps({"op": op, **arguments}).encode() + b"\n")
-                self._stream.flush()
-                line = self._stream.readline(16 * _LINE)
-            reply = json.loads(line) if line.endswith(b"\n") else None
-        except (OSError, ValueError) as error:
-            raise ControlError("The receiver does not answer: it may just be ending.") from error
-        if not isinstance(reply, dict):
-            raise ControlError("The receiver went away.")
-        if not reply.pop("ok", False):
-            raise ControlError(str(reply.get("error", "The receiver refused without a reason.")))
+        with self._lock:
+            if self._broken:
+                raise ControlError("The receiver went away.")
+            try:
+                until = time.monotonic() + self._timeout
+                self._connection.settimeout(self._timeout)
+                self._connection.sendall(json.dumps({"op": op, **arguments}).encode() + b"\n")
+                reply = answers.read(op, self._line(until))
+            except OSError as error:
+                self._broken = True
+                raise ControlError("The receiver does not answer: it may just be ending.") from error
+            except answers.NoAnswer as error:
+                self._broken = True
+                raise ControlError(
+                    f"What answers on {self.path} is no receiver of this version ({error}): end it, or name another"
+                    " database with --db."
+                ) from error
+        if not reply.pop("ok"):
+            raise ControlError(reply.get("error") or "The receiver refused without a reason.")
         return reply
+
+    def _line(self, until: float) -> bytes:
+        """The next line, which has to be whole by then (monotonic clock, seconds).
+
+        Raises:
+            OSError: it is not, or the connection ended.
+            NoAnswer: it is too long.
+        """
+        seen = 0
+        while (end := self._rest.find(b"\n", seen)) < 0:
+            seen = len(self._rest)
+            if seen > answers.MOST_BYTES:
+                raise answers.NoAnswer("it is too long")
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("no answer in time")
+            self._connection.settimeout(left)
+            data = self._connection.recv(1 << 16)
+            if not data:
+                raise ConnectionError("it ended")
+            self._rest += data
+        line = bytes(self._rest[:end])
+        del self._rest[: end + 1]
+        return line
 
     def close(self) -> None:
         """End the connection, and with it what it held or attached."""
         # shutdown, not only close: another thread may be reading, and the other side must know at once.
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
-        with suppress(OSError, ValueError):
-            self._stream.close()
         self._connection.close()
+
+
+def _socket_at(path: Path, owner: int) -> bool:
+    """Whether the socket of a database's owner is there.
+
+    Raises:
+        ControlError: something else is.
+        OSError: it cannot be looked at.
+    """
+    try:
+        folder, found = path.parent.lstat(), path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    apart = path.parent.name == f"k8s-trace-tui-{owner}"
+    closed = stat.S_ISDIR(folder.st_mode) and folder.st_uid == owner and not folder.st_mode & 0o022
+    if not stat.S_ISSOCK(found.st_mode) or found.st_uid not in (0, owner) or (apart and not closed):
+        raise ControlError(
+            f"{path} is not a socket of {name_of(owner)}'s, so nobody is asked there: remove it, or name another"
+            " database with --db."
+        )
+    return True
+
+
+def _connected(path: Path, timeout: float) -> socket.socket | None:
+    """A connection; None where nobody listens.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout)
+        connection.connect(str(path))
+    except (ConnectionRefusedError, FileNotFoundError):
+        connection.close()
+        return None
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _another_users(db: Path) -> ControlError:
+    return ControlError(f"The receiver of {db} belongs to another user: ask as that user, or root.")
+
+
+def _not_running(db: Path, found: Guest | None) -> ControlError:
+    if found is None or found.owner == os.geteuid():
+        return ControlError(f"No receiver is running for {db}: start one with k8s-trace-tui receive.")
+    return ControlError(
+        f"No receiver is running for {db}: {name_of(found.owner)}, whose it is, may start one with k8s-trace-tui"
+        " receive."
+    )

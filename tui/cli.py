@@ -748,15 +748,16 @@ def _log_traceback(problem: Exception) -> str:
     from datetime import datetime, timezone
 
     from receiver.plain_text import one_line
-    from receiver.store.database import StoreError
+    from receiver.store.errors import StoreError
+    from receiver.store.ownership import open_ours
     from receiver.store.place import default_place, make_private
 
     text = "".join(traceback.format_exception(type(problem), problem, problem.__traceback__))[-65_536:]
     try:
         log = default_place().log
         make_private(log.parent)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(log, flags, 0o600), "a", encoding="utf-8", errors="backslashreplace") as file:
+        handle = open_ours(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        with os.fdopen(handle, "a", encoding="utf-8", errors="backslashreplace") as file:
             if file.tell() > _LOG_LIMIT:
                 file.truncate(0)
             lines = "\n".join(map(one_line, text.split("\n")))

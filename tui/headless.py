@@ -665,7 +665,7 @@ def _lock_held(path: Path) -> os.stat_result | None:
     """The lock file of a receiver at work, perhaps another user's. Only looks: taking the lock, be it for a moment,
     could stop a receiver that starts."""
     try:
-        found = lock_path(path).stat()
+        found = lock_path(path).lstat()
         held = Path("/proc/locks").read_text("utf-8")
     except OSError:
         return None

@@ -21,7 +21,8 @@ from typing import Any, Final
 import receiver
 from receiver.control import ControlClient, ControlError, log_path
 from receiver.ingest.address import ListenError, is_open, split_name
-from receiver.store.database import StoreError
+from receiver.store.errors import StoreError
+from receiver.store.ownership import open_ours
 
 READY_SECONDS: Final = 10.0
 """How long a receiver may take until it answers; a large database is read in about a second per million spans."""
@@ -44,6 +45,8 @@ class Plan:
     database: Path
     listeners: tuple[str, ...] = ()
     """`[NAME=]ADDRESS`; none: the receiver's own defaults."""
+    starts: bool = True
+    """False: only who owns the database may start one."""
 
     def command(self) -> list[str]:
         """The receiver's command line."""
@@ -138,8 +141,11 @@ class ReceiverLink:
     def _connect(self) -> None:
         try:
             client = ControlClient.connect(self._plan.database, _TIMEOUT)
-        except ControlError:
-            self._start()
+        except ControlError as problem:
+            if self._plan.starts:
+                self._start()
+            else:
+                self.problem = str(problem)
             return
         try:
             client.request("attach")
@@ -228,10 +234,10 @@ class ReceiverLink:
     def _last_words(self) -> str:
         """The last sentence for the operator among what the child wrote to its standard error."""
         try:
-            with log_path(self._plan.database).open("rb") as log:
+            with open(open_ours(log_path(self._plan.database), os.O_RDONLY), "rb") as log:
                 log.seek(max(self._log_end, log.seek(0, os.SEEK_END) - 4096))
                 lines = log.read().decode("utf-8", "replace").splitlines()
-        except OSError:
+        except (OSError, StoreError):
             return ""
         mark = "k8s-trace-tui: "
         said = [line for line in lines if line.startswith(mark)]
@@ -251,9 +257,9 @@ def start(plan: Plan) -> subprocess.Popen[bytes]:
 
     Raises:
         OSError: the log cannot be written or there is no process to be had.
+        StoreError: the log is not ours to write.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    log = os.open(log_path(plan.database), flags, 0o600)
+    log = open_ours(log_path(plan.database), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         # It runs in /, because `-m` puts the working directory on the path, and the operator's may hold a `receiver`
         # of somebody else's.

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from receiver.store.database import Database, StoreError
-from receiver.store.place import choose_database
+from receiver.store.place import choose_database, database_to_watch
 from tui.cluster_feed import ControlPlanes, Named
 from tui.config import Settings, theme_directory
 from tui.feed import Feed, Link
@@ -61,18 +61,18 @@ def watch(settings: Settings, problems: Sequence[str], named: Named | None = Non
     need_terminal()
     from tui.receiver_process import Plan, ensure_receiver
 
-    path, said = choose_database(settings.db)
-    path = path.absolute()
+    watched = database_to_watch(settings.db)
+    path = watched.path
     link: Callable[[], Link] | None = None
-    notes = [*problems, *([said] if said else [])]
-    if path.exists() and not os.access(path, os.W_OK):
+    notes = [*problems, *filter(None, (watched.said, watched.only_read))]
+    if watched.only_read:
         Database.read(path).close()
-        notes.append(f"{path} may only be read: nothing is received here.")
     else:
         database = Database.create(path)  # what is wrong with the file is said before the screen is taken
         database.close()
         notes += [database.said] if database.said else []
-        plan = Plan(path, settings.listeners)
+    if watched.attach:
+        plan = Plan(path, settings.listeners, starts=not watched.only_read)
         link = lambda: ensure_receiver(plan)  # noqa: E731
     title = socket.gethostname().partition(".")[0]
     hosts = named.hosts if named is not None and (named.hosts or named.context) else settings.hosts

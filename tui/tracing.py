@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from receiver.store.database import Database, StoreError
-from receiver.store.place import choose_database
+from receiver.store.place import database_to_watch
 from receiver.store.written_file import WrittenFile
 from tui.clusters.doctor import Mark, ReceiverFindings, receiver_findings
 from tui.clusters.force import identity as identities
@@ -192,7 +192,7 @@ def _json_file(path: Path, database: Path) -> Iterator[_JsonFile]:
     until all is written.
 
     Raises:
-        StoreError: it is the database, or belongs to it.
+        StoreError: it is the database, or belongs to it, or another user put something in its place.
         OSError: it cannot be written.
     """
     from tui.headless import belongs
@@ -233,16 +233,18 @@ def _receiving(settings: Settings) -> Iterator[tuple[Path, ReceiverLink | None]]
     """
     from tui.receiver_process import Plan, ensure_receiver
 
-    path, said = choose_database(settings.db)
-    path = path.absolute()
-    if said:
-        warn(said)
-    if path.exists() and not os.access(path, os.W_OK):
+    watched = database_to_watch(settings.db)
+    path = watched.path
+    if watched.said:
+        warn(watched.said)
+    if watched.only_read:
         Database.read(path).close()  # somebody else receives into it
-        yield path, None
-        return
-    Database.create(path).close()
-    link = ensure_receiver(Plan(path, settings.listeners))
+        if not watched.attach:
+            yield path, None
+            return
+    else:
+        Database.create(path).close()
+    link = ensure_receiver(Plan(path, settings.listeners, starts=not watched.only_read))
     try:
         if link.status() is None:
             raise StoreError(link.problem or "The receiver does not answer: see k8s-trace-tui doctor.")

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from receiver.store import ownership
+
 if TYPE_CHECKING:
     import grpc
 
@@ -242,6 +244,8 @@ def _why_not(address: Address, error: OSError) -> ListenError:
 def _claim_path(address: Address) -> None:
     path = Path(address.path)
     try:
+        if why := ownership.why_not_ours(path.parent / "x", "--listen"):
+            raise ListenError(f"{address} cannot be opened: {why}")
         found = path.lstat()
     except FileNotFoundError:
         if not path.parent.is_dir():

@@ -41,7 +41,8 @@ from receiver.ingest.sender import Pair, uid_name
 from receiver.ingest.shares import Place, Shares
 from receiver.ingest.threads import Threads
 from receiver.store.chunk import Chunk
-from receiver.store.writer import QUEUE_BYTES, Full, NeverFits, Writer, size_of
+from receiver.store.repack import size_of
+from receiver.store.writer import QUEUE_BYTES, Full, NeverFits, Writer
 
 METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 MAX_MESSAGE: Final = 16 << 20

@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import quote
 
-from receiver.store import compression
+from receiver.store import compression, ownership
 from receiver.store.chunk import Chunk, unpack
 from receiver.store.compression import MAX_BODY
 from receiver.store.compression import compress as compress
+from receiver.store.errors import StoreError as StoreError
 from receiver.store.intact import Intact, Loss, is_cut, mend_log
+from receiver.store.ownership import OUR_RIGHTS, Rights
+from receiver.store.reading import OwnersConnection, Reader, bound, is_strange
 from receiver.store.room import CHECKPOINT, KEPT_LOG, lacks_file, lacks_log, largest, pages_of
 from receiver.store.wal import log_of, memory_of
 
@@ -58,10 +61,6 @@ CREATE TABLE chunks(
 CREATE TABLE meta(key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES ('generation', 0);
 """
-
-
-class StoreError(Exception):
-    """Something is wrong with the file; the text is one sentence for the operator."""
 
 
 class DatabaseMissing(StoreError):
@@ -120,6 +119,7 @@ class Database:
         self._connection = connection
         self._lock = threading.RLock()
         self._intact = None if path is None else Intact(path, lambda: self.size, self._is_whole)
+        self._reader: Reader | None = None  # how it was opened to be read
         self._handle: int | None = None  # the file, where it is written
         self._tried = 0  # bytes of the log when it was last tried to fold it in
         self._page = _PAGE
@@ -134,17 +134,25 @@ class Database:
         """
         path = Path(path)
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path = ownership.our_file(path)
+            ownership.make_folder(path.parent)
+            ownership.our_files_beside(path)
             said = _set_aside(path)
             mended, doubtful = mend_log(path)
             # Kept open as long as the connection: to close it meanwhile would end SQLite's locks (fcntl(2)).
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                ownership.our_file(path)  # where others may make files, one may have been quicker
+            except (StoreError, OSError):
+                os.close(handle)
+                raise
         except OSError as error:
             raise StoreError(
                 f"The database {path} cannot be opened for writing ({error.strerror}): name another with --db."
             ) from error
         try:
-            _close_to_others(path)
+            for one in (path, *(path.with_name(path.name + suffix) for suffix in ownership.BESIDE)):
+                ownership.close_to_others(one)
             aside = _without_log(path) if doubtful or is_cut(handle) else ""
             database = cls(_connect(path, "rw"), path)
         except StoreError:
@@ -157,6 +165,7 @@ class Database:
                 database._make()
             database._verify()
             database._use_log()
+            ownership.our_files_beside(path)
             database._settings()
             database._add_sender()
         except sqlite3.Error as error:
@@ -177,22 +186,21 @@ class Database:
             StoreError: it cannot be opened.
         """
         path = Path(path)
-        if not path.exists():
+        reader = Reader.of(path)
+        if reader is None:
             raise DatabaseMissing(f"There is no database {path} yet: start k8s-trace-tui, or name one with --db.")
         last: sqlite3.Error | None = None
-        # Another user's closed file in a directory that we may not write to: WAL refuses it unless it is told
-        # that nobody changes the file, which holds when there is no log beside it.
-        closed = not _has_log(path)
-        for options in ("ro", "ro&immutable=1") if closed else ("ro",):
-            database = cls(_connect(path, options), path)
+        for way in reader.ways():
+            database = cls(_connect(reader.path, way, reader.found.rights), reader.path)
+            database._reader = reader.by(way)
             try:
+                bound(database._connection)
                 if database._is_empty():
                     raise DatabaseMissing(
                         f"The database {path} is empty yet: start k8s-trace-tui, or name another with --db."
                     )
                 database._verify()
-                if "immutable" not in options and database._intact is not None:
-                    database._intact.begin()
+                database._begin_to_watch()
                 return database
             except sqlite3.OperationalError as error:
                 database.close()
@@ -385,12 +393,31 @@ class Database:
         """
         if lost := self.lost():
             raise DatabaseMoved(lost)
+        if self._reader is not None and self._reader.outdated:
+            self._open_again()
         with self._lock:
             self._all("BEGIN")
             try:
                 return self.generation(), self.read_after(last_id, limit)
             finally:
                 self._all("COMMIT")
+
+    def _begin_to_watch(self) -> None:
+        """Know the files of a reader, unless it was told that nobody changes them."""
+        if self._intact is not None and self._reader is not None and self._reader.watched:
+            with self._reader.found.rights.held():
+                self._intact.begin()
+
+    def _open_again(self) -> None:
+        """A file that was closed when it was opened is written to now, which SQLite was told it would not be."""
+        assert self.path is not None
+        fresh = Database.read(self.path)
+        with self._lock:
+            self._connection, fresh._connection = fresh._connection, self._connection
+            self._reader = fresh._reader
+            self._intact = Intact(self.path, lambda: self.size, self._is_whole)
+            self._begin_to_watch()
+        fresh.close()
 
     def lost(self) -> str:
         """What became of the files under us, as a sentence: SQLite does not see it, and goes on writing into a file
@@ -424,6 +451,8 @@ class Database:
     def _is_whole(self) -> bool | None:
         """Whether SQLite finds the file whole; None when it is busy."""
         assert self.path is not None
+        if self._reader is not None and self._reader.found.guest:
+            return None  # nothing of another user's is opened but with that user's rights
         return _sound(self.path)  # over a connection of its own: ours remembers pages that are gone
 
     @contextlib.contextmanager
@@ -679,7 +708,7 @@ class Database:
         execute = self._connection.execute
         application = int(execute("PRAGMA application_id").fetchone()[0])
         version = int(execute("PRAGMA user_version").fetchone()[0])
-        if application != APPLICATION_ID:
+        if application != APPLICATION_ID or is_strange(self._connection):
             raise DatabaseDamaged(
                 f"{self.path} is not a k8s-trace-tui database: it is left as it is; name another with --db."
             )
@@ -718,25 +747,22 @@ class Database:
             raise _damaged(self.path, error) from error
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
+def _connect(path: Path, mode: str, rights: Rights = OUR_RIGHTS) -> sqlite3.Connection:
     try:
-        return sqlite3.connect(
-            f"file:{quote(str(path.absolute()))}?mode={mode}",
-            uri=True,
-            isolation_level=None,
-            check_same_thread=False,
-            timeout=_BUSY_SECONDS,
-        )
+        with rights.held():
+            connection = sqlite3.connect(
+                f"file:{quote(str(path.absolute()))}?mode={mode}",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=_BUSY_SECONDS,
+                factory=OwnersConnection if rights.uid is not None else sqlite3.Connection,
+            )
+        if isinstance(connection, OwnersConnection):
+            connection.rights = rights
+        return connection
     except sqlite3.Error as error:
         _fail(error, path)
-
-
-def _has_log(path: Path) -> bool:
-    log = path.with_name(path.name + "-wal")
-    try:
-        return log.stat().st_size > 0
-    except OSError:
-        return False
 
 
 def _row(chunk: Chunk) -> tuple[Any, ...]:
@@ -839,15 +865,6 @@ def _set_aside(path: Path) -> str:
         f"{path} was taken away without its log, and is begun anew: the log is now {aside}, and is read with the old"
         f" file if that is named {gone}."
     )
-
-
-def _close_to_others(path: Path) -> None:
-    """Files that were there with another mode hold names of secrets like any other: they are for their owner alone.
-    Where they are somebody else's they stay as they are."""
-    for one in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
-        with contextlib.suppress(OSError):
-            if one.stat().st_mode & 0o077:
-                one.chmod(0o600)
 
 
 def _full(path: Path | None) -> bool:

@@ -8,7 +8,6 @@ one machine only); and etcd's data directory belongs to etcd.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Final
 
 from platformdirs import user_state_path
 
-from receiver.store.database import StoreError
+from receiver.store import ownership
+from receiver.store.errors import NotOurs, StoreError
 
 PROGRAM: Final = "k8s-trace-tui"
 DATABASE_NAME: Final = "spans.db"
@@ -99,6 +99,47 @@ def choose_database(given: Path | None) -> tuple[Path, str]:
     return path, said
 
 
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A database that screens show."""
+
+    path: Path
+    said: str = ""
+    """A sentence for the operator when the place is not the usual one."""
+    only_read: str = ""
+    """Why nothing is received into it or written beside it from here, as a sentence; "" where it may be."""
+    attach: bool = True
+    """Its receiver can be asked."""
+
+
+def database_to_watch(given: Path | None) -> Watched:
+    """The database that was named or the default one, which may be another user's: then its directory stays as it is.
+
+    Raises:
+        StoreError: there is none and none may be made, or it must not be there.
+    """
+    place = default_place()
+    path = (given if given is not None else place.database).absolute()
+    try:
+        here = ownership.standing(path)
+        if not here.ours and here.found is not None:
+            found = ownership.database_to_read(path)
+            whose = f"{path} is in a directory of {ownership.name_of(here.whose[1])}'s" if here.whose else ""
+            why = f"{whose}: it is only looked at from here." if whose else ownership.why_not_ours(path)
+            return Watched(found.path, place.said if given is None else "", why, os.geteuid() in (0, found.owner))
+        if not here.ours:
+            raise NotOurs(ownership.why_not_ours(path))
+        path, said = choose_database(given)
+        path = path.absolute()
+        if path.exists() and not os.access(path, os.W_OK):
+            return Watched(path, said, f"{path} may only be read: nothing is received here.", False)
+    except OSError as error:
+        raise StoreError(
+            f"The database {path} cannot be reached ({error.strerror}): name another with --db."
+        ) from error
+    return Watched(path, said)
+
+
 def make_private(directory: Path) -> None:
     """Make a directory of ours (0700), or check that the one there is ours and nobody else's to write to.
 
@@ -106,18 +147,12 @@ def make_private(directory: Path) -> None:
         StoreError: it cannot be made, or somebody else prepared it.
     """
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = directory.lstat()
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and found.st_mode & 0o077:
-            directory.chmod(0o700)
+        ownership.make_folder(directory)
+        ownership.close_folder(directory)
     except OSError as error:
         raise StoreError(
             f"The directory {directory} cannot be made ({error.strerror}): name another place with --db."
         ) from error
-    # Whoever owns a directory in /var/tmp can replace what is in it, so it must be ours and not a link.
-    link = stat.S_ISLNK(found.st_mode) and found.st_uid != os.geteuid()
-    if link or directory.stat().st_uid != os.geteuid():
-        raise StoreError(f"The directory {directory} belongs to somebody else: name another place with --db.")
 
 
 def file_system(path: Path, mounts: str | None = None) -> str:

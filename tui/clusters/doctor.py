@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -548,7 +549,19 @@ def _last_chunk(path: Path) -> int:
 
 
 def _dialable(status: Mapping[str, Any]) -> list[str]:
-    """The addresses that the receiver's plain listeners are reached at from this machine."""
+    """The addresses that the receiver's plain listeners are reached at from this machine. Of sockets only those that
+    nobody else could have put there: what a receiver of another user's says may be made up."""
     listeners = [one for one in status.get("listeners") or () if isinstance(one, Mapping)]
     plain = [str(one.get("address")) for one in listeners if not one.get("error") and not one.get("tls")]
-    return [one.replace("0.0.0.0:", "127.0.0.1:", 1).replace("[::]:", "[::1]:", 1) for one in plain[:_MOST_ADDRESSES]]
+    ours = [one for one in plain if not one.startswith("unix:") or _ours(one)]
+    return [one.replace("0.0.0.0:", "127.0.0.1:", 1).replace("[::]:", "[::1]:", 1) for one in ours[:_MOST_ADDRESSES]]
+
+
+def _ours(address: str) -> bool:
+    from receiver.store.ownership import standing
+
+    try:
+        here = standing(Path(address.removeprefix("unix:")))
+    except (OSError, ValueError):
+        return False
+    return here.ours and here.found is not None and here.found.st_uid == os.geteuid()

@@ -6,20 +6,25 @@ bounded to the last commands, and a convenience: what cannot be read of it is pa
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Final
 
 from receiver.control import beside
+from receiver.store.errors import NotOurs, StoreError
+from receiver.store.ownership import database_to_read, open_ours
 
 MOST: Final = 100
 MOST_TRACES: Final = 10_000
 _MOST_BYTES: Final = 8 << 20
+_LAST: Final = (1 << 63) - 1
 _WORD: Final = re.compile(r"[a-z][a-z-]{0,30}")
 _WORDS: Final = 3
 
@@ -58,8 +63,11 @@ def remember(database: Path, group: Group) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    with os.fdopen(os.open(path_of(database), flags, 0o600), "r+", encoding="utf-8", errors="replace") as file:
+    try:
+        handle = open_ours(path_of(database), os.O_RDWR | os.O_CREAT)
+    except NotOurs as problem:
+        raise PermissionError(errno.EPERM, "it is not ours to write into") from problem
+    with os.fdopen(handle, "r+", encoding="utf-8", errors="replace") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         group = replace(group, traces=group.traces[:MOST_TRACES])
         kept = [one for one in _read(file) if one.id != group.id] + [group]
@@ -74,12 +82,17 @@ def remember(database: Path, group: Group) -> None:
 def recall(database: Path) -> list[Group]:
     """The commands, the oldest first; [] where nothing can be read."""
     try:
-        fd = os.open(path_of(database), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
+        found = database_to_read(database)
+        with found.rights.held():
+            # A pipe would let us wait for ever, and so would who holds another user's lock.
+            handle = os.open(path_of(database), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (OSError, StoreError):
         return []
-    with os.fdopen(fd, encoding="utf-8", errors="replace") as file:
+    with os.fdopen(handle, encoding="utf-8", errors="replace") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_SH)
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                return []
+            fcntl.flock(file, fcntl.LOCK_SH | (fcntl.LOCK_NB if found.guest else 0))
             return _read(file)
         except OSError:
             return []
@@ -96,7 +109,8 @@ def _read(file: IO[str]) -> list[Group]:
         try:
             document = json.loads(line)
             traces = tuple(one for one in document["traces"][:MOST_TRACES] if re.fullmatch(r"[0-9a-f]{32}", one))
-            found.append(Group(str(document["id"])[:64], int(document["time"]), str(document["words"])[:200], traces))
-        except (ValueError, TypeError, KeyError, RecursionError):
+            time = min(max(int(document["time"]), 0), _LAST)
+            found.append(Group(str(document["id"])[:64], time, str(document["words"])[:200], traces))
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             continue
     return found[-MOST:]

@@ -9,12 +9,12 @@ them that says whose they are; they go to no other server than the one that the 
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
-import stat
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from receiver.store import ownership
+from receiver.store.errors import NotOurs
 from tui.clusters.force.preconditions import FIRST_MINOR, Preconditions
 from tui.clusters.model import ClusterError, ReachError
 from tui.clusters.reach.wire import NAME, plain
@@ -252,15 +254,23 @@ def stored(
 ) -> tuple[Identity | None, str]:
     """The identity of a context that can be used now, and a sentence on one that is there and cannot, "" else."""
     place = _file_of(context, directory)
-    try:
-        found = place.lstat()
-    except OSError:
-        return None, ""
     again = "get another with k8s-trace-tui trace --issue-identity"
-    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+    try:
+        place.lstat()
+        handle = ownership.open_ours(place, os.O_RDONLY)
+    except NotOurs:
+        handle = -1
+    except OSError as error:
+        if error.errno != errno.ELOOP:  # a link
+            return None, ""
+        handle = -1
+    if handle < 0 or os.fstat(handle).st_mode & 0o077:
+        if handle >= 0:
+            os.close(handle)
         return None, f"{place} is not a file of yours alone (0600), so it is not used: remove it, and {again}."
     try:
-        identity = _read(place)
+        with open(handle, "rb") as file:
+            identity = _read(place, file.read(_MOST_BYTES))
     except (OSError, ValueError, TypeError, KeyError) as error:
         return None, f"{place} cannot be read ({plain(error, 120)}): remove it, and {again}."
     if identity.context != context or identity.server != server:
@@ -275,11 +285,9 @@ def stored(
     return identity, ""
 
 
-def _read(place: Path) -> Identity:
+def _read(place: Path, content: bytes) -> Identity:
     from cryptography import x509
 
-    with place.open("rb") as file:
-        content = file.read(_MOST_BYTES)
     first, _, rest = content.partition(b"\n")
     header: Mapping[str, Any] = json.loads(first.removeprefix(_HEADER.encode()))
     signed = x509.load_pem_x509_certificate(rest)
@@ -307,14 +315,15 @@ def _make_private(directory: Path) -> None:
     ClusterError: it cannot be made, or is not ours alone.
     """
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = directory.lstat()
+        ownership.make_folder(directory)
+        ownership.close_folder(directory)
+    except NotOurs as error:
+        raise ClusterError(
+            f"The directory {directory} is somebody else's, or can be exchanged by others: run this as its owner, or"
+            " with sudo -H."
+        ) from error
     except OSError as error:
         raise ClusterError(f"The directory {directory} cannot be made ({error.strerror}).") from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise ClusterError(f"The directory {directory} is somebody else's: run this as its owner, or with sudo -H.")
-    if found.st_mode & 0o077:
-        directory.chmod(0o700)
 
 
 def _conditions(csr: Any) -> list[Mapping[str, Any]]:

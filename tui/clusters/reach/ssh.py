@@ -36,6 +36,7 @@ _READY_SECONDS: Final = 30.0
 _PAUSES: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds until a broken tunnel is opened again: after the first, second, ... failure in a row."""
 _RELISTEN_SECONDS: Final = 10.0
+_LOOPBACK_PORT: Final = re.compile(r"127\.0\.0\.1:[0-9]{1,5}")
 _URL: Final = re.compile(
     r"ssh://(?:(?P<user>[^/:\[\]]*)@)?(?:\[(?P<address>[^/@\[\]]*)\]|(?P<name>[^/:@\[\]]*))(?::(?P<port>[0-9]{1,5}))?/*"
 )
@@ -454,7 +455,12 @@ class Tunnel:
             reply = self._control.request("listen", name=self.name, address="127.0.0.1:0")
         except ControlError:
             raise ReachError(f"The receiver takes no listener for {self._host.name}: {problem}") from problem
-        self._address = self._target = str(reply["listener"]["address"])
+        address = str(reply["listener"]["address"])
+        if not _LOOPBACK_PORT.fullmatch(address):  # another user's receiver may say anything, and we would lead there
+            raise ReachError(
+                f"The receiver listens for {self._host.name} on {plain(address, 80)}, which is not loopback."
+            )
+        self._address = self._target = address
 
     def _unlisten(self) -> None:
         from receiver.control import ControlError
