@@ -29,8 +29,10 @@ _GRACE: Final = 2.0
 """A command may open a thousand connections at once: while the oldest of ours is younger than so many seconds, the next
 waits in the system's queue and puts none out."""
 _GRACE_UNKNOWN: Final = 0.25
-_AT_ONCE: Final = 16
-"""Accepted before those that are here get their turn."""
+_AT_ONCE: Final = 256
+"""Accepted before those that are here get their turn..."""
+_SET_UP_AT_ONCE: Final = 16
+"""...and of those, who may be the command's: each costs what twenty do that are put out before they are set up."""
 _PAUSE: Final = 0.02
 _NO_PLACE_PAUSE: Final = 0.05
 
@@ -68,8 +70,9 @@ class Strangers:
     def __len__(self) -> int:
         return len(self._kinds)
 
-    def come(self, one: Stranger, uid: int | None, now: float) -> None:
-        """Another is here, of that owner (None: not known); one too many is put out."""
+    def come(self, one: Stranger, uid: int | None, now: float) -> int:
+        """Another is here, of that owner (None: not known); one too many is put out. Its kind: below 0 where it may
+        well be the command's."""
         kind = _UNKNOWN if uid is None else _OURS if uid in self._ours else uid
         self._here.setdefault(kind, {})[one] = now
         self._kinds[one] = kind
@@ -79,6 +82,7 @@ class Strangers:
             others = [other for other in self._here if other >= 0]
             if sum(len(self._here[other]) for other in others) > max(4, min(MOST_OF_OTHERS, self._files() // 8)):
                 self._put_out(max(others, key=lambda other: len(self._here[other])))
+        return kind
 
     def leave(self, one: Stranger) -> bool:
         """It is gone, or no stranger any more. Whether it was one."""
@@ -121,7 +125,8 @@ class Door:
         make: Callable[[], Any],
         start: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
-        """`make` makes an asyncio protocol that is a `Stranger`; `start` begins a task that is seen to its end."""
+        """`make` makes an asyncio protocol with the method of a `Stranger`; `start` begins a task that is seen to its
+        end."""
         self._loop = loop
         self._listener = listener
         self._make = make
@@ -130,7 +135,7 @@ class Door:
         self._peers = Peers()
         self.strangers = Strangers(frozenset((0, os.geteuid(), os.getuid())), files_allowed)
         self._closed = False
-        self._limits: dict[Stranger, asyncio.TimerHandle] = {}
+        self._visits: dict[Any, _Visit] = {}
         listener.setblocking(False)
         self._open()
 
@@ -138,17 +143,16 @@ class Door:
         """Accept no more. Those who are here stay as they are."""
         self._closed = True
         self._loop.remove_reader(self._listener.fileno())
-        for limit in self._limits.values():
-            limit.cancel()
-        self._limits.clear()
+        for visit in self._visits.values():
+            visit.limit.cancel()
         self._peers.close()
 
-    def known(self, one: Stranger) -> bool:
-        """It showed the token, or is gone: nothing here is about it any more. Whether it was a stranger until now."""
-        limit = self._limits.pop(one, None)
-        if limit is not None:
-            limit.cancel()
-        return self.strangers.leave(one)
+    def known(self, one: Any) -> None:
+        """It showed the token, or is gone: nothing here is about it any more."""
+        visit = self._visits.pop(one, None)
+        if visit is not None:
+            visit.limit.cancel()
+            self.strangers.leave(visit)
 
     def _open(self) -> None:
         if not self._closed:
@@ -159,37 +163,67 @@ class Door:
         self._loop.call_later(seconds, self._open)
 
     def _take(self) -> None:
-        for _ in range(_AT_ONCE):
-            if self.strangers.crowded(time.monotonic()):
-                self._rest(_PAUSE)
-                return
-            try:
-                plug, address = self._listener.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except ConnectionError:
-                continue
-            except OSError:
-                self.strangers.give_way()
-                self._rest(_NO_PLACE_PAUSE)
-                return
-            plug.setblocking(False)
-            one = self._make()
-            self.strangers.come(one, self._peers.owner(address[:2], self._own), time.monotonic())
-            self._limits[one] = self._loop.call_later(SECONDS, self._too_late, one)
-            self._start(self._set_up(one, plug))
-
-    async def _set_up(self, one: Any, plug: socket.socket) -> None:
+        came: list[_Visit] = []
         try:
-            await self._loop.connect_accepted_socket(lambda: one, plug)
+            while len(came) < _AT_ONCE and sum(visit.kind < 0 for visit in came[-_SET_UP_AT_ONCE:]) < _SET_UP_AT_ONCE:
+                if self.strangers.crowded(time.monotonic()):
+                    self._rest(_PAUSE)
+                    return
+                try:
+                    plug, address = self._listener.accept()
+                except (BlockingIOError, InterruptedError):
+                    return
+                except ConnectionError:
+                    continue
+                except OSError:
+                    self.strangers.give_way()
+                    self._rest(_NO_PLACE_PAUSE)
+                    return
+                came.append(visit := _Visit(plug))
+                visit.kind = self.strangers.come(visit, self._peers.owner(address[:2], self._own), time.monotonic())
+        finally:
+            for visit in came:
+                if not visit.out:
+                    self._begin(visit)
+
+    def _begin(self, visit: _Visit) -> None:
+        visit.plug.setblocking(False)
+        visit.connection = self._make()
+        self._visits[visit.connection] = visit
+        visit.limit = self._loop.call_later(SECONDS, self._too_late, visit)
+        self._start(self._set_up(visit))
+
+    async def _set_up(self, visit: _Visit) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: visit.connection, visit.plug)
         except BaseException:
-            plug.close()
-            self.known(one)
+            visit.plug.close()
+            self.known(visit.connection)
             raise
 
-    def _too_late(self, one: Stranger) -> None:
-        self.known(one)
-        one.put_out()
+    def _too_late(self, visit: _Visit) -> None:
+        self.known(visit.connection)
+        visit.put_out()
+
+
+class _Visit:
+    """A stranger at the door. Most of a flood go before anything is made for them."""
+
+    limit: asyncio.TimerHandle
+
+    def __init__(self, plug: socket.socket) -> None:
+        self.plug = plug
+        self.kind = _UNKNOWN
+        self.connection: Any = None
+        self.out = False
+
+    def put_out(self) -> None:
+        """Of `Stranger`."""
+        self.out = True
+        if self.connection is None:
+            self.plug.close()
+        else:
+            self.connection.put_out()
 
 
 def files_allowed() -> int:
