@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from textual import events
 
-from tests.tui.test_requests import Open, drive  # noqa: F401 - a fixture
+from tests.tui.driver import Open
 from tui.widgets.prompt import MAX_LENGTH
 
 
@@ -22,7 +22,7 @@ from tui.widgets.prompt import MAX_LENGTH
     ],
 )
 async def test_what_is_pasted_is_one_printable_line_of_what_fits(
-    drive: Open,  # noqa: F811
+    drive: Open,
     key: str,
     pasted: str,
     becomes: str,
@@ -40,7 +40,7 @@ async def test_what_is_pasted_is_one_printable_line_of_what_fits(
         assert d.place == "requests"
 
 
-async def test_what_is_pasted_takes_the_place_of_what_is_selected(drive: Open) -> None:  # noqa: F811
+async def test_what_is_pasted_takes_the_place_of_what_is_selected(drive: Open) -> None:
     async with drive((80, 24)) as d:
         await d.press("slash", "a", "b", "c", "shift+left", "shift+left")
         d.app.post_message(events.Paste("xyz"))
@@ -48,7 +48,7 @@ async def test_what_is_pasted_takes_the_place_of_what_is_selected(drive: Open) -
         assert d.app.requests.prompt.line.value == "axyz"
 
 
-async def test_a_paste_without_a_prompt_does_nothing(drive: Open) -> None:  # noqa: F811
+async def test_a_paste_without_a_prompt_does_nothing(drive: Open) -> None:
     async with drive((80, 24)) as d:
         before = d.lines
         d.app.post_message(events.Paste("q\nq\n"))
