@@ -16,7 +16,7 @@ import pytest
 
 from receiver.control import ControlClient
 from tests.somebody_else import DATABASE, UID, directory_of, listing, needs_root, receiving
-from tests.tui.test_requests import Driven
+from tests.tui.driver import Driven
 from tui import session, tracing
 from tui.app import TraceApp
 from tui.clusters import probe

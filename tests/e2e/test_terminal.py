@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.demo_recording import demo_requests, write_demo
 from tests.doubles.replay import send
 from tests.e2e.tmux import TMUX, Tmux
+from tests.eventually import eventually
 from tests.live_receiver import run_command
 
 pytestmark = pytest.mark.skipif(TMUX is None, reason="no tmux here: it is the terminal that these tests drive")
@@ -211,18 +212,11 @@ def listening(db: Path) -> str:
     return found[1]
 
 
-def wait_for(look: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s"
-        time.sleep(0.1)
-
-
 def test_what_is_sent_appears_and_a_killed_receiver_comes_back(terminal: Open, tmp_path: Path) -> None:
     db = tmp_path / "spans.db"
     screen = terminal("--db", db, "--listen", "here=127.0.0.1:0", columns=120, lines=30)
     screen.wait_for("Requests")
-    wait_for(lambda: receiver_pid(db))
+    eventually(lambda: receiver_pid(db))
     first = receiver_pid(db)
     requests = [ExportTraceServiceRequest.FromString(body) for body in demo_requests()]
     send(listening(db), requests[:10])
@@ -230,7 +224,7 @@ def test_what_is_sent_appears_and_a_killed_receiver_comes_back(terminal: Open, t
 
     os.kill(first, signal.SIGKILL)
     screen.wait_for("SIGKILL")
-    wait_for(lambda: receiver_pid(db) not in (0, first))
+    eventually(lambda: receiver_pid(db) not in (0, first))
     send(listening(db), requests[10:])
     told = [json.loads(line) for line in run_command("traces", "--json", "--db", str(db)).splitlines()]
     sent = [
@@ -246,7 +240,7 @@ def test_what_is_sent_appears_and_a_killed_receiver_comes_back(terminal: Open, t
     screen.keys("q")
     left_as_it_was(screen)
     assert alive(again), "it stays for whoever comes back within ten seconds"
-    wait_for(lambda: not alive(again), 20)
+    eventually(lambda: not alive(again), 20)
     assert not Path(f"{db}.sock").exists()
 
 
@@ -254,12 +248,12 @@ def test_a_killed_screen_takes_its_receiver_with_it(terminal: Open, tmp_path: Pa
     db = tmp_path / "spans.db"
     screen = terminal("--db", db, "--listen", "127.0.0.1:0")
     screen.wait_for("Requests")
-    wait_for(lambda: receiver_pid(db))
+    eventually(lambda: receiver_pid(db))
     pid = receiver_pid(db)
     for process in screen.processes():
         os.kill(process, signal.SIGKILL)
     began = time.monotonic()
-    wait_for(lambda: not alive(pid), 25)
+    eventually(lambda: not alive(pid), 25)
     assert time.monotonic() - began > 5, "not at once: another screen may come"
 
 

@@ -25,6 +25,7 @@ from receiver.control import ControlClient, ControlError, control_path, log_path
 from receiver.ingest.server import METHOD
 from receiver.store.database import Database
 from tests.conftest import StartReceiver
+from tests.eventually import eventually
 from tests.live_receiver import LiveReceiver
 
 
@@ -198,7 +199,7 @@ def test_a_lowered_cap_shrinks_the_file_at_the_next_start(receiver: StartReceive
     senders.stop()
     assert live.db.stat().st_size > 20 << 20
     again = receiver(listen=[live.address], arguments=["--min-free", "0%", "--max-size", "6MiB"])
-    until(lambda: live.db.stat().st_size <= 7 << 20)
+    eventually(lambda: live.db.stat().st_size <= 7 << 20)
     newest = load(again.address)
     newest._numbers = iter(range(50_000_001, 60_000_000, 20))
     newest.wait_for(lambda: len(newest.acknowledged) >= 10)
@@ -364,7 +365,7 @@ def test_who_stood_behind_takes_over_when_the_first_ends(receiver: StartReceiver
         behind.terminate()
         assert behind.wait(15) == 0
         assert len(behind.stderr.read().splitlines()) == 1, "one sentence about it"
-        until(lambda: answers(first, third.pid))
+        eventually(lambda: answers(first, third.pid))
         with grpc.insecure_channel(first.address) as channel:
             channel.unary_unary(METHOD)(request(21), timeout=10)
         assert third.stop() == 0
@@ -381,7 +382,7 @@ def test_who_takes_over_listens_where_it_was_told_to(receiver: StartReceiver, tm
     first = receiver(listen=["a=127.0.0.1:0"])
     second = receiver(listen=[f"b=unix:{tmp_path}/s"])
     first.kill()
-    until(lambda: answers(second, second.pid))
+    eventually(lambda: answers(second, second.pid))
     assert [one["name"] for one in status(second)["listeners"]] == ["b"]
 
 
@@ -390,13 +391,6 @@ def answers(live: LiveReceiver, pid: int) -> bool:
     with contextlib.suppress(ControlError):
         return bool(status(live)["pid"] == pid)
     return False
-
-
-def until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_host_name_is_said_as_the_addresses_that_were_bound(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from textual import events
 from textual.drivers._writer_thread import MAX_QUEUED_WRITES, WriterThread
 
+from tests.tui.driver import Open
 from tests.tui.still_feed import StillFeed
-from tests.tui.test_requests import Open, drive  # noqa: F401 - a fixture
 from tui.app import BEHIND, SLOW_TICKS, TraceApp, few_colours, frames_waiting
 from tui.config import Settings
 
@@ -56,7 +56,7 @@ def test_another_driver_counts_as_one_that_keeps_up(app: Any) -> None:
 
 
 async def test_a_terminal_that_is_behind_gets_no_frames_and_is_told_of(
-    drive: Open,  # noqa: F811
+    drive: Open,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with drive() as d:
@@ -76,7 +76,7 @@ async def test_a_terminal_that_is_behind_gets_no_frames_and_is_told_of(
         assert "slow terminal" not in d.lines[0]
 
 
-async def test_only_the_screen_in_front_is_looked_after(drive: Open, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+async def test_only_the_screen_in_front_is_looked_after(drive: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     async with drive() as d:
         await d.press("tab")
         ticks: list[int] = []
@@ -85,8 +85,9 @@ async def test_only_the_screen_in_front_is_looked_after(drive: Open, monkeypatch
         assert ticks == []
 
 
-async def test_a_quiet_tick_paints_nothing(drive: Open, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+async def test_a_quiet_tick_paints_nothing(drive: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     async with drive() as d:
+        await d.settle()
         painted: list[object] = []
         for widget in d.app.screen.walk_children():
             monkeypatch.setattr(widget, "refresh", lambda *a, widget=widget, **k: painted.append(widget))
@@ -95,7 +96,7 @@ async def test_a_quiet_tick_paints_nothing(drive: Open, monkeypatch: pytest.Monk
         assert painted == []
 
 
-async def test_no_color_sends_none(drive: Open, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+async def test_no_color_sends_none(drive: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     async with drive() as d:
         await d.press("ctrl+z", "down", "slash", "a")
@@ -135,7 +136,7 @@ def test_the_theme_suits_the_terminal(monkeypatch: pytest.MonkeyPatch, term: str
     assert TraceApp(StillFeed(), Settings(theme="light")).theme == "light"
 
 
-async def test_times_in_utc_or_in_the_local_zone(drive: Open, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+async def test_times_in_utc_or_in_the_local_zone(drive: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
     monkeypatch.setenv("TZ", "Asia/Kolkata")
@@ -150,21 +151,21 @@ async def test_times_in_utc_or_in_the_local_zone(drive: Open, monkeypatch: pytes
         time.tzset()
 
 
-async def test_nothing_that_lives_long_is_looked_through_by_the_collector(drive: Open) -> None:  # noqa: F811
+async def test_nothing_that_lives_long_is_looked_through_by_the_collector(drive: Open) -> None:
     async with drive() as d:
         await d.pilot.pause()
         assert gc.get_freeze_count() > 0
     assert gc.get_freeze_count() == 0
 
 
-async def test_nothing_moves_by_itself(drive: Open) -> None:  # noqa: F811
+async def test_nothing_moves_by_itself(drive: Open) -> None:
     async with drive() as d:
         assert d.app.animation_level == "none"
         await d.press("slash")
         assert not d.app.screen.query_one("Prompt").line.cursor_blink  # type: ignore[attr-defined]
 
 
-async def test_keys_pressed_at_once_are_done_in_their_order(drive: Open) -> None:  # noqa: F811
+async def test_keys_pressed_at_once_are_done_in_their_order(drive: Open) -> None:
     """None may be lost with the widgets of a screen that an earlier one closes, nor go to the list below."""
     async with drive() as d:
         for turn in range(5):
@@ -181,7 +182,7 @@ async def test_keys_pressed_at_once_are_done_in_their_order(drive: Open) -> None
             assert d.app.requests.table.cursor == turn + 1
 
 
-async def test_keys_and_ticks_while_the_app_ends_do_nothing(drive: Open) -> None:  # noqa: F811
+async def test_keys_and_ticks_while_the_app_ends_do_nothing(drive: Open) -> None:
     async with drive() as d:
         for key in ("q", "q", "down", "question_mark"):
             d.app.post_message(events.Key(key, None))

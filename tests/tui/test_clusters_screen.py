@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.widgets import Input
 
+from tests.tui.driver import Driven
 from tests.tui.still_feed import RECEIVED, StillFeed
 from tests.tui.still_planes import StillHost, StillPlanes, interrupted, node_of
-from tests.tui.test_requests import Driven
 from tui.app import TraceApp
 from tui.cluster_feed import Change, ClusterFeed, NodeRun, NotAgreed, Run
 from tui.clusters.load import expected_load

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.tui.test_requests import Driven, Open, drive  # noqa: F401
+from tests.tui.driver import Driven, Open
 from tui.screens.compare import CompareScreen
 from tui.terminal_text import width_of
 
@@ -14,7 +14,7 @@ async def compared(d: Driven) -> None:
     await d.settle()
 
 
-async def test_a_row_beside_the_marked_one_and_beside_what_is_usual(drive: Open) -> None:  # noqa: F811
+async def test_a_row_beside_the_marked_one_and_beside_what_is_usual(drive: Open) -> None:
     async with drive() as d:
         await d.command("filter verb=create resource=pods")
         await d.press("D", "m")
@@ -40,7 +40,7 @@ async def test_a_row_beside_the_marked_one_and_beside_what_is_usual(drive: Open)
         assert d.toasts[-1] == "The mark is off."
 
 
-async def test_what_has_no_like_says_so(drive: Open) -> None:  # noqa: F811
+async def test_what_has_no_like_says_so(drive: Open) -> None:
     async with drive(size=(60, 15)) as d:
         await d.command("noise on")
         rows = {row.trace_id: row for row in d.all_rows}
@@ -52,7 +52,7 @@ async def test_what_has_no_like_says_so(drive: Open) -> None:  # noqa: F811
         assert all(width_of(line) <= 60 for line in d.lines)
 
 
-async def test_the_marked_trace_is_not_evicted(drive: Open) -> None:  # noqa: F811
+async def test_the_marked_trace_is_not_evicted(drive: Open) -> None:
     async with drive() as d:
         first = d.rows[0].trace_id
         await d.press("m", "down", "enter")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +15,9 @@ from receiver.store.chunk import Chunk
 from receiver.store.database import Database
 from receiver.traces.query import Query
 from tests.demo_recording import demo_requests
+from tests.eventually import eventually
 from tests.tui.still_feed import RECEIVED, SECOND, StillFeed, chunks_of, demo_database
 from tui.feed import EVERYTHING, TAIL, Feed, Snapshot, sender_key
-
-
-def until(wanted: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for something that another thread does."""
-    end = time.monotonic() + seconds
-    while not wanted():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.005)
 
 
 def other_ids(chunks: Sequence[Chunk], turn: int) -> list[Chunk]:
@@ -67,7 +59,7 @@ def test_what_is_stored_is_listed_newest_first(path: Path, started: Callable[[Fe
     database = Database.create(path)
     database.append(chunks_of(demo_requests()))
     feed = started(Feed(path))
-    until(lambda: ready(feed))
+    eventually(lambda: ready(feed))
     snapshot = feed.snapshot
     rows = feed.rows(snapshot, range(len(snapshot.selection.slots)))
     assert len(rows) == snapshot.traces == snapshot.selection.total > 100
@@ -80,12 +72,12 @@ def test_what_arrives_is_taken_in(path: Path, started: Callable[[Feed], Feed]) -
     database = Database.create(path)
     chunks = chunks_of(demo_requests())
     feed = started(Feed(path))
-    until(lambda: ready(feed))
+    eventually(lambda: ready(feed))
     assert feed.snapshot.spans == 0
     for chunk in chunks[:3]:
         before = feed.snapshot.spans
         database.append([chunk])
-        until(lambda before=before: feed.snapshot.spans > before)  # type: ignore[misc]
+        eventually(lambda before=before: feed.snapshot.spans > before)  # type: ignore[misc]
     assert feed.snapshot.spans_per_s > 0
     assert feed.snapshot.last_arrival == chunks[2].received
     database.close()
@@ -93,10 +85,10 @@ def test_what_arrives_is_taken_in(path: Path, started: Callable[[Feed], Feed]) -
 
 def test_a_view_is_applied_at_once(started: Callable[[Feed], Feed]) -> None:
     feed = started(Feed(demo_database(), live=False))
-    until(lambda: ready(feed))
+    eventually(lambda: ready(feed))
     every = len(feed.snapshot.selection.slots)
     feed.set_view(replace(EVERYTHING, query=Query.parse("verb=list")))
-    until(lambda: len(feed.snapshot.selection.slots) < every)
+    eventually(lambda: len(feed.snapshot.selection.slots) < every)
     rows = feed.rows(feed.snapshot, range(len(feed.snapshot.selection.slots)))
     assert {row.request.verb for row in rows if row.request} == {"list"}
 
@@ -106,7 +98,7 @@ def test_attributes_are_looked_for_while_more_arrives(path: Path, started: Calla
     chunks = chunks_of(demo_requests())
     database.append(chunks[: len(chunks) // 2])
     feed = started(Feed(path))
-    until(lambda: ready(feed))
+    eventually(lambda: ready(feed))
     view = replace(EVERYTHING, query=Query.parse("http.request.method=get"))
 
     def listed() -> set[str]:
@@ -114,17 +106,17 @@ def test_attributes_are_looked_for_while_more_arrives(path: Path, started: Calla
         return {row.headline.split()[0] for row in feed.rows(snapshot, range(len(snapshot.selection.slots)))}
 
     feed.set_view(view)
-    until(lambda: feed.snapshot.view == view and feed.snapshot.scan is not None and feed.snapshot.scan.done)
-    until(lambda: len(feed.snapshot.selection.slots) > 0)
+    eventually(lambda: feed.snapshot.view == view and feed.snapshot.scan is not None and feed.snapshot.scan.done)
+    eventually(lambda: len(feed.snapshot.selection.slots) > 0)
     first = len(feed.snapshot.selection.slots)
     assert listed() <= {"GET", "authentication", "HTTP"}
     database.append(chunks[len(chunks) // 2 :])
-    until(lambda: len(feed.snapshot.selection.slots) > first)
+    eventually(lambda: len(feed.snapshot.selection.slots) > first)
     feed.cancel_scan()
-    until(lambda: feed.snapshot.scan is not None and feed.snapshot.scan.cancelled)
+    eventually(lambda: feed.snapshot.scan is not None and feed.snapshot.scan.cancelled)
     assert len(feed.snapshot.selection.slots) > first
     feed.set_view(EVERYTHING)
-    until(lambda: feed.snapshot.scan is None and feed.snapshot.view == EVERYTHING)
+    eventually(lambda: feed.snapshot.scan is None and feed.snapshot.view == EVERYTHING)
     database.close()
 
 
@@ -228,18 +220,18 @@ def test_a_chunk_that_is_evicted_while_the_file_is_read(path: Path) -> None:
 
 def test_a_missing_file_is_waited_for_and_then_said(path: Path, started: Callable[[Feed], Feed]) -> None:
     feed = started(Feed(path))
-    until(lambda: "no database" in feed.snapshot.problem)
+    eventually(lambda: "no database" in feed.snapshot.problem)
     database = Database.create(path)
     database.append(chunks_of(demo_requests(4)))
-    until(lambda: feed.snapshot.spans > 0)
-    until(lambda: feed.snapshot.problem == "")
+    eventually(lambda: feed.snapshot.spans > 0)
+    eventually(lambda: feed.snapshot.problem == "")
     database.close()
 
 
 def test_a_damaged_file_is_said(path: Path, started: Callable[[Feed], Feed]) -> None:
     path.write_bytes(b"SQLite format 3\0" + b"\x55" * 9000)
     feed = started(Feed(path))
-    until(lambda: feed.snapshot.problem != "")
+    eventually(lambda: feed.snapshot.problem != "")
     assert "damaged" in feed.snapshot.problem or "not a k8s-trace-tui database" in feed.snapshot.problem
 
 
@@ -249,17 +241,17 @@ def test_a_file_that_is_taken_away_is_read_anew_where_another_comes(
     first = Database.create(path)
     first.append(chunks_of(demo_requests(4)))
     feed = started(Feed(path))
-    until(lambda: feed.snapshot.spans > 0)
+    eventually(lambda: feed.snapshot.spans > 0)
     before, bodies = feed.snapshot.spans, feed.bodies
     path.unlink()
     second = Database.create(path)
     second.append(chunks_of(demo_requests(1)))
-    until(lambda: 0 < feed.snapshot.spans < before)
-    until(lambda: feed.snapshot.problem == "")
+    eventually(lambda: 0 < feed.snapshot.spans < before)
+    eventually(lambda: feed.snapshot.problem == "")
     assert feed.bodies is not bodies, "attributes are of the new file, too"
     second.append(other_ids(chunks_of(demo_requests(1)), 1))
     had = feed.snapshot.spans
-    until(lambda: feed.snapshot.spans > had)
+    eventually(lambda: feed.snapshot.spans > had)
     first.close()
     second.close()
 
@@ -269,7 +261,7 @@ def test_a_row_that_is_not_ours_is_damage_and_no_defect(path: Path, started: Cal
     database.append(chunks_of(demo_requests(4)))
     database._connection.execute("UPDATE chunks SET received = 'x' WHERE id = 2")
     feed = started(Feed(path))
-    until(lambda: feed.snapshot.problem != "")
+    eventually(lambda: feed.snapshot.problem != "")
     assert "spans.db is damaged" in feed.snapshot.problem or f"{path.name} is damaged" in feed.snapshot.problem
     assert "--db" in feed.snapshot.problem
     database.close()
@@ -288,8 +280,8 @@ def test_a_defect_while_reading_is_said_and_reading_goes_on(
 
     monkeypatch.setattr(database, "poll", once)
     feed = started(Feed(database))
-    until(lambda: "IndexError: a defect" in feed.snapshot.problem)
-    until(lambda: feed.snapshot.spans > 0 and feed.snapshot.problem == "")
+    eventually(lambda: "IndexError: a defect" in feed.snapshot.problem)
+    eventually(lambda: feed.snapshot.spans > 0 and feed.snapshot.problem == "")
 
 
 class FakeLink:
@@ -318,15 +310,15 @@ def test_status_problems_and_holds_go_through_the_link(monkeypatch: pytest.Monke
     link.answer = {"message": "The disk is full.", "senders": [sender]}
     feed = Feed(demo_database(), link=lambda: link)
     feed.start()
-    until(lambda: feed.snapshot.problem == "The disk is full.")
+    eventually(lambda: feed.snapshot.problem == "The disk is full.")
     link.answer = {"message": "", "senders": [{**sender, "spans": 500}]}
     link.problem = "The receiver ended."
-    until(lambda: feed.snapshot.problem == "The receiver ended.")
+    eventually(lambda: feed.snapshot.problem == "The receiver ended.")
     link.problem = ""
-    until(lambda: feed.snapshot.problem == "")
-    until(lambda: feed.snapshot.sender_rates.get(sender_key(sender), 0) > 0)
+    eventually(lambda: feed.snapshot.problem == "")
+    eventually(lambda: feed.snapshot.sender_rates.get(sender_key(sender), 0) > 0)
     feed.hold(["b" * 32, "a" * 32])
-    until(lambda: bool(link.held))
+    eventually(lambda: bool(link.held))
     assert link.held[-1] == ("a" * 32, "b" * 32)
     feed.stop()
     assert link.closed
@@ -345,9 +337,9 @@ def test_a_link_that_cannot_be_made_is_a_problem_and_tried_again(monkeypatch: py
 
     feed = Feed(demo_database(), link=make)
     feed.start()
-    until(lambda: feed.snapshot.problem == "no socket here")
+    eventually(lambda: feed.snapshot.problem == "no socket here")
     told.set()
-    until(lambda: len(attempts) >= 3 and feed.snapshot.problem == "")
+    eventually(lambda: len(attempts) >= 3 and feed.snapshot.problem == "")
     feed.stop()
 
 
@@ -378,7 +370,7 @@ def test_bodies_are_read_through_another_connection(path: Path, started: Callabl
     database = Database.create(path)
     database.append(chunks_of(demo_requests(4)))
     feed = started(Feed(path))
-    until(lambda: feed.snapshot.spans > 0 and ready(feed))
+    eventually(lambda: feed.snapshot.spans > 0 and ready(feed))
     trace = feed.trace(ids_of(feed)[0])
     assert trace is not None
     body = feed.bodies.body(trace.roots[0].span)

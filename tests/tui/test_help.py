@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tui.test_requests import Driven, Open, drive  # noqa: F401 - a fixture
+from tests.tui.driver import Driven, Open
 from tui.glyphs import ASCII
 from tui.keys import IDS
 from tui.screens.help import Lines
@@ -31,7 +31,7 @@ def texts(d: Driven) -> list[str]:
     ],
 )
 async def test_every_key_is_there_with_its_id_whole(
-    drive: Open,  # noqa: F811
+    drive: Open,
     size: tuple[int, int],
     keys: list[str],
     first: str,
@@ -57,7 +57,7 @@ async def test_every_key_is_there_with_its_id_whole(
             assert command.argument.split() == [word for word in command.argument.split() if word in ids]
 
 
-async def test_it_follows_the_width_of_the_terminal(drive: Open) -> None:  # noqa: F811
+async def test_it_follows_the_width_of_the_terminal(drive: Open) -> None:
     async with drive((150, 40)) as d:
         await d.press("question_mark")
         wide = len(texts(d))
@@ -67,7 +67,7 @@ async def test_it_follows_the_width_of_the_terminal(drive: Open) -> None:  # noq
         assert all(width_of(line) <= 60 for line in texts(d))
 
 
-async def test_in_ascii(drive: Open) -> None:  # noqa: F811
+async def test_in_ascii(drive: Open) -> None:
     async with drive((80, 24), glyphs=ASCII) as d:
         await d.press("question_mark")
         assert all(line.isascii() for line in texts(d))

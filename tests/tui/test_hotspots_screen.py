@@ -12,8 +12,8 @@ import pytest
 
 from receiver.traces.hotspots import hot_spots
 from receiver.traces.query import Query, select
+from tests.tui.driver import Driven
 from tests.tui.still_feed import StillFeed
-from tests.tui.test_requests import Driven
 from tui.app import TraceApp
 from tui.config import Settings
 from tui.feed import EVERYTHING

@@ -13,8 +13,8 @@ import tui
 from receiver.plain_text import MAX_COMBINING
 from receiver.store.database import Database
 from tests.receiver.traces.shapes import HTTP, PODS, SERVER, Recorder
+from tests.tui.driver import Open
 from tests.tui.still_feed import StillFeed, chunks_of
-from tests.tui.test_requests import Open, drive  # noqa: F401 - a fixture
 from tui.widgets.prompt import MAX_LENGTH
 
 
@@ -31,7 +31,7 @@ from tui.widgets.prompt import MAX_LENGTH
     ],
 )
 async def test_what_is_pasted_is_one_printable_line_of_what_fits(
-    drive: Open,  # noqa: F811
+    drive: Open,
     key: str,
     pasted: str,
     becomes: str,
@@ -49,7 +49,7 @@ async def test_what_is_pasted_is_one_printable_line_of_what_fits(
         assert d.place == "requests"
 
 
-async def test_what_is_pasted_takes_the_place_of_what_is_selected(drive: Open) -> None:  # noqa: F811
+async def test_what_is_pasted_takes_the_place_of_what_is_selected(drive: Open) -> None:
     async with drive((80, 24)) as d:
         await d.press("slash", "a", "b", "c", "shift+left", "shift+left")
         d.app.post_message(events.Paste("xyz"))
@@ -57,7 +57,7 @@ async def test_what_is_pasted_takes_the_place_of_what_is_selected(drive: Open) -
         assert d.app.requests.prompt.line.value == "axyz"
 
 
-async def test_a_paste_without_a_prompt_does_nothing(drive: Open) -> None:  # noqa: F811
+async def test_a_paste_without_a_prompt_does_nothing(drive: Open) -> None:
     async with drive((80, 24)) as d:
         before = d.lines
         d.app.post_message(events.Paste("q\nq\n"))
@@ -76,7 +76,7 @@ def _stacked(text: str) -> int:
 
 
 @pytest.mark.parametrize("way", ["pasted", "typed", "set", "copied in here", "recalled"])
-async def test_no_more_marks_sit_on_a_character_than_in_a_table(drive: Open, way: str) -> None:  # noqa: F811
+async def test_no_more_marks_sit_on_a_character_than_in_a_table(drive: Open, way: str) -> None:
     async with drive((80, 24)) as d:
         prompt = d.app.requests.prompt
         if way == "recalled":
@@ -102,7 +102,7 @@ async def test_no_more_marks_sit_on_a_character_than_in_a_table(drive: Open, way
         assert _stacked(d.screen) <= MAX_COMBINING
 
 
-async def test_what_is_completed_is_found_and_drawn_like_everything_else(drive: Open) -> None:  # noqa: F811
+async def test_what_is_completed_is_found_and_drawn_like_everything_else(drive: Open) -> None:
     recorder = Recorder()
     for number in range(3):
         recorder.span(f"GET {PODS}", SERVER, scope=HTTP, trace=str(number), values=_url(MARKED if number else EVIL))

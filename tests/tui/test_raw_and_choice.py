@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tests.tui.test_requests import Open, drive  # noqa: F401 - a fixture
+from tests.tui.driver import Open
 from tui.screens.raw import TextLines
 
 
-async def test_json_says_what_is_below_and_what_goes_on_to_the_right(drive: Open) -> None:  # noqa: F811
+async def test_json_says_what_is_below_and_what_goes_on_to_the_right(drive: Open) -> None:
     async with drive((60, 15)) as d:
         await d.press("y")
         while "reading" in d.title:
@@ -26,7 +26,7 @@ async def test_json_says_what_is_below_and_what_goes_on_to_the_right(drive: Open
         assert "more line" not in d.lines[-2]
 
 
-async def test_a_choice_says_how_to_take_one_or_none(drive: Open) -> None:  # noqa: F811
+async def test_a_choice_says_how_to_take_one_or_none(drive: Open) -> None:
     async with drive((60, 15), keymap={"choice.cancel": "x,escape"}) as d:
         await d.press("enter", "c")
         assert d.lines[-1] == " ⏎ take  x back  or its letter"

@@ -14,6 +14,7 @@ import pytest
 
 from receiver.control import ControlClient, ControlError, log_path
 from tests.conftest import StartReceiver
+from tests.eventually import eventually
 from tui import receiver_process
 from tui.demo_process import DemoLink
 from tui.receiver_process import Plan, ReceiverLink, ensure_receiver
@@ -37,14 +38,6 @@ def link(tmp_path: Path) -> Iterator[Make]:
         one.stop()
 
 
-def until(look: Callable[[], Any], seconds: float = 15.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.05)
-    return found
-
-
 def test_one_is_started_and_the_next_attaches_to_it(link: Make) -> None:
     first = link()
     status = first.status()
@@ -58,7 +51,7 @@ def test_one_is_started_and_the_next_attaches_to_it(link: Make) -> None:
     assert other["pid"] == status["pid"]
     assert other["attached"] == 2
     second.close()
-    until(lambda: (first.status() or {}).get("attached") == 1)
+    eventually(lambda: (first.status() or {}).get("attached") == 1)
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_it(link: Make) -> None:
@@ -85,9 +78,9 @@ def test_when_it_is_killed_it_is_started_again_and_said(link: Make) -> None:
     assert before["restarts"] == []
     began = time.time_ns()
     os.kill(before["pid"], signal.SIGKILL)
-    until(lambda: one.status() is None)
+    eventually(lambda: one.status() is None)
     assert "SIGKILL" in one.problem
-    after = until(one.status)
+    after = eventually(one.status)
     assert after["pid"] != before["pid"]
     assert one.restarted == 1
     assert one.problem == (
@@ -105,8 +98,8 @@ def test_the_banner_goes_when_it_has_been_well_for_a_while(link: Make, monkeypat
     status = one.status()
     assert status is not None
     os.kill(status["pid"], signal.SIGKILL)
-    until(lambda: one.status() is None)
-    until(one.status)
+    eventually(lambda: one.status() is None)
+    eventually(one.status)
     assert one.problem
     monkeypatch.setattr(receiver_process, "_STEADY_SECONDS", 0.0)
     told = one.status()
@@ -202,7 +195,7 @@ def test_one_that_cannot_begin_is_not_tried_in_a_circle(link: Make, tmp_path: Pa
         return receiver_process.start(plan)
 
     one = ReceiverLink(Plan(db, ("127.0.0.1:0",)), spawn)
-    until(lambda: one.status() is None and one.problem)
+    eventually(lambda: one.status() is None and one.problem)
     assert "damaged" in one.problem
     assert "--db" in one.problem
     deadline = time.monotonic() + 3
@@ -242,9 +235,9 @@ def test_what_it_says_goes_to_a_log_of_the_owner_alone(link: Make, tmp_path: Pat
 def test_the_demo_exports_to_its_receiver_also_after_that_was_killed(tmp_path: Path) -> None:
     demo = DemoLink(Plan(tmp_path / "demo.db", ("demo=127.0.0.1:0",)), seed=3)
     try:
-        first = until(lambda: (status := demo.status()) and status["accepted"] > 0 and status, 30)
+        first = eventually(lambda: (status := demo.status()) and status["accepted"] > 0 and status, 30)
         os.kill(first["pid"], signal.SIGKILL)
-        again = until(
+        again = eventually(
             lambda: (status := demo.status()) and status["pid"] != first["pid"] and status["accepted"] and status, 30
         )
         assert again["senders"]

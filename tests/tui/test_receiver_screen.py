@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from receiver.store.database import Database
+from tests.tui.driver import Open
 from tests.tui.still_feed import RECEIVED, SECOND, StillFeed
-from tests.tui.test_requests import Open, drive  # noqa: F401 - a fixture
 from tui.screens.receiver import endpoint_of, recipe, recipe_lines
 
 STATUS: dict[str, Any] = {
@@ -71,7 +71,7 @@ def live(status: dict[str, Any] | None = STATUS, database: Database | None = Non
     return feed
 
 
-async def test_listeners_senders_totals(drive: Open) -> None:  # noqa: F811
+async def test_listeners_senders_totals(drive: Open) -> None:
     async with drive(feed=live()) as d:
         await d.press("tab", "tab", "tab")
         assert "listening 127.0.0.1:4317, 10.0.0.5:4318" in d.title
@@ -96,7 +96,7 @@ async def test_listeners_senders_totals(drive: Open) -> None:  # noqa: F811
         (60, "Receiver ─"),
     ],
 )
-async def test_what_was_received_is_in_the_title_at_any_width(drive: Open, width: int, left: str) -> None:  # noqa: F811
+async def test_what_was_received_is_in_the_title_at_any_width(drive: Open, width: int, left: str) -> None:
     async with drive((width, 24), feed=live()) as d:
         await d.press("tab", "tab", "tab")
         assert d.title.startswith(f"─ {left}")
@@ -104,7 +104,7 @@ async def test_what_was_received_is_in_the_title_at_any_width(drive: Open, width
         assert re.search(r"127\.0\.0\.1:4317 +plain text$", d.lines[3])
 
 
-async def test_what_was_refused_or_lost_is_marked(drive: Open) -> None:  # noqa: F811
+async def test_what_was_refused_or_lost_is_marked(drive: Open) -> None:
     async with drive(feed=live({**STATUS, "refused": 3, "rejected": 5, "malformed": 2, "broken_off": 7})) as d:
         assert "! 3 refused" in d.lines[0]
         assert "! 7 lost" in d.lines[0]
@@ -114,7 +114,7 @@ async def test_what_was_refused_or_lost_is_marked(drive: Open) -> None:  # noqa:
         assert "! 7 exports: over 16 MiB" in d.screen
 
 
-async def test_whose_spans_were_evicted(drive: Open) -> None:  # noqa: F811
+async def test_whose_spans_were_evicted(drive: Open) -> None:
     lost = [
         {"source": "local", "sender": f"uid {user}", "spans": 10_000 - user, "traces": 7} for user in range(1001, 1006)
     ]
@@ -127,7 +127,7 @@ async def test_whose_spans_were_evicted(drive: Open) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("size", [(150, 50), (80, 24)])
-async def test_nothing_for_a_minute_shows_what_to_paste(drive: Open, size: tuple[int, int]) -> None:  # noqa: F811
+async def test_nothing_for_a_minute_shows_what_to_paste(drive: Open, size: tuple[int, int]) -> None:
     feed = live(SILENT, Database.memory(), quiet=59)
     async with drive(size, feed=feed) as d:
         await d.press("tab", "tab", "tab")
@@ -143,7 +143,7 @@ async def test_nothing_for_a_minute_shows_what_to_paste(drive: Open, size: tuple
         assert "TracingConfiguration" not in d.screen
 
 
-async def test_the_recipe_can_be_asked_for_while_spans_arrive(drive: Open) -> None:  # noqa: F811
+async def test_the_recipe_can_be_asked_for_while_spans_arrive(drive: Open) -> None:
     async with drive(feed=live()) as d:
         await d.press("tab", "tab", "tab", "t")
         assert "TracingConfiguration" in d.screen
@@ -152,7 +152,7 @@ async def test_the_recipe_can_be_asked_for_while_spans_arrive(drive: Open) -> No
         assert "TracingConfiguration" not in d.screen
 
 
-async def test_restarts_and_broken_settings_leave_a_note(drive: Open) -> None:  # noqa: F811
+async def test_restarts_and_broken_settings_leave_a_note(drive: Open) -> None:
     restarts = [[RECEIVED + second * SECOND, why] for second, why in enumerate(["it ended", "1", "2", "SIGKILL\x1b"])]
     async with drive((80, 40), feed=live({**STATUS, "restarts": restarts}), keymap={"app.hlep": "f1"}) as d:
         await d.press("tab", "tab", "tab")
@@ -164,14 +164,14 @@ async def test_restarts_and_broken_settings_leave_a_note(drive: Open) -> None:  
         assert "there is no binding 'app.hlep'" in d.screen
 
 
-async def test_without_a_receiver(drive: Open) -> None:  # noqa: F811
+async def test_without_a_receiver(drive: Open) -> None:
     async with drive(feed=live(None)) as d:
         assert "no receiver" in d.lines[0]
         await d.press("tab", "tab", "tab")
         assert "! not running" in d.title
 
 
-async def test_a_recording_says_who_is_in_it(drive: Open) -> None:  # noqa: F811
+async def test_a_recording_says_who_is_in_it(drive: Open) -> None:
     async with drive() as d:
         await d.press("tab", "tab", "tab")
         assert "a recording: nothing is received" in d.title

@@ -3,137 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from typing import Any
 
 import pytest
-from textual.pilot import Pilot
 
 from receiver.store.database import Database, StoreError
-from receiver.traces.listing import Row
-from receiver.traces.model import TraceSummary
 from receiver.traces.pairing import pairs
 from receiver.traces.query import NOISE, Group, Query
 from receiver.traces.verdict import judge
 from tests.demo_recording import demo_requests
 from tests.receiver.traces import shapes
 from tests.receiver.traces.shapes import CLIENT, GRPC, HTTP, PODS, SERVER, Recorder
+from tests.tui.driver import Open
 from tests.tui.still_feed import RECEIVED, SECOND, StillFeed, chunks_of
 from tests.tui.test_feed import other_ids
 from tui import verdicts
-from tui.app import TraceApp
-from tui.config import Settings
 from tui.glyphs import ASCII, UNICODE, Glyphs
-from tui.screens.request_lines import RequestLines, layout
+from tui.screens.request_lines import layout
 from tui.screens.requests import AT_FIRST, RequestsScreen
 from tui.screens.trace import TraceScreen
 from tui.widgets.prompt import Prompt
 from tui.wording import Phrase, Told, phrase, worth_judging
-
-
-class Driven:
-    """An app under test, its text and its toasts."""
-
-    def __init__(self, app: TraceApp, pilot: Pilot[Any], feed: StillFeed) -> None:
-        self.app, self.pilot, self.feed = app, pilot, feed
-
-    async def press(self, *keys: str) -> None:
-        await self.pilot.press(*keys)
-        await self.settle()
-
-    async def type(self, text: str) -> None:
-        names = {" ": "space", "=": "equals_sign", '"': "quotation_mark", "-": "minus", ".": "full_stop", "/": "slash"}
-        await self.press(*(names.get(character, character) for character in text))
-
-    async def settle(self) -> None:
-        await self.pilot.pause()
-        self.app._tick()
-        await self.pilot.pause()
-
-    async def command(self, text: str) -> None:
-        self.app.run_command(text)
-        await self.settle()
-
-    @property
-    def lines(self) -> list[str]:
-        return [strip.text.rstrip() for strip in self.app.screen._compositor.render_strips()]
-
-    @property
-    def screen(self) -> str:
-        return "\n".join(self.lines)
-
-    @property
-    def title(self) -> str:
-        return self.lines[1]
-
-    @property
-    def toasts(self) -> list[str]:
-        return [toast.text for toast in self.app.toasts.told]
-
-    @property
-    def count(self) -> int:
-        found = re.search(r"\[([\d,]+) of", self.title)
-        assert found, self.title
-        return int(found[1].replace(",", ""))
-
-    @property
-    def listed(self) -> list[Row]:
-        """The rows on the screen."""
-        source = self.app.requests.table.source
-        assert isinstance(source, RequestLines)
-        return source.rows(list(self.app.requests.table.on_screen))
-
-    @property
-    def rows(self) -> list[TraceSummary]:
-        """What those say."""
-        return [row.summary for row in self.listed]
-
-    @property
-    def all_rows(self) -> list[TraceSummary]:
-        """All rows of the list."""
-        return self.feed.rows(self.feed.snapshot, range(len(self.feed.snapshot.selection.slots)))
-
-    def told(self, row: Row) -> tuple[int, Told] | None:
-        """What the list knows of a row's verdict."""
-        number = int(row.summary.trace_id, 16)
-        return self.app.requests._verdicts.get((number >> 64, number & 0xFFFFFFFFFFFFFFFF, row.summary.spans))
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait for what a worker does; ten seconds at most."""
-        for _ in range(500):
-            if holds():
-                return
-            await self.pilot.pause(0.02)
-            self.app._tick()
-        raise AssertionError(self.screen)
-
-    @property
-    def place(self) -> str:
-        return str(getattr(self.app.screen, "PLACE", ""))
-
-
-Open = Callable[..., AbstractAsyncContextManager[Driven]]
-
-
-@pytest.fixture
-def drive() -> Open:
-    @asynccontextmanager
-    async def start(
-        size: tuple[int, int] = (150, 40), feed: StillFeed | None = None, **settings: Any
-    ) -> AsyncIterator[Driven]:
-        feed = feed or StillFeed()
-        glyphs = settings.pop("glyphs", UNICODE)
-        app = TraceApp(feed, Settings(utc=True, **settings), title="demo", glyphs=glyphs)
-        async with app.run_test(size=size, notifications=True) as pilot:
-            driven = Driven(app, pilot, feed)
-            while feed.snapshot.loading is not None:  # the app starts to read after its first frame
-                await pilot.pause(0.01)
-            await driven.settle()
-            yield driven
-
-    return start
 
 
 async def test_the_first_screen(drive: Open) -> None:

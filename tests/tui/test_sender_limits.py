@@ -8,8 +8,8 @@ from typing import Any
 from receiver.ingest.accounts import MOST, Accounts
 from receiver.ingest.accounts import limited as sentence
 from tests.conftest import StartReceiver
+from tests.tui.driver import Open
 from tests.tui.test_receiver_screen import STATUS, live
-from tests.tui.test_requests import Open, drive  # noqa: F401 - a fixture
 from tui.sender_limits import limited, taken
 
 
@@ -54,7 +54,7 @@ def test_what_is_told_is_taken_for_text_and_numbers_only() -> None:
     assert limited({}) == limited(None) == ""
 
 
-async def test_the_screen_says_it_only_while_somebody_is_held_back(drive: Open) -> None:  # noqa: F811
+async def test_the_screen_says_it_only_while_somebody_is_held_back(drive: Open) -> None:
     shares = accounts()
     async with drive(feed=live({**STATUS, "shares": shares, "limited": sentence(shares)})) as d:
         await d.press("tab", "tab", "tab")

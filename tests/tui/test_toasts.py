@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tui.test_requests import Open, drive  # noqa: F401 - a fixture
+from tests.tui.driver import Open
 from tui.toasts import Toast, Toasts
 
 
@@ -65,7 +65,7 @@ LONG = (
 @pytest.mark.parametrize("size", [(80, 24), (60, 15), (150, 40)])
 @pytest.mark.parametrize("sentence", ["Trace id sent to the clipboard", LONG])
 async def test_it_is_above_the_keys_and_covers_neither_them_nor_the_cursor(
-    drive: Open,  # noqa: F811
+    drive: Open,
     size: tuple[int, int],
     sentence: str,
 ) -> None:
@@ -92,7 +92,7 @@ async def test_it_is_above_the_keys_and_covers_neither_them_nor_the_cursor(
         assert cursor in table.on_screen
 
 
-async def test_the_prompt_is_never_hidden(drive: Open) -> None:  # noqa: F811
+async def test_the_prompt_is_never_hidden(drive: Open) -> None:
     async with drive((80, 24)) as d:
         d.app.say("Something was copied")
         await d.settle()
@@ -107,7 +107,7 @@ async def test_the_prompt_is_never_hidden(drive: Open) -> None:  # noqa: F811
         assert d.lines[-2] == " ! Something failed meanwhile"
 
 
-async def test_on_a_trace_too_and_the_line_is_given_back(drive: Open) -> None:  # noqa: F811
+async def test_on_a_trace_too_and_the_line_is_given_back(drive: Open) -> None:
     async with drive((80, 24)) as d:
         await d.press("enter")
         before = d.lines
@@ -122,7 +122,7 @@ async def test_on_a_trace_too_and_the_line_is_given_back(drive: Open) -> None:  
         assert d.lines == before
 
 
-async def test_what_was_done_here_is_not_told_on_the_next_view_but_what_failed_is(drive: Open) -> None:  # noqa: F811
+async def test_what_was_done_here_is_not_told_on_the_next_view_but_what_failed_is(drive: Open) -> None:
     async with drive() as d:
         d.app.say("Done")
         await d.press("tab")
@@ -132,7 +132,7 @@ async def test_what_was_done_here_is_not_told_on_the_next_view_but_what_failed_i
         assert d.lines[-2] == " ! Not done"
 
 
-async def test_what_a_toast_quotes_is_printable(drive: Open) -> None:  # noqa: F811
+async def test_what_a_toast_quotes_is_printable(drive: Open) -> None:
     async with drive() as d:
         d.app.say("The name is \x1b]0;evil\x07 [bold]x[/bold] \u202ebad")
         await d.settle()

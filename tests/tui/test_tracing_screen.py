@@ -20,8 +20,8 @@ from receiver.traces.model import Request
 from receiver.traces.semantics import LONG_SUBRESOURCES
 from tests.conftest import REPOSITORY, StartReceiver
 from tests.doubles.tracing_api import ADMIN, INSTANCE, PLAIN, TracingApi
+from tests.tui.driver import Driven
 from tests.tui.still_feed import StillFeed
-from tests.tui.test_requests import Driven
 from tests.tui.test_tracing import CLIENT
 from tui.app import TraceApp
 from tui.clusters.force.asking import NotAsked, again, checked, elsewhere

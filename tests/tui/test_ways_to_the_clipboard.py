@@ -9,9 +9,9 @@ from textual.app import App
 
 from receiver.store.database import Database
 from tests.receiver.traces.shapes import AUDIT, HTTP, PODS, SERVER, Recorder
+from tests.tui.driver import Driven, Open
 from tests.tui.still_feed import StillFeed, chunks_of
 from tests.tui.test_receiver_screen import SILENT, live
-from tests.tui.test_requests import Driven, Open, drive  # noqa: F401 - a fixture
 
 EVIL = "x\nreboot\r\x1b[201~\x07\x9b2J\u2028\u202e\U000e0041\u200b\x7f; $(reboot)"
 
@@ -48,7 +48,7 @@ def one_line_each(sent: list[str], at_least: int) -> None:
     assert any(r"\nreboot\r\x1b[201~\x07\x9b2J\u2028\u202e" in text for text in sent), "said, not left out"
 
 
-async def test_of_a_row(drive: Open, sent: list[str]) -> None:  # noqa: F811
+async def test_of_a_row(drive: Open, sent: list[str]) -> None:
     async with drive(feed=hostile()) as d:
         for _ in range(2):
             await d.press("c", "j")
@@ -57,7 +57,7 @@ async def test_of_a_row(drive: Open, sent: list[str]) -> None:  # noqa: F811
         one_line_each(sent, 8)
 
 
-async def test_of_a_span_and_its_json(drive: Open, sent: list[str]) -> None:  # noqa: F811
+async def test_of_a_span_and_its_json(drive: Open, sent: list[str]) -> None:
     async with drive(feed=hostile()) as d:
         for _ in range(2):
             await d.press("enter")
@@ -80,7 +80,7 @@ async def test_of_a_span_and_its_json(drive: Open, sent: list[str]) -> None:  # 
         one_line_each(sent, 16)
 
 
-async def test_attributes_one_a_line_are_said_to_be_several(drive: Open, sent: list[str]) -> None:  # noqa: F811
+async def test_attributes_one_a_line_are_said_to_be_several(drive: Open, sent: list[str]) -> None:
     async with drive(feed=hostile()) as d:
         await d.press("enter")
         await d.until(lambda: d.place == "trace" and d.app.screen.waterfall.node is not None)  # type: ignore[attr-defined]
@@ -93,7 +93,7 @@ async def test_attributes_one_a_line_are_said_to_be_several(drive: Open, sent: l
             assert "=" in line
 
 
-async def test_of_hot_spots(drive: Open, sent: list[str]) -> None:  # noqa: F811
+async def test_of_hot_spots(drive: Open, sent: list[str]) -> None:
     async with drive(feed=hostile()) as d:
         await d.command("hotspots")
         await d.until(lambda: bool(d.app.screen.chosen()))  # type: ignore[attr-defined]
@@ -105,7 +105,7 @@ async def test_of_hot_spots(drive: Open, sent: list[str]) -> None:  # noqa: F811
 
 
 async def test_the_recipe_is_lines_of_ours_whatever_the_receiver_calls_its_address(
-    drive: Open,  # noqa: F811
+    drive: Open,
     sent: list[str],
 ) -> None:
     address = {"name": "x", "address": "10.0.0.5\nreboot\x1b[201~:4317", "tls": False, "error": None}
@@ -119,7 +119,7 @@ async def test_the_recipe_is_lines_of_ours_whatever_the_receiver_calls_its_addre
         assert f"{len(lines)} lines" in d.toasts[-1]
 
 
-async def test_by_textuals_own_keys(drive: Open, sent: list[str]) -> None:  # noqa: F811
+async def test_by_textuals_own_keys(drive: Open, sent: list[str]) -> None:
     async with drive(feed=hostile()) as d:
         await d.press("slash")
         d.app.requests.prompt.line.value = EVIL

@@ -15,10 +15,10 @@ from receiver.store.database import Database
 from tests.conftest import StartReceiver
 from tests.doubles.stub_api import StubApi
 from tests.tui.clusters.control_plane import start_control_plane, tracing_file
+from tests.tui.driver import Driven
 from tests.tui.still_feed import RECEIVED, SECOND, StillFeed
 from tests.tui.still_planes import StillPlanes, node_of
 from tests.tui.test_receiver_screen import SILENT, live
-from tests.tui.test_requests import Driven
 from tui import control_planes
 from tui.app import TraceApp
 from tui.cluster_feed import ControlPlanes, Named

@@ -10,7 +10,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 from tests.doubles.certificates import Authority
 from tests.doubles.ports import free_port
 from tests.doubles.shell_host import ShellHost
+from tests.eventually import eventually
 from tui.clusters import rollout
 from tui.clusters.inspect import read_facts
 from tui.clusters.model import FileChange, NodeFacts, NotYet, Part, Plan, Trigger, Wish
@@ -166,7 +166,7 @@ class ControlPlane:
         return sorted(one["name"] for one in self.cri() if one["state"] == "CONTAINER_RUNNING")
 
     def until_ready(self) -> None:
-        wait_for(self.ready, "the control plane is not ready")
+        eventually(self.ready, "the control plane is not ready")
 
     def arm(self, rate: int = 0, content: bytes | None = None) -> Plan:
         """Tracing is not there yet: file, flag and mount."""
@@ -218,13 +218,6 @@ class ControlPlane:
     def stop(self) -> None:
         self.kubelet.terminate()
         self.kubelet.wait(10)
-
-
-def wait_for(condition: Callable[[], bool], otherwise: str, seconds: float = 15) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, otherwise
-        time.sleep(0.1)
 
 
 def start_control_plane(root: Path) -> ControlPlane:

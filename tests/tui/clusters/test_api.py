@@ -7,13 +7,13 @@ import os
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.doubles.stub_api import TOKEN, StubApi
+from tests.eventually import eventually
 from tui import __version__
 from tui.clusters.model import ReachError
 from tui.clusters.reach import api as api_module
@@ -218,11 +218,11 @@ def test_a_script_goes_on_while_the_api_is_away_and_can_be_asked_for_after(host:
     thread = threading.Thread(target=lambda: said.append(fails(lambda: host.run(watcher))))
     host.open()
     thread.start()
-    wait_until(began.exists)
+    eventually(began.exists)
     stub.cut()
     thread.join(15)
     assert "goes on" in said[0]
-    wait_until(ended.exists)
+    eventually(ended.exists)
     assert "cannot be reached" in fails(lambda: host.run("cat $ROOT/ended"))
     stub.away = False
     assert host.run("cat $ROOT/ended").out == b"yes\n"
@@ -232,13 +232,6 @@ def test_a_script_goes_on_while_the_api_is_away_and_can_be_asked_for_after(host:
     threading.Timer(1.0, lambda: setattr(stub, "away", False)).start()
     host.close()
     assert stub.ours() == []
-
-
-def wait_until(true: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.05)
 
 
 def test_too_long_is_said(host: ApiHost) -> None:

@@ -15,7 +15,8 @@ from tests.conftest import StartReceiver
 from tests.doubles.certificates import Authority
 from tests.doubles.etcd import find_etcd
 from tests.doubles.ports import free_port
-from tests.tui.clusters.control_plane import PATIENCE, ControlPlane, wait_for
+from tests.eventually import eventually
+from tests.tui.clusters.control_plane import PATIENCE, ControlPlane
 from tui import sampling
 from tui.clusters import rollout
 from tui.clusters.arriving import of_database
@@ -119,14 +120,14 @@ def add_etcd(plane: ControlPlane, names: Sequence[str] = ("cp-1",), secure: bool
         made.start(name)
     made.manifest.write_text(HEAD + "".join(f"    - {word}\n" for word in commands[names[0]]))
     made.manifest.chmod(0o600)
-    wait_for(lambda: "etcd" in plane.running(), "etcd does not run")
+    eventually(lambda: "etcd" in plane.running(), "etcd does not run")
     flags = [f"--etcd-servers={scheme}://127.0.0.1:{client}", *api_flags]
     text = plane.manifest.read_text()
     draft = plane.root / "draft"
     draft.write_text(text.replace("    name: kube", "".join(f"    - {flag}\n" for flag in flags) + "    name: kube", 1))
     draft.chmod(0o600)
     draft.rename(plane.manifest)
-    wait_for(lambda: plane.status("/livez") == 0, "the old server is still there")
+    eventually(lambda: plane.status("/livez") == 0, "the old server is still there")
     plane.until_ready()
     return made
 
@@ -172,7 +173,7 @@ def test_arm_off_and_revert_by_the_command_line(
     change(0, "arm")
     assert "all of them are healthy (1)" in capsys.readouterr().err
     assert state() == ("armed", "cp-1")
-    wait_for(
+    eventually(
         lambda: any((one.service, one.instance) == ("etcd", "cp-1") for one in of_database(live.db) or ()),
         "no span of etcd has arrived",
     )
@@ -210,7 +211,7 @@ def test_only_while_every_member_is_well(control_plane: ControlPlane, members: C
 
     # interrupted before anything was written: by now a member is down
     etcd.start("cp-3")
-    wait_for(lambda: _begins(etcd, plan), "cp-3 does not come back")
+    eventually(lambda: _begins(etcd, plan), "cp-3 does not come back")
     (left,) = control_plane.facts().rollouts
     etcd.kill("cp-3")
     with pytest.raises(PlanRefused, match="cp-3"):
@@ -218,7 +219,7 @@ def test_only_while_every_member_is_well(control_plane: ControlPlane, members: C
     assert etcd.manifest.read_bytes() == plan.changes[0].before
     assert control_plane.facts().lock == ""
     etcd.start("cp-3")
-    wait_for(lambda: _finishes(control_plane, left.id), "cp-3 does not come back")
+    eventually(lambda: _finishes(control_plane, left.id), "cp-3 does not come back")
     outcome = control_plane.follow(left.id)
     assert outcome.word == "done", outcome
     assert [entry.detail for entry in outcome.entries if entry.step == "members"] == ["all of them are healthy (3)"]
@@ -279,7 +280,7 @@ def test_what_cannot_be_found_out_is_asked_again_where_it_was_interrupted(
 ) -> None:
     etcd = members("cp-1")
     plan = etcd.change("--snapshot-count=9000")
-    wait_for(lambda: _begins(etcd, plan), "it does not begin")
+    eventually(lambda: _begins(etcd, plan), "it does not begin")
     (left,) = control_plane.facts().rollouts
     control_plane.spoil("exec")
     # a manifest that is not written yet is not taken back either, so only going on is a matter of doubt

@@ -13,8 +13,9 @@ import pytest
 from tests.conftest import StartReceiver
 from tests.doubles.sshd import find_sshd, start_sshd
 from tests.doubles.stub_api import StubApi
+from tests.eventually import eventually
 from tests.live_receiver import LiveReceiver
-from tests.tui.clusters.control_plane import ControlPlane, wait_for
+from tests.tui.clusters.control_plane import ControlPlane
 from tui import cli, sampling
 from tui.clusters import doctor, rollout
 from tui.clusters.doctor import Mark
@@ -125,7 +126,7 @@ def test_ctrl_c_leaves_the_node_to_itself(
     err = capsys.readouterr().err
     assert "cp-1 goes on by itself" in err
     assert "sampling status" in err
-    wait_for(lambda: bool(control_plane.facts().rollouts[-1].ended), "the node does not go on")
+    eventually(lambda: bool(control_plane.facts().rollouts[-1].ended), "the node does not go on")
     assert control_plane.facts().rollouts[-1].ended == "done"
     control_plane.until_ready()
 

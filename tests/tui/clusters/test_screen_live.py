@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +11,10 @@ import pytest
 from tests.conftest import StartReceiver
 from tests.doubles.shell_host import ShellHost
 from tests.doubles.stub_api import StubApi
-from tests.tui.clusters.control_plane import ControlPlane, wait_for
+from tests.eventually import eventually
+from tests.tui.clusters.control_plane import ControlPlane
+from tests.tui.driver import Driven
 from tests.tui.still_feed import StillFeed
-from tests.tui.test_requests import Driven
 from tests.tui.test_sampling import files, make_node, traced_before
 from tui import control_planes
 from tui.app import TraceApp
@@ -33,13 +33,6 @@ from tui.screens.change import ConfirmScreen
 ARM = Wish(Part.APISERVER, 0, name="arm")
 
 
-def until(holds: Callable[[], object], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
@@ -53,11 +46,11 @@ def test_directories_are_changed_and_put_back_byte_for_byte(tmp_path: Path) -> N
     feed = ClusterFeed(lambda: RealControlPlanes(Settings(), named, tmp_path / "spans.db"))
 
     def offered() -> None:
-        until(lambda: feed.snapshot.offer or feed.snapshot.refusal)
+        eventually(lambda: feed.snapshot.offer or feed.snapshot.refusal)
         change = feed.take_offer()
         assert change is not None, feed.snapshot.refusal
         feed.begin(change)
-        until(lambda: feed.rolling is None and not feed.snapshot.busy)
+        eventually(lambda: feed.rolling is None and not feed.snapshot.busy)
         assert feed.snapshot.run is not None
         assert [one.outcome and one.outcome.word for one in feed.snapshot.run.nodes] == ["done", "done"]
 
@@ -67,7 +60,7 @@ def test_directories_are_changed_and_put_back_byte_for_byte(tmp_path: Path) -> N
 
     try:
         feed.read()
-        until(lambda: feed.snapshot.reading and not feed.snapshot.busy)
+        eventually(lambda: feed.snapshot.reading and not feed.snapshot.busy)
         assert modes() == [Mode.OFF, Mode.OFF]
         assert feed.snapshot.reading is not None
         feed.plan(ARM, feed.snapshot.reading.nodes)
@@ -78,7 +71,7 @@ def test_directories_are_changed_and_put_back_byte_for_byte(tmp_path: Path) -> N
         offered()
         assert [files(root) for root in roots] == before
         feed.plan_revert(Part.APISERVER, feed.snapshot.reading.nodes)
-        until(lambda: feed.snapshot.refusal)
+        eventually(lambda: feed.snapshot.refusal)
         assert "reverted already" in feed.take_refusal()
     finally:
         feed.close()
@@ -90,17 +83,17 @@ def test_a_revert_to_a_high_rate_has_the_name_typed_here_too(tmp_path: Path) -> 
     feed = ClusterFeed(lambda: RealControlPlanes(Settings(), Named((f"file://{root}",)), tmp_path / "spans.db"))
     try:
         feed.read()
-        until(lambda: feed.snapshot.reading and not feed.snapshot.busy)
+        eventually(lambda: feed.snapshot.reading and not feed.snapshot.busy)
         assert feed.snapshot.reading is not None
         nodes = feed.snapshot.reading.nodes
         feed.plan(ARM, nodes)
-        until(lambda: feed.snapshot.offer)
+        eventually(lambda: feed.snapshot.offer)
         change = feed.take_offer()
         assert change is not None
         feed.begin(change)
-        until(lambda: feed.rolling is None and not feed.snapshot.busy)
+        eventually(lambda: feed.rolling is None and not feed.snapshot.busy)
         feed.plan_revert(Part.APISERVER, nodes)
-        until(lambda: feed.snapshot.offer)
+        eventually(lambda: feed.snapshot.offer)
         change = feed.take_offer()
         assert change is not None
         assert change.type_name == "cp-1"
@@ -114,7 +107,7 @@ def test_without_a_control_plane_it_says_how_to_name_one(tmp_path: Path, monkeyp
     monkeypatch.setattr(control_planes, "targets", lambda *_, **__: ())
     feed = ClusterFeed(lambda: RealControlPlanes(Settings(), Named(), tmp_path / "spans.db"))
     feed.read()
-    until(lambda: feed.snapshot.problem)
+    eventually(lambda: feed.snapshot.problem)
     assert "--host ssh://USER@HOST" in feed.snapshot.problem
     feed.close()
 
@@ -134,14 +127,14 @@ def test_a_host_that_hangs_keeps_the_others_from_nothing(tmp_path: Path, monkeyp
     feed = ClusterFeed(lambda: RealControlPlanes(Settings(), Named(), tmp_path / "spans.db"))
     try:
         feed.read()
-        until(lambda: feed.snapshot.reading and feed.snapshot.reading.nodes[0].facts)
+        eventually(lambda: feed.snapshot.reading and feed.snapshot.reading.nodes[0].facts)
         assert feed.snapshot.reading is not None
         first, second = feed.snapshot.reading.nodes
         assert (first.states[0].mode, second.awaited) == (Mode.OFF, True)
         feed.plan(ARM, [first])
-        until(lambda: feed.snapshot.offer)
+        eventually(lambda: feed.snapshot.offer)
         gives_up.set()
-        until(lambda: not feed.snapshot.busy)
+        eventually(lambda: not feed.snapshot.busy)
         assert feed.snapshot.reading.nodes[1].problem == "No sshd answers at ssh://root@cp-2."
     finally:
         gives_up.set()
@@ -165,7 +158,7 @@ def test_through_the_api_no_pod_before_it_was_agreed_to(
     feed = ClusterFeed(lambda: RealControlPlanes(Settings(protected=("lab",)), Named(context="lab"), tmp_path / "x.db"))
 
     def settled() -> Reading:
-        until(lambda: feed.snapshot.reading and not feed.snapshot.busy)
+        eventually(lambda: feed.snapshot.reading and not feed.snapshot.busy)
         assert feed.snapshot.reading is not None, feed.snapshot.problem
         return feed.snapshot.reading
 
@@ -183,21 +176,21 @@ def test_through_the_api_no_pod_before_it_was_agreed_to(
         assert (found.pods_wanted, found.nodes[0].facts is not None, len(stub.ours())) == ("", True, 1)
         assert found.leftovers == (), "that is ours and at work"
         feed.plan(ARM, found.nodes)
-        until(lambda: feed.snapshot.offer or feed.snapshot.refusal)
+        eventually(lambda: feed.snapshot.offer or feed.snapshot.refusal)
         change = feed.take_offer()
         assert change is not None, feed.snapshot.refusal
         assert change.type_name == "lab"
         with pytest.raises(NotAgreed):
             feed.begin(change)
         feed.begin(change, "lab")
-        until(lambda: feed.rolling is None and not feed.snapshot.busy, 60)
+        eventually(lambda: feed.rolling is None and not feed.snapshot.busy, 60)
         assert settled().nodes[0].states[0].mode is Mode.ARMED
         feed.plan_revert(Part.APISERVER, settled().nodes)
-        until(lambda: feed.snapshot.offer)
+        eventually(lambda: feed.snapshot.offer)
         change = feed.take_offer()
         assert change is not None
         feed.begin(change, "lab")
-        until(lambda: feed.rolling is None and not feed.snapshot.busy, 60)
+        eventually(lambda: feed.rolling is None and not feed.snapshot.busy, 60)
         assert control_plane.files() == before
     finally:
         feed.close()
@@ -274,18 +267,18 @@ def test_what_was_interrupted_is_undone(planes: tuple[ControlPlane, RealControlP
     assert plane.follow(name).word == "interrupted"
     feed = ClusterFeed(lambda: real)
     feed.read()
-    until(lambda: feed.snapshot.reading and not feed.snapshot.busy)
+    eventually(lambda: feed.snapshot.reading and not feed.snapshot.busy)
     assert feed.snapshot.reading is not None
     (node,) = feed.snapshot.reading.nodes
     feed.plan(ARM, [node])
-    until(lambda: feed.snapshot.refusal)
+    eventually(lambda: feed.snapshot.refusal)
     assert "was interrupted" in feed.take_refusal()
     feed.plan_carrying_on(node, undo=True)
-    until(lambda: feed.snapshot.offer)
+    eventually(lambda: feed.snapshot.offer)
     change = feed.take_offer()
     assert change is not None
     feed.begin(change)
-    until(lambda: feed.rolling is None and not feed.snapshot.busy)
+    eventually(lambda: feed.rolling is None and not feed.snapshot.busy)
     assert plane.files() == before
     assert feed.snapshot.run is not None
     outcome = feed.snapshot.run.nodes[0].outcome
@@ -300,16 +293,16 @@ def test_a_program_that_ends_leaves_the_node_to_itself_and_the_next_follows(
     plane, real, _, _ = planes
     feed = ClusterFeed(lambda: real)
     feed.read()
-    until(lambda: feed.snapshot.reading and not feed.snapshot.busy)
+    eventually(lambda: feed.snapshot.reading and not feed.snapshot.busy)
     assert feed.snapshot.reading is not None
     feed.plan(ARM, feed.snapshot.reading.nodes)
-    until(lambda: feed.snapshot.offer)
+    eventually(lambda: feed.snapshot.offer)
     change = feed.take_offer()
     assert change is not None
     feed.begin(change)
-    until(lambda: feed.snapshot.run and feed.snapshot.run.nodes[0].steps)
+    eventually(lambda: feed.snapshot.run and feed.snapshot.run.nodes[0].steps)
     feed.stop()
-    until(lambda: feed.rolling is None)
-    wait_for(lambda: bool(plane.facts().rollouts[-1].ended), "the node does not go on")
+    eventually(lambda: feed.rolling is None)
+    eventually(lambda: bool(plane.facts().rollouts[-1].ended), "the node does not go on")
     assert plane.facts().rollouts[-1].ended == "done"
     feed.close()

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from socket import create_server, socket
@@ -22,6 +21,7 @@ from receiver.control import ControlClient
 from tests.doubles import sshd
 from tests.doubles.ports import free_port
 from tests.doubles.sshd import Sshd, find_sshd, make_key, start_sshd
+from tests.eventually import eventually
 from tests.live_receiver import LiveReceiver, start_receiver
 from tui.clusters.model import ReachError
 from tui.clusters.reach.ssh import SshHost, Tunnel, listener_name, private_directory, tunnel
@@ -59,13 +59,6 @@ def host(server: Sshd) -> Iterator[SshHost]:
     made.close()
 
 
-def wait_until(true: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.05)
-
-
 def fails(host: SshHost, script: str = "true", timeout: float = 30.0) -> str:
     with pytest.raises(ReachError) as caught:
         host.run(script, timeout=timeout)
@@ -101,7 +94,7 @@ def test_scripts_of_any_size_and_bytes_go_over_one_connection(host: SshHost, ser
     assert directory.stat().st_mode & 0o777 == 0o700
     host.close()
     assert not directory.exists()
-    wait_until(lambda: not server.sessions())
+    eventually(lambda: not server.sessions())
     assert "was closed" in fails(host)
 
 
@@ -216,11 +209,11 @@ def test_a_link_that_is_cut_in_the_middle_of_a_script(host: SshHost, server: Ssh
     script = f"setsid sh -c 'sleep 1; echo yes >{goes_on}' </dev/null >/dev/null 2>&1 & echo yes >{began}; sleep 30"
     thread = threading.Thread(target=lambda: said.append(fails(host, script)))
     thread.start()
-    wait_until(began.exists)
+    eventually(began.exists)
     server.cut()
     thread.join(20)
     assert "broke while a script ran" in said[0]
-    wait_until(goes_on.exists)  # what was detached there does not notice
+    eventually(goes_on.exists)  # what was detached there does not notice
     assert host.run("echo again").out == b"again\n"
 
 
@@ -237,7 +230,7 @@ def test_a_connection_ends_with_this_program_also_when_it_is_killed(
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
     assert done.stdout == "in\n"
-    wait_until(lambda: not server.sessions())
+    eventually(lambda: not server.sessions())
     (killed,) = Path(left).iterdir()
     monkeypatch.setattr(tempfile, "tempdir", left)
     made = private_directory()
@@ -287,15 +280,15 @@ def test_spans_come_through_the_tunnel_under_the_hosts_name(
     sent_through(receiver, port, "cp-1")
     # the link breaks: opened again, by itself
     server.cut()
-    wait_until(lambda: opened.opened == 2)
+    eventually(lambda: opened.opened == 2)
     sent_through(receiver, port, "cp-1")
     # the host goes away and comes back
     server.stop()
     server.cut() if server.process and server.process.poll() is None else None
     kill_master(host)
-    wait_until(lambda: "No sshd answers" in opened.problem)
+    eventually(lambda: "No sshd answers" in opened.problem)
     server.start()
-    wait_until(lambda: opened.opened == 3)
+    eventually(lambda: opened.opened == 3)
     assert opened.problem == ""
     assert len(server.sessions()) == 1
     sent_through(receiver, port, "cp-1")
@@ -319,7 +312,7 @@ def test_a_receiver_that_was_started_anew_is_asked_again(
     port = free_port()
     opened = tunnel(host, control, port=port)
     control.request("unlisten", name="cp-1", address=opened.address)
-    wait_until(lambda: "cp-1" in listeners(control))
+    eventually(lambda: "cp-1" in listeners(control))
     sent_through(receiver, port, "cp-1")
     opened.close()
 

@@ -13,7 +13,8 @@ import pytest
 from tests.doubles.certificates import Authority
 from tests.doubles.shell_host import ShellHost
 from tests.doubles.stub_api import StubApi
-from tests.tui.clusters.control_plane import PACE, PATIENCE, ControlPlane, wait_for
+from tests.eventually import eventually
+from tests.tui.clusters.control_plane import PACE, PATIENCE, ControlPlane
 from tui.clusters import rollout
 from tui.clusters.model import FileChange, NotYet, Part, Plan, PlanRefused, Trigger, Wish
 from tui.clusters.reach.api import Api, MirrorPod
@@ -35,7 +36,7 @@ def test_who_decided_on_mirror_pods_would_decide_wrong(
         return pod
 
     try:
-        wait_for(lambda: (control_plane.root / "run/pocket/mirror/kube-apiserver").exists(), "it has no mirror")
+        eventually(lambda: (control_plane.root / "run/pocket/mirror/kube-apiserver").exists(), "it has no mirror")
         old = mirror()
         assert old.ready
         told: dict[str, MirrorPod] = {}
@@ -50,7 +51,7 @@ def test_who_decided_on_mirror_pods_would_decide_wrong(
         assert (told["gone"].ready, told["gone"].hash) == (True, old.hash)
         # it is ready, and who waits for a Ready pod of another hash would put it back
         assert not (told["ready"].ready and told["ready"].hash != old.hash)
-        wait_for(lambda: mirror().ready and mirror().hash != old.hash, "the mirror never comes")
+        eventually(lambda: mirror().ready and mirror().hash != old.hash, "the mirror never comes")
 
         new = mirror()
         control_plane.spoil("crash", "1000")
@@ -195,7 +196,7 @@ def without_anonymous(plane: ControlPlane) -> None:
     draft.write_text(text.replace("    - --secure-port", "    - --anonymous-auth=false\n    - --secure-port", 1))
     draft.chmod(0o600)
     draft.rename(plane.manifest)
-    wait_for(lambda: plane.status("/livez") == 0, "the old server is still there")
+    eventually(lambda: plane.status("/livez") == 0, "the old server is still there")
     plane.until_ready()
 
 
@@ -246,6 +247,6 @@ def test_a_serving_certificate_of_another_authority(control_plane: ControlPlane,
     draft.write_text(text)
     draft.chmod(0o600)
     draft.rename(control_plane.manifest)
-    wait_for(lambda: control_plane.status("/livez") == 0, "the old server is still there")
+    eventually(lambda: control_plane.status("/livez") == 0, "the old server is still there")
     control_plane.until_ready()
     assert control_plane.roll(control_plane.arm()).word == "done"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +17,11 @@ from receiver.traces.filter import scan as scan_module
 from receiver.traces.filter.attributes import Attribute, Reader
 from receiver.traces.filter.scan import FEW, Scan
 from receiver.traces.query import Query, View, select
+from tests.eventually import eventually
 from tests.receiver.traces.shapes import T0, Recorder, chunks_of
 
 VIEW = View(Query.parse("@number>=7"), None, False, False, "start", False)
 NOW = T0 + 60_000_000_000
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def stored(database: Database, first: int, count: int) -> None:
@@ -55,18 +47,18 @@ def test_a_process_reads_what_is_there_and_what_arrives(tmp_path: Path) -> None:
     try:
         scan = Scan(database, VIEW.query.attributes, index)
         scan.start()
-        until(lambda: scan.progress.read == 200 and scan.progress.done)
+        eventually(lambda: scan.progress.read == 200 and scan.progress.done)
     finally:
         scan_module.subprocess.Popen, scan_module.AT_FIRST = real, before
     assert len(started) == 1
-    until(lambda: started[0].poll() is not None)  # it does not stay
+    eventually(lambda: started[0].poll() is not None)  # it does not stay
     assert numbers(index, scan) == 60
     version = scan.version
     stored(database, 200, 10)
     index.extend(database.read_after(index.last_chunk, 1000))
     assert numbers(index, scan) == 60
     scan.follow(index)
-    until(lambda: scan.progress.read == 210)
+    eventually(lambda: scan.progress.read == 210)
     assert scan.version > version
     assert numbers(index, scan) == 63
     # an eviction: other rows, the same answers, nothing is read again

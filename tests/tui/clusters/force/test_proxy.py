@@ -23,6 +23,7 @@ import pytest
 from tests.doubles.certificates import Authority
 from tests.doubles.stub_api import StubApi
 from tests.doubles.stub_upstream import Asked, Channel, StubUpstream, pattern, server_context
+from tests.eventually import eventually
 from tests.tui.clusters.force.through import (
     SECONDS,
     ask,
@@ -35,7 +36,6 @@ from tests.tui.clusters.force.through import (
     runs,
     seen,
     trusting,
-    until,
 )
 from tui.clusters.force import proxy as proxy_module
 from tui.clusters.force.credentials import Upstream
@@ -315,7 +315,7 @@ def test_exec_goes_through_as_a_tunnel(tmp_path: Path) -> None:
                     capture_output=True, text=True, timeout=60,
                 )  # fmt: skip
                 assert (done.stdout, done.returncode) == ("from kubectl\n", 3), done.stderr
-                until(lambda: proxy.seen()[-1].upgraded, "the exec seen")
+                eventually(lambda: proxy.seen()[-1].upgraded, "the exec seen")
     finally:
         api.stop()
 
@@ -542,7 +542,7 @@ def test_a_connection_that_the_server_closed_when_idle_is_not_used(stub: StubUps
         for method in ("GET", "POST", "POST"):
             assert ask(client, proxy, "/echo", method, b"x" if method == "POST" else None)[0] == 200
             stub.close_idle()
-            until(lambda: not proxy._servers, "the proxy saw it")
+            eventually(lambda: not proxy._servers, "the proxy saw it")
     assert stub.connections == 3
     assert [one.error for one in seen(proxy, 3)] == [""] * 3
 
@@ -609,7 +609,7 @@ def test_an_answer_that_breaks_off_breaks_off_for_the_command(stub: StubUpstream
             assert end._transport is not None
             end._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         plug.sendall(head(proxy, "GET /much HTTP/1.1"))
-        until(lambda: any(one.full for one in tuple(proxy._commands)), "more has come than it has taken")
+        eventually(lambda: any(one.full for one in tuple(proxy._commands)), "more has come than it has taken")
         rest, clean = everything(plug)
         assert (rest.count(b"x"), clean) == (300_000, False)
     with connected(proxy) as client, pytest.raises((http.client.IncompleteRead, OSError, http.client.HTTPException)):
@@ -822,7 +822,7 @@ def test_a_side_that_reads_slowly_slows_the_other(stub: StubUpstream, proxy: Pro
 
     with raw(proxy) as plug:
         plug.sendall(head(proxy, "GET /endless HTTP/1.1", "Connection: close"))
-        until(lambda: paused(proxy._servers), "the proxy reads no more from the server")
+        eventually(lambda: paused(proxy._servers), "the proxy reads no more from the server")
         assert sent[0] < size
         assert held() < 1 << 20
         answer, clean = everything(plug)
@@ -841,7 +841,7 @@ def test_a_side_that_reads_slowly_slows_the_other(stub: StubUpstream, proxy: Pro
                 pass
             return paused(proxy._commands)
 
-        until(full, "the proxy reads no more from the command")
+        eventually(full, "the proxy reads no more from the command")
         assert gone < size
         assert held() < 1 << 20
         stub.release()
@@ -859,7 +859,7 @@ def test_a_command_that_goes_away_ends_its_request_at_the_server(stub: StubUpstr
     watched, slow = seen(proxy, 2)
     assert (watched.watch, watched.code, watched.error) == (True, 200, "")  # so ends every watch
     assert (slow.watch, slow.code, slow.error) == (False, 200, "The command went away before the answer had ended.")
-    until(lambda: not proxy._servers, "both connections to the server are gone")
+    eventually(lambda: not proxy._servers, "both connections to the server are gone")
 
 
 def test_stop_cuts_what_is_open_and_leaves_nothing_running(stub: StubUpstream, tmp_path: Path) -> None:
@@ -899,7 +899,7 @@ def test_what_was_seen_is_bounded_and_a_fault_of_the_listener_is_not_the_command
     with Proxy(Upstream(kubeconfig=stub.kubeconfig()), on_seen=on_seen) as proxy, connected(proxy) as client:
         for _ in range(5):
             assert ask(client, proxy, "/version")[0] == 200
-        until(lambda: len(told) == 5, "all five were told")
+        eventually(lambda: len(told) == 5, "all five were told")
     assert ([one.number for one in proxy.seen()], proxy.total) == ([1, 2, 3], 5)
 
 

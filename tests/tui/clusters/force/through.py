@@ -7,12 +7,12 @@ import json
 import socket
 import ssl
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.eventually import eventually
 from tui.clusters.force.proxy import Proxy, Seen
 
 SECONDS = 20.0
@@ -81,17 +81,9 @@ def everything(plug: ssl.SSLSocket) -> tuple[bytes, bool]:
     return b"".join(parts), True
 
 
-def until(found: Callable[[], bool], what: str) -> None:
-    """Wait for it, for at most `SECONDS`."""
-    end = time.monotonic() + SECONDS
-    while not found():
-        assert time.monotonic() < end, f"never: {what}"
-        time.sleep(0.005)
-
-
 def seen(proxy: Proxy, count: int) -> tuple[Seen, ...]:
     """What the proxy has seen, once that is `count` requests."""
-    until(lambda: len(proxy.seen()) >= count, f"{count} requests seen")
+    eventually(lambda: len(proxy.seen()) >= count, f"{count} requests seen")
     assert len(proxy.seen()) == count
     return proxy.seen()
 
