@@ -6,8 +6,7 @@ import errno
 import os
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 
 from receiver import control
 from receiver.control import ControlClient, ControlError, ControlServer, control_path
+from tests.eventually import eventually
 
 
 @pytest.fixture
@@ -29,13 +29,6 @@ def server(tmp_path: Path) -> Iterator[ControlServer]:
 def asks(tmp_path: Path) -> str:
     with closing(ControlClient.connect(tmp_path / "x.db")) as client:
         return str(client.request("status")["said"])
-
-
-def until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 class Failing:
@@ -62,7 +55,7 @@ def test_it_goes_on_after_errors(tmp_path: Path) -> None:
     found._socket = failing
     thread = threading.Thread(target=found._accept, args=(failing,), daemon=True)
     thread.start()
-    until(lambda: not failing.errors)
+    eventually(lambda: not failing.errors)
     assert asks(tmp_path) == "status"
     found.stop()
     thread.join(20)
@@ -128,4 +121,4 @@ def test_a_client_that_never_asks_is_sent_away(
             mute.connect(str(server.path))
             assert mute.recv(1) == b""
         assert asked.request("status")["said"] == "status", "who asked once may rest"
-    until(lambda: not server._clients)
+    eventually(lambda: not server._clients)

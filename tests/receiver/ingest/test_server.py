@@ -26,6 +26,7 @@ from receiver.ingest.server import MAX_MESSAGE, METHOD, Ingest, Limits, Tally, p
 from receiver.store.chunk import Chunk
 from receiver.store.database import Database, DiskFull
 from receiver.store.writer import Writer
+from tests.eventually import eventually
 
 
 class Slow(Database):
@@ -107,13 +108,6 @@ def refused(address: str, body: bytes, **options: Any) -> grpc.RpcError:
     return caught.value
 
 
-def until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def delay(error: Any) -> int:
     """Seconds of the RetryInfo in an answer, read by hand as a Go exporter would with its generated code."""
     status = dict(error.trailing_metadata())["grpc-status-details-bin"]
@@ -170,7 +164,7 @@ def test_gzip_and_large_requests(bench: Callable[..., Bench]) -> None:
     export(address, request())
     assert inside.spans() == 31
     refused(address, b"\0" * (MAX_MESSAGE + 1))
-    until(lambda: inside.tally.broken_off >= 2)  # the sender may hear it first
+    eventually(lambda: inside.tally.broken_off >= 2)  # the sender may hear it first
     assert (inside.tally.broken_off, inside.tally.requests) == (2, 3)
 
 
@@ -189,7 +183,7 @@ def test_a_stopped_disk_makes_senders_come_back_and_loses_nothing(bench: Callabl
     threads = [threading.Thread(target=send, args=(number,)) for number in range(12)]
     for thread in threads:
         thread.start()
-    until(lambda: len(answers) >= 8)
+    eventually(lambda: len(answers) >= 8)
     early = dict(answers)
     assert len(early) == 8  # no place for these, and they hear it at once
     for error in early.values():
@@ -211,7 +205,7 @@ def test_bytes_that_wait_are_bounded(bench: Callable[..., Bench]) -> None:
     inside.database.gate.clear()
     first = threading.Thread(target=export, args=(address, request(text="x" * 900_000)))
     first.start()
-    until(lambda: inside.tally.requests > 0)
+    eventually(lambda: inside.tally.requests > 0)
     error: Any = refused(address, request(text="y" * 900_000))
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert "bytes" in error.details()
@@ -248,7 +242,7 @@ def test_a_stream_without_a_message_takes_no_place(bench: Callable[..., Bench]) 
     never = threading.Event()
     with grpc.insecure_channel(address) as channel:
         stuck = [channel.stream_unary(METHOD).future(nothing(never), timeout=30) for _ in range(4)]
-        until(lambda: inside.ingest._reading.used == 4)
+        eventually(lambda: inside.ingest._reading.used == 4)
         for number in range(1, 4):
             export(address, request(first=number))
         assert (inside.spans(), inside.tally.refused) == (3, 0)
@@ -267,10 +261,10 @@ def test_streams_without_a_message_lose_their_turns_when_they_are_needed(
     with grpc.insecure_channel(address) as channel:
         stuck = [channel.stream_unary(METHOD).future(nothing(never), timeout=30) for _ in range(33)]
         try:
-            until(lambda: inside.ingest._reading.used == 8 and inside.ingest._reading.waiting == 25)
+            eventually(lambda: inside.ingest._reading.used == 8 and inside.ingest._reading.waiting == 25)
             export(address, request(first=100))
             assert inside.spans() == 1
-            until(lambda: inside.ingest.shares()[0]["cut"] >= 1)
+            eventually(lambda: inside.ingest.shares()[0]["cut"] >= 1)
         finally:
             never.set()
             for one in stuck:
@@ -283,7 +277,7 @@ def test_no_more_messages_are_read_at_once_than_there_are_turns(bench: Callable[
     never = threading.Event()
     with grpc.insecure_channel(address) as channel:
         sending = [channel.stream_unary(METHOD).future(nothing(never), timeout=30) for _ in range(6)]
-        until(lambda: inside.ingest._reading.waiting == 4)
+        eventually(lambda: inside.ingest._reading.waiting == 4)
         assert inside.ingest._reading.used == 2
         never.set()
         for one in sending:
@@ -299,7 +293,7 @@ def test_senders_that_never_read_their_answers_do_not_keep_others_out(bench: Cal
         for number in range(10):
             deaf = open_ones.enter_context(socket.create_connection((host, int(port)), 10))
             deaf.sendall(_never_reading(range(1, 16, 2), request(first=1 + number)))
-        until(lambda: inside.tally.accepted + inside.tally.refused >= 80)
+        eventually(lambda: inside.tally.accepted + inside.tally.refused >= 80)
         assert inside.tally.accepted + inside.tally.refused == 80
         export(address, request(first=1000))
 
@@ -315,7 +309,7 @@ def test_large_requests_are_decoded_apart_and_small_ones_do_not_wait_for_them(be
     try:
         stuck = threading.Thread(target=export, args=(address, request(first=2, text="y" * LARGE)))
         stuck.start()
-        until(lambda: inside.ingest._decoding_large.used == 1)
+        eventually(lambda: inside.ingest._decoding_large.used == 1)
         for number in range(3, 40):
             export(address, request(first=number))
         assert inside.spans() == 38
@@ -483,7 +477,7 @@ def test_the_user_at_a_unix_socket_is_the_sender(bench: Callable[..., Bench], tm
         finally:
             os._exit(code)
     try:
-        until(lambda: inside.database.sender == ["uid 1234"])
+        eventually(lambda: inside.database.sender == ["uid 1234"])
         export(listener.address, request(first=8))
         assert inside.database.sender == ["uid 1234", f"uid {os.getuid()}"]
         assert {one["sender"]: one["connections"] for one in inside.ingest.shares()}["uid 1234"] == 1

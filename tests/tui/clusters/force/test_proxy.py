@@ -488,7 +488,7 @@ def test_a_tunnel_whose_server_has_nothing_more_to_say_still_takes(tmp_path: Pat
             client.send(pattern(100_000))
             client.finish()
             (one,) = seen(proxy, 1)
-            until(lambda: bool(taken), "the server has it")  # in its thread, after the proxy has sent it
+            eventually(lambda: bool(taken), "the server has it")  # in its thread, after the proxy has sent it
         assert taken == [b"still " + pattern(100_000)]
     finally:
         plain.stop()
