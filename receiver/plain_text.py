@@ -53,6 +53,12 @@ def shell_word(text: str) -> str:
     return shlex.quote(one_line(text))
 
 
+def shell_operand(text: str) -> str:
+    """As `shell_word`, for a word that stands where options may stand, too: a name that looks like one
+    (`-oProxyCommand=...`) is taken for a name."""
+    return f"-- {shell_word(text)}" if text.startswith("-") else shell_word(text)
+
+
 def few_marks(text: str) -> str:
     """`text` without the combining marks beyond `MAX_COMBINING` on one character."""
     if text.isascii():

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from receiver.plain_text import shell_word
+from receiver.plain_text import shell_operand, shell_word
 from receiver.store.place import default_place
 from tui.clusters import doctor, drift, flavours, rates, rollout
 from tui.clusters.afterwards import rate_after
@@ -171,8 +171,8 @@ def _tell_leftovers(api: Api, asked: Asked) -> None:
                 continue
             api.remove(one)
         else:
-            context, namespace, pod = map(shell_word, (api.context, one.namespace, one.name))
-            warn(f"{sentence}: kubectl --context {context} -n {namespace} delete pod {pod}")
+            where = f"--context {shell_word(api.context)} -n {shell_word(one.namespace)}"
+            warn(f"{sentence}: kubectl {where} delete pod {shell_operand(one.name)}")
 
 
 # --- status ------------------------------------------------------------------------------------------

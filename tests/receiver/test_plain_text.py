@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.plain_text import MAX_COMBINING, few_marks, one_line, shell_word
+from receiver.ingest.recordings import check
+from receiver.plain_text import MAX_COMBINING, few_marks, one_line, shell_operand, shell_word
+from receiver.store.database import StoreError
+from tui.clusters.doctor import _listen_there
+from tui.clusters.reach.ssh import why_no_connection
 
 
 @pytest.mark.parametrize(
@@ -51,6 +56,28 @@ def test_a_shell_runs_nothing_of_it() -> None:
     line = " ".join(["printf '%s|'", *map(shell_word, hostile)])
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
     assert done.stdout == "".join(f"{one_line(text)}|" for text in hostile)
+
+
+def test_a_name_is_no_option() -> None:
+    assert shell_operand("root@cp1") == "root@cp1"
+    assert shell_operand("-oProxyCommand=reboot now") == "-- '-oProxyCommand=reboot now'"
+
+
+def test_commands_that_are_said_hold_names_from_outside_as_words() -> None:
+    hostile = "cp1; reboot\n"
+    for said in (_listen_there(hostile), str(why_no_connection("cp1", hostile, "host key verification failed"))):
+        assert r"'cp1; reboot\n'" in said
+    assert " -- '-oProxyCommand=x y'" in _listen_there("-oProxyCommand=x y")
+    assert "`ssh -- -v`" in str(why_no_connection("cp1", "-v", "no reason"))
+
+
+@pytest.mark.parametrize("name", ["a b.db", "a;reboot.db"])
+def test_a_file_that_is_named_is_one_word(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"SQLite format 3\0")
+    with pytest.raises(StoreError) as said:
+        check(path)
+    assert str(said.value).endswith(f"open it with --db {shlex.quote(str(path))}.")
 
 
 def test_marks_are_bounded() -> None:

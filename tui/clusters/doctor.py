@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
-from receiver.plain_text import shell_word
+from receiver.plain_text import shell_operand
 from tui.clusters import flavours, rates
 from tui.clusters import probe as probing
 from tui.clusters.arriving import SECONDS, SERVICES, Stream, of_database, per_state
@@ -361,7 +361,7 @@ def _taker(address: str, listeners: Sequence[str]) -> str:
 def _listen_there(node: str) -> str:
     if not node:
         return "k8s-trace-tui receive"
-    forward = f"ssh -R 127.0.0.1:{PORT}:127.0.0.1:{PORT} {shell_word(node)}"
+    forward = f"ssh -R 127.0.0.1:{PORT}:127.0.0.1:{PORT} {shell_operand(node)}"
     return f"run k8s-trace-tui there, or bring its spans here: {forward}"
 
 

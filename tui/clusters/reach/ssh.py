@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any, Final, Protocol
 from urllib.parse import unquote
 
-from receiver.plain_text import shell_word
+from receiver.plain_text import shell_operand
 from tui.clusters.model import Done, ReachError
 from tui.clusters.reach.private_folder import private_folder
 from tui.clusters.reach.wire import NAME, WRAPPER, Answer, end_group, last_line, packed, plain, run_process
@@ -227,7 +227,7 @@ class SshHost:
                 self._drop()
                 raise ReachError(
                     f"{self.name} did not let us in within {_READY_SECONDS:.0f} s: try"
-                    f" `ssh {shell_word(self._destination)}` by hand to see what it waits for."
+                    f" `ssh {shell_operand(self._destination)}` by hand to see what it waits for."
                 )
             time.sleep(0.02)
 
@@ -368,7 +368,7 @@ def _no_ssh(error: OSError) -> ReachError:
 def why_no_connection(name: str, destination: str, words: str) -> ReachError:
     """What ssh said when it got nowhere, as one sentence with the way out. `words` is hostile: the host wrote it."""
     text = words.lower()
-    by_hand = f"`ssh {shell_word(destination)}`"
+    by_hand = f"`ssh {shell_operand(destination)}`"
     said = last_line(plain(last_line(words)))
     if "remote host identification has changed" in text:
         return ReachError(
