@@ -132,7 +132,7 @@ class ControlServer:
                 server.bind(str(self.path))
             finally:
                 os.umask(before)
-            server.listen(16)
+            server.listen(128)
         except OSError as error:
             server.close()
             raise ControlError(
@@ -301,6 +301,20 @@ def _same_user(connection: socket.socket) -> bool:
     return uid in (0, os.getuid())
 
 
+def _connect(connection: socket.socket, path: Path, timeout: float) -> None:
+    """Connect, also where so many come at once that there is no place in the queue of the other side yet: a unix
+    socket with a time limit says so at once instead of waiting."""
+    until = time.monotonic() + timeout
+    while True:
+        try:
+            connection.connect(str(path))
+            return
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+
+
 class ControlClient:
     """Asks a running receiver. Blocking; for one thread at a time."""
 
@@ -321,7 +335,7 @@ class ControlClient:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(timeout)
         try:
-            connection.connect(str(path))
+            _connect(connection, path, timeout)
         except OSError as error:
             connection.close()
             if isinstance(error, PermissionError):
