@@ -148,7 +148,7 @@ class ControlServer:
                 server.bind(str(self.path))
             finally:
                 os.umask(before)
-            server.listen(16)
+            server.listen(128)
         except OSError as error:
             server.close()
             raise ControlError(
@@ -322,6 +322,20 @@ def _peer(connection: socket.socket) -> int | None:
     return int(uid)
 
 
+def _connect(connection: socket.socket, path: Path, timeout: float) -> None:
+    """Connect, also where so many come at once that there is no place in the queue of the other side yet: a unix
+    socket with a time limit says so at once instead of waiting."""
+    until = time.monotonic() + timeout
+    while True:
+        try:
+            connection.connect(str(path))
+            return
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+
+
 class ControlClient:
     """Asks a running receiver, which may be another user's. Blocking; for one thread at a time."""
 
@@ -462,7 +476,7 @@ def _connected(path: Path, timeout: float) -> socket.socket | None:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(timeout)
-        connection.connect(str(path))
+        _connect(connection, path, timeout)
     except (ConnectionRefusedError, FileNotFoundError):
         connection.close()
         return None

@@ -103,11 +103,28 @@ def test_clients_that_ask_nothing_do_not_keep_others_out(server: ControlServer, 
         holding.request("hold", traces=[f"{1:032x}"])
         for _ in range(3 * control._CLIENTS):
             mute = held.enter_context(socket.socket(socket.AF_UNIX))
+            mute.settimeout(None)
             mute.connect(str(server.path))
         assert asks(tmp_path) == "status"
         assert attached.request("status")["said"] == holding.request("status")["said"] == "status"
         assert len(server._clients) <= control._CLIENTS
         assert (server.attached, server.holds()) == (1, {1})
+
+
+def test_who_finds_the_queue_full_waits_for_a_place_in_it(tmp_path: Path) -> None:
+    path = control_path(tmp_path / "x.db")
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as held:
+        listener.bind(str(path))
+        listener.listen(1)
+        with suppress(BlockingIOError):
+            while True:
+                one = held.enter_context(socket.socket(socket.AF_UNIX))
+                one.settimeout(0.5)
+                one.connect(str(path))
+        accepts = threading.Timer(0.3, lambda: [held.enter_context(listener.accept()[0]) for _ in range(3)])
+        accepts.start()
+        ControlClient.connect(tmp_path / "x.db", 20).close()
+        accepts.join(20)
 
 
 def test_a_client_that_never_asks_is_sent_away(

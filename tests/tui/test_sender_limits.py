@@ -76,5 +76,5 @@ def test_info_tells_of_each_sender(receiver: StartReceiver, tmp_path: Path) -> N
     with grpc.insecure_channel(started.address) as channel:
         channel.unary_unary(METHOD)(request(1), timeout=10)
     told = started.command("info")
-    assert "1 connection, 1 request, " in told
+    assert " 1 request, " in told
     assert "uid " in told
