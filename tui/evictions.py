@@ -23,7 +23,9 @@ def whose(status: dict[str, Any]) -> str:
 
 def _entry(entry: dict[str, Any]) -> str:
     sender, source = str(entry.get("sender") or ""), str(entry.get("source") or "")
-    name = f"{printable(sender, 60)} at {printable(source, 30)}" if sender else printable(source, 60) or "others"
+    name = printable(sender, 60) or "others"
+    if source:
+        name = f"{printable(sender, 60)} at {printable(source, 30)}" if sender else printable(source, 60)
     return f"{name} {count(_spans(entry))} spans"
 
 

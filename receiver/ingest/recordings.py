@@ -17,13 +17,13 @@ from receiver.plain_text import shell_word
 from receiver.store import files
 from receiver.store.chunk import Chunk
 from receiver.store.database import Database, StoreError, decompress
-from receiver.store.repack import Part, repack
+from receiver.store.repack import Part, repack, size_of, split
+from receiver.store.room import largest, piece_bytes
 
 Array = npt.NDArray[Any]
 
 _MIX: Final = np.uint64(0x9E3779B97F4A7C15)
 _SQLITE: Final = b"SQLite format 3\0"
-_GROUP_BYTES = 4 << 20
 _GROUP_CHUNKS = 64
 
 
@@ -166,9 +166,20 @@ def take(
                 if not new.any():
                     continue
                 chunk = repack([Part(chunk, new, decompress(chunk.body))])
-        group.append(chunk)
-        size += len(chunk.body) + chunk.spans.nbytes
-        if size >= _GROUP_BYTES or len(group) >= _GROUP_CHUNKS:
-            flush()
+        most = piece_bytes(database.bound)
+        for piece in split(chunk, most):
+            if database.bound is not None and size_of(piece) > largest(database.bound):
+                left_out(
+                    len(piece.spans),
+                    f"{path}: a span is left out, for it takes more than half of the {database.bound:,} bytes that are"
+                    " kept: allow more with --max-size.",
+                )
+                continue
+            if group and size + size_of(piece) > most:
+                flush()
+            group.append(piece)
+            size += size_of(piece)
+            if size >= most or len(group) >= _GROUP_CHUNKS:
+                flush()
     flush()
     return taken

@@ -42,7 +42,7 @@ _COLUMNS: Final = _INDEX.count(",") + 1
 _READER_SECONDS: Final = 1.0  # a reader is waited for so long before a full log is refused
 _MOMENT_SECONDS: Final = 10.0
 _FOLD_AGAIN: Final = 1 << 20  # bytes of log: whoever reads keeps us from folding it, and each try flushes the disk
-_TURNS: Final = 6
+_TURNS: Final = 8  # retention looks at twice as much each time
 
 _SCHEMA: Final = """
 CREATE TABLE chunks(

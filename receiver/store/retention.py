@@ -72,6 +72,7 @@ _MERGED_SPANS: Final = 20_000
 _DELETED: Final = 256
 """Chunks of a transaction: each changes a page, which goes through the log."""
 _ROOM_SECONDS: Final = 2.0
+_TRIES: Final = 12  # each looks at twice as much
 _MERGED_NS: Final = 60_000_000_000
 
 _log = logging.getLogger(__name__)
@@ -139,6 +140,7 @@ class Retention(threading.Thread):
         self._turn = threading.Condition()
         self._turns = 0
         self._wanted = 0
+        self._pressed = False  # somebody waits for room
 
     def committed(self, chunks: Sequence[Chunk]) -> None:
         """These chunks were stored. Called by the writer's thread: cheap."""
@@ -213,9 +215,12 @@ class Retention(threading.Thread):
         Raises:
             StoreError: the database cannot be changed.
         """
-        with self._turn:
-            self._wanted = wanted
-        return self.tick()
+        for _ in range(_TRIES):
+            with self._turn:
+                self._wanted = wanted
+            if self.tick():
+                return True
+        return False
 
     def tick(self) -> bool:
         """Look, and evict if it is time. Whether something went.
@@ -250,7 +255,7 @@ class Retention(threading.Thread):
         self._oldest = None
         had, self.live_bytes = self.live_bytes, self._database.live_bytes()
         # When most of the cut had to stay, the next one reaches further.
-        stayed = self.live_bytes > full_at(self.cap) and had - self.live_bytes < need // 2
+        stayed = (self.live_bytes > full_at(self.cap) or self._pressed) and had - self.live_bytes < need // 2
         self._widen = min(self._widen * 2, 1e6) if stayed else 1.0
         return self.evicted_spans > before
 
@@ -258,6 +263,7 @@ class Retention(threading.Thread):
         """Bytes that must go."""
         with self._turn:
             wanted, self._wanted = self._wanted, 0
+        self._pressed = wanted > 0
         full = full_at(self.cap)
         need = self.live_bytes - full + int(self.cap * STEP) if self.live_bytes > full else 0
         if wanted:
@@ -427,7 +433,7 @@ class Retention(threading.Thread):
             stays, spared: traces, which stay for a reason of their own, or because nothing of their group must go.
         """
         gone: list[int] = []
-        groups: dict[tuple[str, Sender], list[list[tuple[Chunk, Array]]]] = {}
+        groups: dict[tuple[str, str, Sender], list[list[tuple[Chunk, Array]]]] = {}
         for chunk, start, end in zip(cut.chunks, cut.starts[:-1].tolist(), cut.starts[1:].tolist(), strict=True):
             kept = rows[start:end]
             if kept.all():
@@ -440,7 +446,7 @@ class Retention(threading.Thread):
             gone.append(chunk.id)
             if not kept.any():
                 continue
-            name = (chunk.sender, sender_of(chunk.source, chunk.sender, chunk.peer))
+            name = (chunk.source, chunk.sender, sender_of(chunk.source, chunk.sender, chunk.peer))
             mine = groups.setdefault(name, [[]])
             last = mine[-1]
             spans = sum(int(np.count_nonzero(mask)) for _, mask in last) + int(np.count_nonzero(kept))

@@ -35,12 +35,16 @@ _FOR_IDENTITIES: Final = 1024
 _MOST_TOLD: Final = 64
 _OTHERS: Final = ("", "")
 
+IMPORTED: Final = ("", "imported")
+
 Sender = tuple[str, str]
 """Listener, and who sends; "" twice: those that nobody tells apart."""
 
 
 def sender_of(source: str, sender: str, peer: str) -> Sender:
-    """Who has a share: the listener and what the sender is called there."""
+    """Who has a share: the listener and what the sender is called there. All that was imported has one."""
+    if not sender and not peer:
+        return IMPORTED
     if sender.startswith(("certificate ", "uid ")):
         return source, sender
     host = sender.removeprefix("address ") if sender else _host(peer)

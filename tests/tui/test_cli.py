@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -542,7 +543,9 @@ def test_an_import_respects_the_cap(command: Command, tmp_path: Path) -> None:
     database.close()
     newest = lines_of(command("traces", "--json", "--db", path)[1])
     assert newest
-    assert newest[0]["source"] == "3.jsonl.gz"
+    # The newest of each service stay, so a few of those that send little are of a file before.
+    assert "3.jsonl.gz" in {one["source"] for one in newest[:10]}
+    assert Counter(one["source"] for one in newest).most_common(1)[0][0] == "3.jsonl.gz"
     assert command("import", "--db", path, "--max-size", "a lot", *files_)[0] == 2
 
 

@@ -162,6 +162,20 @@ def test_the_largest_request_is_stored_and_passes_nothing(watched: Callable[[int
     assert store.most <= cap + LOG_ROOM
 
 
+def test_large_spans_beside_a_small_cap_are_stored_one_after_the_other(tmp_path: Path) -> None:
+    """Traces that reach into the next chunk must not keep all room for good; without a thread, as an import does it."""
+    database = Database.create(tmp_path / "spans.db")
+    database.bound = MIB
+    retention = Retention(database, Policy(cap=MIB, min_free=0.0))
+    database.make_room = retention.evict
+    for number in range(1, 8):
+        for piece in split(request(1000 * number, 30, 50_000), piece_bytes(MIB)):
+            (piece.id,) = database.append([piece])
+            retention.committed([piece])
+            assert footprint(tmp_path / "spans.db") <= MIB + LOG_ROOM
+    database.close()
+
+
 def test_a_span_that_can_never_fit_is_refused_for_good(watched: Callable[[int], Watched]) -> None:
     store = watched(MIB)
     with pytest.raises(NeverFits, match="--max-size"):

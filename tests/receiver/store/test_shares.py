@@ -92,7 +92,6 @@ def test_who_gives_is_left_with_no_less_than_anybody_else(usage: list[int], need
         ("address fe80::1%eth0", "", "address fe80::/64"),
         ("", "[::1]:4317", "address ::1"),
         ("", "unix", "unix"),
-        ("", "", ""),
         ("\x1b[2J", "", "\x1b[2J"),
     ],
 )
@@ -140,6 +139,10 @@ def test_whose_spans_were_evicted_is_counted_within_bounds() -> None:
     assert sum(one["traces"] for one in told) == 1000
     assert {"source": "local", "sender": "uid 0", "spans": 1000, "traces": 0} in told
     assert told[0] == {"source": "", "sender": "", "spans": told[0]["spans"], "traces": told[0]["traces"]}
+
+
+def test_what_was_imported_has_one_share_from_however_many_files() -> None:
+    assert sender_of("a.jsonl", "", "") == sender_of("b.jsonl", "", "") == ("", "imported")
 
 
 # --- evicting --------------------------------------------------------------------------------------------
