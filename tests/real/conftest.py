@@ -50,12 +50,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "plain_release" in metafunc.fixturenames:
-        metafunc.parametrize("plain_release", releases.plain(), scope="session", indirect=True)
+        metafunc.parametrize("plain_release", releases.plain(), scope="module", indirect=True)
     if "node_release" in metafunc.fixturenames:
         metafunc.parametrize("node_release", releases.node(), scope="session", indirect=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def plain_release(request: pytest.FixtureRequest) -> str:
     """The release of the plain control plane."""
     return str(request.param)
@@ -75,9 +75,10 @@ def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveReceiver
     live.kill()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def plain(plain_release: str, collector: LiveReceiver) -> Iterator[Plain]:
-    """etcd and an API server of a release, every request of theirs traced to `collector`."""
+    """etcd and an API server of a release, every request of theirs traced to `collector`. It is up in seconds and gone
+    with its module, so that no node has to share the machine with it."""
     try:
         running = Plain(plain_release, collector.address)
     except Unavailable as reason:

@@ -320,6 +320,12 @@ class Node:
                 link = self.path(f"/usr/local/bin/{binary.name}")
                 link.unlink(missing_ok=True)
                 link.symlink_to(binary)
+        for name in (".bashrc", ".profile", ".bash_profile", ".bash_login", ".zshenv", ".ssh", ".kube"):
+            own = self.path(f"{HOME}/{name}")  # what this machine's root does at a login is no part of a node
+            if own.is_dir() and not own.is_symlink():
+                shutil.rmtree(own)
+            else:
+                own.unlink(missing_ok=True)
         endpoint = "unix:///run/containerd/containerd.sock"
         self._write("/etc/crictl.yaml", f"runtime-endpoint: {endpoint}\nimage-endpoint: {endpoint}\n")
         self._write("/etc/containerd/config.toml", self._template("containerd.toml"))
