@@ -42,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         workspace()
         if asked.action == "build":
-            return _build(asked.release or [releases.GATING, releases.further()])
+            if asked.release:
+                return _build([name for release in asked.release for name in nodes.needed(release)])
+            return _build(_gating(releases.further()))
         if asked.action == "up":
             return _up(asked.what, asked.release or releases.GATING)
         if asked.action == "test":
@@ -69,10 +71,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _build(wanted: Sequence[str]) -> int:
+def _gating(further: str) -> list[str]:
+    """What `test` needs."""
+    return [*nodes.needed(releases.GATING), *plain.needed(further)]
+
+
+def _build(names: Sequence[str]) -> int:
     began = time.monotonic()
-    names = [f"kubernetes-{release}" for release in wanted]
-    for name, folder in build.build([*plain.MODULES, *nodes.MODULES, *names]).items():
+    for name, folder in build.build(names).items():
         print(f"real: {name}: {folder}")
     print(f"real: built in {time.monotonic() - began:.0f} s", flush=True)
     return 0
@@ -81,13 +87,13 @@ def _build(wanted: Sequence[str]) -> int:
 def _test(further: str, arguments: Sequence[str]) -> int:
     on_plain = list(dict.fromkeys([releases.GATING, further]))
     print(f"real: plain of {' and '.join(on_plain)}, a node of {releases.GATING} (--release {further})", flush=True)
-    _build(on_plain)
+    _build(_gating(further))
     return _pytest(on_plain, [releases.GATING], arguments)
 
 
 def _pytest(on_plain: list[str], on_nodes: list[str], arguments: Sequence[str]) -> int:
     began = time.monotonic()
-    command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-s", "--durations=20", "--durations-min=1"]
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-s", "--durations=20", "--durations-min=1"]
     done = subprocess.run(
         [*command, str(Path(__file__).parent), *arguments],
         cwd=_REPOSITORY,

@@ -33,7 +33,7 @@ _ENVIRONMENT: Final = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-
 """Static binaries, which run in an image without a C library, by the Go that is here."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Module:
     """A folder of `modules/`.
 
@@ -70,6 +70,15 @@ class Module:
         return named + re.findall(r"^tool ([^(\s]\S*)$", self._go_mod(), re.MULTILINE) or ["."]
 
     @property
+    def commands(self) -> dict[str, str]:
+        """The import path of each command, by the name of its binary here."""
+        found = {}
+        for package in self.packages:
+            last = re.sub(r"/v\d+$", "", package).rpartition("/")[2]
+            found[self.renamed.get(last, last) if package != "." else self.name] = package
+        return found
+
+    @property
     def go(self) -> tuple[int, ...]:
         """The oldest Go that compiles it."""
         found = re.search(r"^go (\S+)$", self._go_mod(), re.MULTILINE)
@@ -99,7 +108,7 @@ def _kubernetes(release: str) -> Module:
         "k8s.io/component-base/version.gitMajor=1",
         f"k8s.io/component-base/version.gitMinor={minor}",
     )
-    return Module(f"kubernetes-{release}", "k8s.io/kubernetes", variables, caches=5 * _GIB)
+    return Module(f"kubernetes-{release}", "k8s.io/kubernetes", variables, caches=4 * _GIB)
 
 
 def _etcd(release: str) -> Module:
@@ -162,28 +171,38 @@ def module(name: str) -> Module:
     return _ALL[name]
 
 
-def binaries(name: str) -> Path:
-    """The folder of a module's binaries, compiled where they are not there yet."""
-    return build([name])[name]
-
-
 def build(names: Iterable[str]) -> dict[str, Path]:
-    """Compiles what is missing of these modules; their folders by name.
+    """Compiles what is missing of these; the folders of the modules' binaries, by the modules' names.
+
+    Args:
+        names: `MODULE` for all of its commands, or `MODULE/COMMAND` for one.
 
     Raises:
         Unavailable: Go is missing or too old, or there is too little disk.
     """
     go = find_go()
-    wanted = [module(name) for name in dict.fromkeys(names)]
-    folders = {one.name: workspace() / "bin" / f"{one.name}-{one.key(go)}" for one in wanted}
-    if any(not folder.is_dir() for folder in folders.values()):
+    wanted: dict[str, set[str]] = {}
+    for name in names:
+        of, _, command = name.partition("/")
+        wanted.setdefault(of, set()).update([command] if command else module(of).commands)
+    folders = {name: workspace() / "bin" / f"{name}-{module(name).key(go)}" for name in wanted}
+
+    def missing_ones() -> dict[Module, list[str]]:
+        found = {}
+        for name, commands in wanted.items():
+            absent = [command for command in sorted(commands) if not (folders[name] / command).exists()]
+            if absent:
+                found[module(name)] = absent
+        return found
+
+    if missing_ones():
         with held(workspace() / "build.lock"):
             for unfinished in (workspace() / "bin").glob(".*"):
                 shutil.rmtree(unfinished)  # of one that was killed: the lock says that nobody builds
-            missing = [one for one in wanted if not folders[one.name].is_dir()]
-            _check(missing, go)
-            for one in missing:
-                _compile(one, folders[one.name], go)
+            missing = missing_ones()
+            _check(list(missing), go)
+            for one, commands in missing.items():
+                _compile(one, commands, folders[one.name], go)
     return folders
 
 
@@ -211,13 +230,15 @@ def _check(missing: list[Module], go: Go) -> None:
             )
 
 
-def _compile(one: Module, folder: Path, go: Go) -> None:
+def _compile(one: Module, commands: list[str], folder: Path, go: Go) -> None:
     began = time.monotonic()
-    print(f"real: compiling {one.name} {one.version}", flush=True)
+    title = f"{one.name} {one.version} ({', '.join(commands)})".replace("  ", " ")
+    print(f"real: compiling {title}", flush=True)
+    packages = [one.commands[command] for command in commands]
     beside = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     try:
         done = subprocess.run(
-            ["nice", "-n", _NICE, go.binary, "build", *one.flags, "-o", f"{beside}/", *one.packages],
+            ["nice", "-n", _NICE, go.binary, "build", *one.flags, "-o", f"{beside}/", *packages],
             cwd=one.folder,
             env={**os.environ, **_ENVIRONMENT},
             stdin=subprocess.DEVNULL,
@@ -228,15 +249,13 @@ def _compile(one: Module, folder: Path, go: Go) -> None:
         )
         if done.returncode != 0:
             raise RuntimeError(f"{one.name} could not be compiled: {done.stderr.strip()[-3000:]}")
-        for old, new in one.renamed.items():
-            (beside / old).rename(beside / new)
-        beside.chmod(0o755)
-        beside.rename(folder)
-    except BaseException:
+        size = sum(path.stat().st_size for path in beside.iterdir()) / _GIB
+        folder.mkdir(exist_ok=True)
+        for binary in beside.iterdir():
+            binary.rename(folder / one.renamed.get(binary.name, binary.name))
+    finally:
         shutil.rmtree(beside, ignore_errors=True)
-        raise
-    size = sum(path.stat().st_size for path in folder.iterdir()) / _GIB
-    print(f"real: compiled {one.name} {one.version} in {time.monotonic() - began:.0f} s, {size:.2f} GiB", flush=True)
+    print(f"real: compiled {title} in {time.monotonic() - began:.0f} s, {size:.2f} GiB", flush=True)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

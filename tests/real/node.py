@@ -38,14 +38,17 @@ HOME: Final = "/root"
 MANIFESTS: Final = "/etc/kubernetes/manifests"
 STATIC_PODS: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 ETCD: Final = "3.6"
-MODULES: Final = (f"etcd-{ETCD}", "containerd-2.2", "crictl-1.36", "pause")
-"""What it needs besides Kubernetes."""
 _TEMPLATES: Final = Path(__file__).parent / "manifests"
 _REPOSITORY: Final = Path(__file__).resolve().parents[2]
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENVIRONMENT: Final = {"HOME": HOME, "PATH": _PATH, "LANG": "C.UTF-8", "TERM": "xterm-256color", "USER": "root"}
 _TOOLS: Final = ("runc", "busybox", "ip", "nsenter", "setpriv")
 _ENTER: Final = 'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs" || exit 125; shift; done; shift; exec "$@"'
+
+
+def needed(release: str) -> list[str]:
+    """What of a release is built for a node, and what besides."""
+    return [f"kubernetes-{release}", f"etcd-{ETCD}", "containerd-2.2", "crictl-1.36", "pause"]
 
 
 def check() -> None:
@@ -120,7 +123,7 @@ class Node:
         self.lan, self.release, self.name, self.address = lan, release, name, address
         self.cluster = cluster or Cluster(address)
         self.verbosity = verbosity
-        self._built = build.build([f"kubernetes-{release}", *MODULES])
+        self._built = build.build(needed(release))
         self.version = build.module(f"kubernetes-{release}").version
         self.etcd_version = build.module(f"etcd-{ETCD}").version.lstrip("v")
         self.kubectl_path = self._built[f"kubernetes-{release}"] / "kubectl"

@@ -24,8 +24,14 @@ CLUSTER_ADMIN: Final = "kubernetes-admin"
 """In kubeadm:cluster-admins, bound to cluster-admin."""
 NOBODY: Final = "alice"
 """May do nothing."""
-MODULES: Final = ("etcd-3.6",)
-"""What it needs besides Kubernetes."""
+ETCD: Final = "3.6"
+_CONTROLLERS: Final = ("kube-controller-manager", "kube-scheduler")
+
+
+def needed(release: str) -> list[str]:
+    """What of a release is built for it, without controllers."""
+    return [f"etcd-{ETCD}", *(f"kubernetes-{release}/{command}" for command in ("kube-apiserver", "kubectl"))]
+
 
 TRACING: Final = """\
 apiVersion: apiserver.config.k8s.io/v1
@@ -48,11 +54,12 @@ class Plain:
         release: str,
         collector: str,
         *,
-        etcd: str = "3.6",
+        etcd: str = ETCD,
         per_million: int = 1_000_000,
         controllers: bool = False,
     ) -> None:
-        built = build.build([f"kubernetes-{release}", f"etcd-{etcd}"])
+        also = [f"kubernetes-{release}/{name}" for name in _CONTROLLERS] if controllers else []
+        built = build.build([*needed(release), *also, f"etcd-{etcd}"])
         self.release = release
         self.binaries = built[f"kubernetes-{release}"]
         self.run = RunFolder(f"plain-{release}")
@@ -209,6 +216,3 @@ class Plain:
                 "--use-service-account-credentials=true",
             ]
         return Process(name, command, self.run)
-
-
-_CONTROLLERS: Final = ("kube-controller-manager", "kube-scheduler")
