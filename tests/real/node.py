@@ -150,8 +150,7 @@ class Node:
         began = time.monotonic()
         try:
             self.boot()
-            self.containerd.start()
-            wait_until(lambda: self._ok("ctr", "version"), "containerd answers", by=self.containerd)
+            self.start_containerd()
             self._import_images()
             imported = time.monotonic()
             self._lay_manifests()
@@ -171,7 +170,7 @@ class Node:
         )
 
     def boot(self) -> None:
-        """Make its namespaces and its files; nothing runs there yet. After `power_off` it has what was on its disk."""
+        """Make its namespaces and its files; nothing runs there yet."""
         name = self.run_folder.path.name
         disk = self.run_folder.path / "disk"
         disk.mkdir(exist_ok=True)
@@ -214,6 +213,18 @@ class Node:
             raise Unavailable(f"a node cannot be made here: {said[-1] or 'its first process ended'}")
         self.lan.plug(self.name, self.init_pid, self.address)
         self._lay_files()
+
+    def start_containerd(self) -> None:
+        """Start it (again) and wait until it answers."""
+        self.containerd.start()
+        wait_until(lambda: self._ok("ctr", "version"), "containerd answers", by=self.containerd)
+
+    def power_on(self) -> None:
+        """Bring it up again after `power_off`, with what is on its disk, and wait until its API is ready."""
+        self.boot()
+        self.start_containerd()
+        self.kubelet.start()
+        self.wait_ready()
 
     def wait_ready(self) -> None:
         """Until its API server says that it is ready."""
