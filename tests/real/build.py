@@ -196,7 +196,7 @@ def build(names: Iterable[str]) -> dict[str, Path]:
         return found
 
     if missing_ones():
-        with held(workspace() / "build.lock"):
+        with held(workspace() / "build.lock", "another build goes on and is waited for"):
             for unfinished in (workspace() / "bin").glob(".*"):
                 shutil.rmtree(unfinished)  # of one that was killed: the lock says that nobody builds
             missing = missing_ones()

@@ -53,16 +53,16 @@ def workspace() -> Path:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[bool]:
-    """The lock of a file, waited for; yields whether it had to be waited for."""
+def held(path: Path, waiting: str = "") -> Iterator[None]:
+    """The lock of a file, waited for; `waiting` is said once when somebody else has it."""
     with path.open("a") as file:
-        waited = False
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            waited = True
+            if waiting:
+                print(f"real: {waiting}", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield waited
+        yield
 
 
 class RunFolder:
