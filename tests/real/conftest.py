@@ -82,7 +82,7 @@ def plain(plain_release: str, collector: LiveReceiver) -> Iterator[Plain]:
     try:
         running = Plain(plain_release, collector.address)
     except Unavailable as reason:
-        pytest.skip(str(reason))
+        releases.cannot(reason)
     running.start()
     yield running
     running.close()
@@ -95,7 +95,7 @@ def lan() -> Iterator[Lan]:
         nodes.check()
         network = Lan()
     except Unavailable as reason:
-        pytest.skip(str(reason))
+        releases.cannot(reason)
     yield network
     network.close()
 
@@ -107,7 +107,7 @@ def node(node_release: str, lan: Lan) -> Iterator[Node]:
         running = Node(lan, release=node_release)
         running.start()
     except Unavailable as reason:
-        pytest.skip(str(reason))
+        releases.cannot(reason)
     yield running
     running.close()
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
+
+import pytest
 
 from tests.real.build import KUBERNETES
-from tests.real.workspace import VARIABLE
+from tests.real.workspace import VARIABLE, Unavailable
 
 GATING: Final = "1.36"
 """Always: plain and a node."""
 _PLAIN: Final = f"{VARIABLE}_PLAIN"
 _NODE: Final = f"{VARIABLE}_NODE"
+_MUST: Final = f"{VARIABLE}_MUST"
 
 
 def plain() -> list[str]:
@@ -27,8 +30,15 @@ def node() -> list[str]:
 
 
 def environment(plain_releases: list[str], node_releases: list[str]) -> dict[str, str]:
-    """What makes a run about these."""
-    return {_PLAIN: ",".join(plain_releases), _NODE: ",".join(node_releases)}
+    """What makes a run about these, and makes it fail where this machine cannot do it."""
+    return {_PLAIN: ",".join(plain_releases), _NODE: ",".join(node_releases), _MUST: "1"}
+
+
+def cannot(reason: Unavailable) -> NoReturn:
+    """This machine cannot do it: a failure for `python -m tests.real`, which was asked for it, else a skip."""
+    if os.environ.get(_MUST):
+        pytest.fail(str(reason), pytrace=False)
+    pytest.skip(str(reason))
 
 
 def why_not() -> str:

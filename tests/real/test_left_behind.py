@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real import cgroups
+from tests.real import cgroups, releases
 from tests.real import node as nodes
 from tests.real.lan import Lan
 from tests.real.node_init import KERNEL_SETTINGS, OVERLAID
@@ -54,7 +54,7 @@ def test_nothing_outlives_its_owner(what: str) -> None:
         try:
             nodes.check()
         except Unavailable as reason:
-            pytest.skip(str(reason))
+            releases.cannot(reason)
     owner = subprocess.Popen(
         [sys.executable, "-c", PLAIN if what == "plain" else NODE],
         stdin=subprocess.PIPE,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.real import releases
 from tests.real.node import Node
 from tests.real.sshd import NodeSshd
 from tests.real.workspace import Unavailable
@@ -20,7 +21,7 @@ def sshd(node: Node) -> Iterator[NodeSshd]:
     try:
         running = NodeSshd(node)
     except Unavailable as reason:
-        pytest.skip(str(reason))
+        releases.cannot(reason)
     yield running
     running.close()
 

@@ -18,7 +18,7 @@ def controlled(collector: LiveReceiver) -> Iterator[Plain]:
     try:
         running = Plain(releases.GATING, collector.address, controllers=True)
     except Unavailable as reason:
-        pytest.skip(str(reason))
+        releases.cannot(reason)
     running.start()
     yield running
     running.close()
