@@ -254,7 +254,8 @@ class Database:
     def _transaction(self, chunks: Sequence[Chunk], gone: Sequence[int]) -> list[int]:
         rows = [_row(chunk) for chunk in chunks]
         with self._lock:
-            self._must_be_there()
+            if self._intact is not None and (found := self._intact.look_before()) is not None:
+                raise DatabaseMoved(found.what)
             try:
                 ids = self._write(rows, gone)
                 if ids is None:  # the log is too long for it

@@ -55,6 +55,7 @@ class Intact:
         self._log, self._memory = log_of(path), memory_of(path)
         self._pages = pages
         self._whole = whole
+        self._names = str(path), str(self._log), str(self._memory)  # pathlib takes longer than the system call
         self._file = identity(path)
         self._seen = 0  # bytes of the file when it was looked at last
         self._hole = 0  # where the first one of the file begins that was found to be harmless
@@ -100,13 +101,21 @@ class Intact:
             self.loss = self._of_file(handle) or self._of_memory() or self._of_log()
         return self.loss
 
+    def look_before(self) -> Loss | None:
+        """The part of `look` without which SQLite would be killed where it looks into the shared memory. The rest is
+        looked at when it has written, before anybody hears of that."""
+        if self.loss is None:
+            self.loss = self._of_memory()
+        return self.loss
+
     # -- the file -------------------------------------------------------------------------------------
-    def _of_file(self, handle: int | None) -> Loss | None:
+    def _of_file(self, handle: int | None, tries: int = _TRIES) -> Loss | None:
         """A file is never shorter than what SQLite has folded into it: a first page from the beginning, and each later
         page is in the file or in the log."""
         path = self._path
+        state = self.state()
         try:
-            found = path.stat()
+            found = os.stat(self._names[0])
         except OSError:
             found = None
         if found is None or (found.st_dev, found.st_ino) != self._file:
@@ -116,10 +125,11 @@ class Intact:
                 else "Starting the receiver again begins a new one."
             )
             return Loss(f"The database {path} was moved or removed while it was in use.", way_out)
-        state = self.state()
         short = found.st_size < _PAGE or (found.st_size < self._seen and self._lacks_pages(found.st_size))
         if state is not None and state.frames:
             short |= found.st_size < (state.pages - state.pending) * state.page
+        if short and self.state() != state:  # somebody writes, and what was read is not of one moment
+            return self._of_file(handle, tries - 1) if tries else None
         if short or self._has_hole(handle, found.st_size) or (handle is not None and _foreign(handle)):
             return Loss(
                 f"The database {path} was emptied or cut off while it was in use.",
@@ -163,7 +173,7 @@ class Intact:
         kept = self._memory_kept
         if kept is None:
             return None
-        now, size = _named(self._memory), os.fstat(kept.number).st_size
+        now, size = _named(self._names[2]), os.fstat(kept.number).st_size
         way_out = "Nothing that was acknowledged is lost: start the receiver again."
         if now != kept.identity:
             return Loss(f"{self._memory} was moved, removed or replaced while it was in use.", way_out)
@@ -178,7 +188,7 @@ class Intact:
             return None
         state = self.state()
         for _ in range(_TRIES):
-            now = _named(self._log)
+            now = _named(self._names[1])
             broken = state is not None and whole_frames(kept.number, state) < state.frames
             if not broken and now == kept.identity:
                 if state is not None and not state.pending:
@@ -209,7 +219,7 @@ def _foreign(handle: int) -> bool:
     return os.pread(handle, len(_BEGINS), 0) != _BEGINS
 
 
-def _named(path: Path) -> Identity | None:
+def _named(path: str) -> Identity | None:
     """What has this name; a link is no file of ours."""
     try:
         found = os.lstat(path)

@@ -161,6 +161,9 @@ def test_what_is_called_stored_is_there_after_a_kill(
     elif ended_by == signal.SIGBUS:  # before an answer
         assert (which, when) == ("memory", "within")
         assert not told(acknowledged)
+    elif (which, when) == ("log", "folded") and not told(refused):  # it began anew, whole: nothing was lost
+        assert way in (empty, halve, overwrite)
+        assert len(told(acknowledged)) > 5
     else:
         sentence = told(refused)[0]
         assert str(folder.parent / "state") in sentence, sentence
@@ -239,3 +242,31 @@ def test_a_log_that_does_not_go_with_its_file_is_set_aside(tmp_path: Path) -> No
     assert again._is_whole()
     assert 79 in {int(one.spans["trace_lo"][0]) for one in again.read_after(0)}
     again.close()
+
+
+def test_others_who_write_and_shrink_are_no_loss(tmp_path: Path) -> None:
+    """A reader looks while a writer in another process grows, evicts, shrinks and folds."""
+    path = tmp_path / "spans.db"
+    first = Database.create(path)
+    first.append([made(1)])
+    child = os.fork()
+    if child == 0:
+        faulthandler.disable()
+        try:
+            writer = Database.create(path)
+            for number in range(2, 250):
+                ids = writer.append([made(number, 60_000)])
+                if number % 25 == 0:
+                    writer.replace([*range(ids[0] - 20, ids[0] - 2)], [])
+                    writer.shrink(1 << 20)
+                    writer.checkpoint()
+        finally:
+            os._exit(0)
+    reader, looks = Database.read(path), 0
+    while os.waitpid(child, os.WNOHANG)[0] == 0:
+        reader.poll(0, 1)
+        assert first.lost() == ""
+        looks += 1
+    assert looks
+    reader.close()
+    first.close()
