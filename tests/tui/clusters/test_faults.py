@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.eventually import eventually
 from tests.tui.clusters.control_plane import (
     MANIFEST,
     PACE,
@@ -24,7 +25,6 @@ from tests.tui.clusters.control_plane import (
     traced,
     tracing_file,
     untraced,
-    wait_for,
 )
 from tui.clusters import rollout
 from tui.clusters.model import ClusterError, FileChange, Part, Plan, PlanRefused, Trigger
@@ -216,7 +216,7 @@ def test_killed_after_its_end_is_ended(control_plane: ControlPlane) -> None:
     name = rollout.begin(control_plane.host, plan, who="alice", patience=PATIENCE)
     assert control_plane.follow(name).word == "done"
     del control_plane.host.environment["K8S_TRACE_TUI_STOP_AT"]
-    wait_for(lambda: "alive=no" in control_plane.facts().lock, "the watcher did not die with its lock")
+    eventually(lambda: "alive=no" in control_plane.facts().lock, "the watcher did not die with its lock")
     back = control_plane.roll(
         control_plane.plan(Trigger.NOTHING, FileChange("/etc/kubernetes/other", None, b"x", 0o600))
     )
@@ -235,7 +235,7 @@ def armed(control_plane: ControlPlane) -> ControlPlane:
     draft.write_bytes(traced(control_plane.manifest.read_bytes()))
     draft.chmod(0o600)
     draft.rename(control_plane.manifest)
-    wait_for(lambda: control_plane.status("/livez") == 0, "the old server is still there")
+    eventually(lambda: control_plane.status("/livez") == 0, "the old server is still there")
     control_plane.until_ready()
     return control_plane
 
@@ -308,7 +308,7 @@ def test_what_is_normal_on_the_way_is_taken_for_normal(control_plane: ControlPla
     )
     name = control_plane.begin(plan)
     ended = [{"id": one, "exitCode": "137"} for one in before]
-    wait_for(
+    eventually(
         lambda: (
             [{k: one[k] for k in ("id", "exitCode")} for one in control_plane.cri() if one["id"] in before] == ended
         ),
@@ -512,7 +512,7 @@ def test_a_journal_without_room(control_plane: ControlPlane) -> None:
     )
     rollout.begin(control_plane.host, plan, who="alice", patience=PATIENCE, name=name)
     lock = control_plane.root / "var/lib/k8s-trace-tui-rollouts/lock"
-    wait_for(lambda: not lock.is_symlink(), "the watcher does not come to its end")
+    eventually(lambda: not lock.is_symlink(), "the watcher does not come to its end")
     assert control_plane.files() == with_changes(old, plan)
     aside.rename(journal)
     aside.touch()
@@ -682,7 +682,7 @@ def test_a_revert_of_what_the_kubelet_does_not_see_waits_for_no_restart(control_
     assert (plan.trigger, "Nothing restarts" in plan.price) == (Trigger.WATCH, True)
     # no way out of anything, so what is not well is left as it is
     control_plane.spoil("unready", "any")
-    wait_for(lambda: control_plane.status("/readyz") != 200, "it is ready")
+    eventually(lambda: control_plane.status("/readyz") != 200, "it is ready")
     with pytest.raises(PlanRefused, match="not well"):
         rollout.revert(control_plane.host, Part.APISERVER, who="bob", patience=PATIENCE)
     assert control_plane.files() == here

@@ -16,7 +16,8 @@ import pytest
 
 from tests.doubles.shell_host import ShellHost
 from tests.tui.clusters import older_state
-from tests.tui.clusters.control_plane import PATIENCE, ControlPlane, tracing_file, wait_for
+from tests.eventually import eventually
+from tests.tui.clusters.control_plane import PATIENCE, ControlPlane, tracing_file
 from tests.tui.clusters.older_state import (
     ARMED,
     BEFORE,
@@ -539,7 +540,7 @@ def test_an_older_version_at_work_is_waited_for(control_plane: ControlPlane) -> 
         assert not (control_plane.root / STATE).exists()
     os.kill(control_plane.kubelet.pid, signal.SIGCONT)
     assert control_plane.follow(name).word == "done"
-    wait_for(lambda: not (old / "lock").is_symlink(), "the older watcher keeps its lock")
+    eventually(lambda: not (old / "lock").is_symlink(), "the older watcher keeps its lock")
     assert control_plane.roll(control_plane.rate(1000)).word == "done"
     assert not (old / "rollouts").exists()
     assert [one.ended for one in control_plane.facts().rollouts] == ["done", "done"]
