@@ -28,7 +28,7 @@ def server(tmp_path: Path) -> Iterator[ControlServer]:
 
 def asks(tmp_path: Path) -> str:
     with closing(ControlClient.connect(tmp_path / "x.db")) as client:
-        return str(client.request("status")["said"])
+        return str(client.request("say")["said"])
 
 
 class Failing:
@@ -56,7 +56,7 @@ def test_it_goes_on_after_errors(tmp_path: Path) -> None:
     thread = threading.Thread(target=found._accept, args=(failing,), daemon=True)
     thread.start()
     eventually(lambda: not failing.errors)
-    assert asks(tmp_path) == "status"
+    assert asks(tmp_path) == "say"
     found.stop()
     thread.join(20)
     assert not thread.is_alive()
@@ -78,7 +78,7 @@ def test_without_a_file_left_clients_hear_so_and_later_ones_are_served(server: C
                 assert client.recv(1) == b""
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert asks(tmp_path) == "status"
+    assert asks(tmp_path) == "say"
 
 
 def test_without_a_thread_left_a_client_is_sent_away_and_later_ones_are_served(
@@ -91,7 +91,7 @@ def test_without_a_thread_left_a_client_is_sent_away_and_later_ones_are_served(
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(ControlError):
             asks(tmp_path)
-    assert asks(tmp_path) == "status"
+    assert asks(tmp_path) == "say"
     assert len(server._clients) <= 1
 
 
@@ -105,8 +105,8 @@ def test_clients_that_ask_nothing_do_not_keep_others_out(server: ControlServer, 
             mute = held.enter_context(socket.socket(socket.AF_UNIX))
             mute.settimeout(None)
             mute.connect(str(server.path))
-        assert asks(tmp_path) == "status"
-        assert attached.request("status")["said"] == holding.request("status")["said"] == "status"
+        assert asks(tmp_path) == "say"
+        assert attached.request("say")["said"] == holding.request("say")["said"] == "say"
         assert len(server._clients) <= control._CLIENTS
         assert (server.attached, server.holds()) == (1, {1})
 
@@ -132,10 +132,10 @@ def test_a_client_that_never_asks_is_sent_away(
 ) -> None:
     monkeypatch.setattr(control, "_FIRST_LINE_SECONDS", 0.2)
     with closing(ControlClient.connect(tmp_path / "x.db")) as asked:
-        asked.request("status")
+        asked.request("say")
         with socket.socket(socket.AF_UNIX) as mute:
             mute.settimeout(20)
             mute.connect(str(server.path))
             assert mute.recv(1) == b""
-        assert asked.request("status")["said"] == "status", "who asked once may rest"
+        assert asked.request("say")["said"] == "say", "who asked once may rest"
     eventually(lambda: not server._clients)

@@ -29,6 +29,7 @@ from tui.wording import Told
 
 _CALM_LOOKS: Final = 3
 _PAUSE_SECONDS: Final = 0.002
+_SOON_SECONDS: Final = 0.02
 _KEY_NAMES: Final = {
     " ": "space",
     "=": "equals_sign",
@@ -40,17 +41,22 @@ _KEY_NAMES: Final = {
 
 
 async def quiet(min_sleep: float = 0.0, max_sleep: float = 1.0) -> None:
-    """Until no callback of the event loop is due and no worker of the application runs, `max_sleep` seconds at most.
+    """Until no callback of the event loop is due, nor a timer within 20 ms, and no worker of the application runs;
+    `max_sleep` seconds at most.
 
-    Takes the place of Textual's `wait_for_idle`, whose arguments it has. Timers that are not due do not count.
+    Takes the place of Textual's `wait_for_idle`, whose arguments it has.
     """
     loop: Any = asyncio.get_running_loop()
     until = time.monotonic() + max_sleep
     calm = 0
     while calm < _CALM_LOOKS and time.monotonic() < until:
         await asyncio.sleep(0)
+        soon = loop.time() + _SOON_SECONDS
         if loop._ready:  # asyncio tells it in no other way
             calm = 0
+        elif due := [timer.when() for timer in loop._scheduled if not timer.cancelled() and timer.when() <= soon]:
+            calm = 0
+            await asyncio.sleep(max(0.0, min(due) - loop.time()))
         elif _workers_run():
             calm = 0
             await asyncio.sleep(_PAUSE_SECONDS)

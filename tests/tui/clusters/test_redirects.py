@@ -80,6 +80,7 @@ CALLS: dict[str, Callable[[Api], object]] = {
     "events": lambda api: api.events("kube-system", "pod"),
     "may": lambda api: api.may("get", "pods"),
     "log": lambda api: api.log("kube-system", "pod"),
+    "images_in_use": lambda api: api.images_in_use("cp-1"),
     "leftovers": lambda api: api.leftovers(),
     "remove": lambda api: api.remove(Leftover("kube-system", "pod", "", "", "")),
     "exec": lambda api: api.exec("kube-system", "pod", ["true"], b"input", Answer(100), 10.0),
