@@ -74,11 +74,16 @@ class WrittenFile:
         self.raw = open(self._beside(found), "wb")  # noqa: SIM115
 
     def _special(self, found: os.stat_result) -> int:
-        assert self._folder is not None
-        folder = os.fstat(self._folder)
-        if stat.S_ISFIFO(found.st_mode) and folder.st_mode & stat.S_ISVTX and not _trusted(found.st_uid):
+        # Whoever reads there gets what a file would have kept from all others. A device nobody but root can make.
+        if stat.S_ISFIFO(found.st_mode) and not _trusted(found.st_uid):
             raise OSError(errno.EACCES, "It is another user's pipe")
-        return os.open(self._name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=self._folder)
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+        handle = os.open(self._name, flags, dir_fd=self._folder)
+        now = os.fstat(handle)  # an inode's number may be given again at once
+        if not os.path.samestat(now, found) or (now.st_mode, now.st_uid) != (found.st_mode, found.st_uid):
+            os.close(handle)
+            raise OSError(errno.EBUSY, "It was exchanged meanwhile")
+        return handle
 
     def _beside(self, found: os.stat_result | None) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -150,12 +150,32 @@ def test_another_users_link_is_not_followed(tmp_path: Path, where: str, there: b
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can give a pipe away")
-def test_another_users_pipe_in_a_folder_of_everybody_is_not_written_to(tmp_path: Path) -> None:
-    tmp_path.chmod(0o1777)
+@pytest.mark.parametrize("mode", [0o1777, 0o755])
+def test_another_users_pipe_is_not_written_to(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
     os.mkfifo(tmp_path / "x")
     os.chown(tmp_path / "x", SOMEBODY, SOMEBODY)
+    reader = os.open(tmp_path / "x", os.O_RDONLY | os.O_NONBLOCK)
     with pytest.raises(OSError, match="another user's pipe"):
         write(tmp_path / "x")
+    assert os.read(reader, 9) == b""
+    os.close(reader)
+
+
+def test_a_file_put_in_a_pipes_place_is_not_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "x")
+    really = os.open
+
+    def exchanged(path: str, flags: int, *more: int, dir_fd: int | None = None) -> int:
+        if path == "x":
+            (tmp_path / "x").unlink()
+            (tmp_path / "x").write_text("theirs")
+        return really(path, flags, *more, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", exchanged)
+    with pytest.raises(OSError, match="exchanged"):
+        write(tmp_path / "x")
+    assert (tmp_path / "x").read_text() == "theirs"
 
 
 def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
