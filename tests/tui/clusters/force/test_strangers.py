@@ -20,10 +20,12 @@ from pathlib import Path
 import pytest
 
 from tests.doubles.stub_upstream import StubUpstream
-from tests.tui.clusters.force.through import SECONDS, connected, head, once, raw, until
+from tests.eventually import eventually
+from tests.tui.clusters.force.through import SECONDS, connected, head, once, raw
 from tui.clusters.force import proxy as proxy_module
 from tui.clusters.force import strangers as strangers_module
 from tui.clusters.force.credentials import Upstream
+from tui.clusters.force.peers import NOBODY as HELD_BY_NOBODY
 from tui.clusters.force.peers import Peers
 from tui.clusters.force.proxy import Proxy
 from tui.clusters.force.strangers import MOST_OF_ANOTHER, MOST_OF_OTHERS, Strangers
@@ -278,15 +280,15 @@ def test_who_shows_no_token_in_time_is_put_out(stub: StubUpstream, kind: str, mo
     monkeypatch.setattr(strangers_module, "SECONDS", 0.3)
     with Proxy(Upstream(kubeconfig=stub.kubeconfig())) as proxy, ExitStack() as stack:
         idle(stack, proxy.port, kind, proxy.authority)
-        until(lambda: len(proxy._commands) == 1, "it is here")
-        until(lambda: not (proxy._commands or len(proxy._door.strangers)), "it is gone")
+        eventually(lambda: len(proxy._commands) == 1, "it is here")
+        eventually(lambda: not (proxy._commands or len(proxy._door.strangers)), "it is gone")
 
 
 def test_a_drip_does_not_buy_time(stub: StubUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strangers_module, "SECONDS", 0.5)
     with Proxy(Upstream(kubeconfig=stub.kubeconfig())) as proxy, raw(proxy) as plug:
         plug.sendall(b"GET / HTTP/1.1\r\nX: ")
-        until(lambda: len(proxy._commands) == 1, "it is here")
+        eventually(lambda: len(proxy._commands) == 1, "it is here")
         with suppress(OSError):
             for _ in range(400):
                 plug.sendall(b"x")
@@ -303,8 +305,8 @@ def test_the_commands_connection_stays_as_long_as_it_likes(stub: StubUpstream, m
         assert mine.recv(1 << 16).startswith(b"HTTP/1.1 200")
         with ExitStack() as stack:
             idle(stack, proxy.port, "nothing", b"")
-            until(lambda: len(proxy._commands) == 2, "a stranger is here")
-            until(lambda: len(proxy._commands) == 1, "its time is over")
+            eventually(lambda: len(proxy._commands) == 2, "a stranger is here")
+            eventually(lambda: len(proxy._commands) == 1, "its time is over")
         mine.sendall(head(proxy, "GET /version HTTP/1.1"))
         assert mine.recv(1 << 16).startswith(b"HTTP/1.1 200")
 
@@ -316,7 +318,7 @@ def test_only_a_token_asks_the_system_for_more_files(proxy: Proxy, monkeypatch: 
     with ExitStack() as stack:
         for kind in ("nothing", "only a handshake", "half a head", "no token") * 15:
             idle(stack, proxy.port, kind, proxy.authority)
-        until(lambda: len(proxy._commands) >= 40, "they are here")
+        eventually(lambda: len(proxy._commands) >= 40, "they are here")
         assert asked == []
         assert once(proxy, "/version")[0] == 200
         assert asked == [(4096, 4096)]
@@ -327,7 +329,7 @@ def test_a_thousand_connections_of_the_command_at_once(stub: StubUpstream, proxy
     with files(8192):
         plugs = [socket.create_connection(("127.0.0.1", proxy.port), SECONDS) for _ in range(1000)]
         try:
-            until(lambda: len(proxy._commands) == 1000, "all are here")
+            eventually(lambda: len(proxy._commands) == 1000, "all are here")
             context = ssl.create_default_context(cadata=proxy.authority.decode())
             for at, plug in enumerate(plugs):
                 plugs[at] = context.wrap_socket(plug, server_hostname="127.0.0.1")
@@ -338,3 +340,28 @@ def test_a_thousand_connections_of_the_command_at_once(stub: StubUpstream, proxy
             for plug in plugs:
                 plug.close()
     assert proxy_module.MOST_SEEN > len(proxy.seen()) == 1000
+
+
+def test_who_left_before_being_let_in_keeps_nobody_waiting(elsewhere: Callable[[int, int], Elsewhere]) -> None:
+    at = elsewhere(1024, 1024)
+    assert at.ask() == 200
+    for _ in range(3000):
+        with socket.socket() as plug:
+            plug.setblocking(False)
+            plug.connect_ex(("127.0.0.1", at.port))
+    began = time.monotonic()
+    assert at.ask() == 200
+    assert time.monotonic() - began < 1.0
+
+
+@LINUX
+def test_the_kernel_tells_that_nobody_holds_a_connection() -> None:
+    peers = Peers()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        own = listener.getsockname()
+        plug = socket.create_connection(own)
+        with listener.accept()[0] as accepted:
+            peer = accepted.getpeername()
+            plug.close()
+            assert peers.owner(peer, own) == HELD_BY_NOBODY
+    peers.close()
