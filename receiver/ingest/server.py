@@ -55,6 +55,8 @@ _MESSAGE_SECONDS: Final = 60.0
 """No message takes longer than this."""
 _GRACE_SECONDS: Final = 0.2
 """Nobody loses its turn to be read within this time of getting it."""
+_SENDERS_TURN_SECONDS: Final = 0.5
+"""... and after this it gives way to a sender that has none, where there are more senders than turns."""
 _TURN_SECONDS: Final = 5.0
 """A request waits so long for its turn to be read."""
 _LOOKAHEAD: Final = 64 << 10  # bytes of a message that a connection may hold before it is read
@@ -209,7 +211,7 @@ class Ingest:
         self.accounts = Accounts()
         self._callers = Callers(certificates=credentials is not None)
         self._waiting = Shares(_WAITING, patient=False)
-        self._reading = Shares(limits.reading, grace=_GRACE_SECONDS)
+        self._reading = Shares(limits.reading, grace=_GRACE_SECONDS, turn=_SENDERS_TURN_SECONDS)
         self._places = Shares(limits.requests, patient=False)
         self._large_bytes = Shares(limits.bytes, patient=False)
         self._decoding = Shares(limits.decoding)

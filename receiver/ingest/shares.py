@@ -18,6 +18,8 @@ from typing import Final, TypeVar
 _T = TypeVar("_T")
 _CUT_SECONDS: Final = 0.1
 """Who waits looks so often whether there is somebody to cut."""
+_HELD_TURNS: Final = 20.0
+"""Holding a piece for a whole `turn` counts as much as so many more."""
 _IDLE_KEPT: Final = 256
 """Senders, and services of each, that are remembered while they hold nothing."""
 
@@ -79,12 +81,14 @@ class _Line:
 class Shares:
     """So many pieces, which senders hold for a while. For several threads."""
 
-    def __init__(self, capacity: int, *, patient: bool = True, grace: float = 0.0) -> None:
+    def __init__(self, capacity: int, *, patient: bool = True, grace: float = 0.0, turn: float = float("inf")) -> None:
         """`patient`: who holds its share already may still wait for more; otherwise it hears at once that there is
-        none. What can be cut is left alone for `grace` seconds."""
+        none. What can be cut is left alone for `grace` seconds. Where there are more senders than pieces, it goes to
+        who holds none after `turn` seconds, and who held longer waits longer for the next."""
         self.capacity = capacity
         self._patient = patient
         self._grace = grace
+        self._turn = turn
         self._lock = threading.Lock()
         self._lines: OrderedDict[str, _Line] = OrderedDict()
         self._used = 0
@@ -241,6 +245,9 @@ class Shares:
             return False
         place.gone = True
         flow = place.flow
+        held = place.price * _HELD_TURNS * min(1.0, (time.monotonic() - place.since) / self._turn)
+        flow.time += held
+        flow.line.time += held
         self._used -= place.cost
         flow.line.held -= place.cost
         flow.held -= place.cost
@@ -299,6 +306,11 @@ class Shares:
         line = flow.line
         return not line.asked or line.asked + cost <= share or not flow.asked or flow.asked + cost <= inner
 
+    def _longest(self) -> _Flow | None:
+        """Whose oldest place that can be cut is the oldest of all."""
+        flows = [flow for line in self._lines.values() for flow in line.flows.values() if flow.places]
+        return min(flows, key=lambda flow: next(iter(flow.places)).since, default=None)
+
     def _cut_for(self, place: Place, slow: float, cuts: list[Place]) -> bool:
         """Whether there is room, after places were cut of who has more than its share, or is slow."""
         flow, need = place.flow, place.cost
@@ -317,6 +329,8 @@ class Shares:
                 most_of_ours = max(line.flows.values(), key=lambda one: one.held)
                 if most_of_ours is not flow and most_of_ours.held > inner:
                     victim = most_of_ours
+            if victim is None and not line.held and not flow.places:
+                victim, late = self._longest(), now - self._turn
             if victim is None:
                 victim, late = flow, now - slow
             gone = next(iter(victim.places), None)

@@ -785,12 +785,16 @@ def _row(chunk: Chunk) -> tuple[Any, ...]:
 
 
 def _sound(path: Path) -> bool | None:
-    """Whether a file with its log is whole, as SQLite finds it; None when it is busy. Changes nothing."""
-    fresh = _connect(path, "ro")
+    """Whether a file with its log is whole, as SQLite finds it; None when it is busy, or cannot be opened now: for want
+    of files, too, it must not count as damaged. Changes nothing."""
+    try:
+        fresh = _connect(path, "ro")
+    except StoreError:
+        return None
     try:
         return bool(fresh.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
     except sqlite3.OperationalError as error:
-        return None if "locked" in str(error) else False
+        return None if any(one in str(error) for one in ("locked", "unable to open")) else False
     except sqlite3.DatabaseError:
         return False
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 
 from hypothesis import given, settings
@@ -192,3 +193,43 @@ def test_a_waiter_that_gives_up_leaves_nothing_behind() -> None:
     assert (shares.waiting, shares.used) == (0, 1)
     shares.give_back(first)
     assert shares.take("c", "") is not None
+
+
+def test_more_senders_than_pieces_that_hold_what_they_have_do_not_keep_another_out() -> None:
+    shares = Shares(8, grace=0.02, turn=0.1)
+    for number in range(8):
+        assert shares.take(f"holds {number}", "", cut=lambda: None) is not None
+    began, waited = time.monotonic(), []
+    stop = threading.Event()
+
+    def again(name: str) -> None:
+        while not stop.is_set():
+            shares.take(name, "", timeout=1.0, cut=lambda: None)  # and never gives it back
+
+    threads = [threading.Thread(target=again, args=(f"holds {number}",), daemon=True) for number in range(8)]
+    for one in threads:
+        one.start()
+    try:
+        for _ in range(10):
+            before = time.monotonic()
+            place = shares.take("good", "", timeout=2.0, cut=lambda: None)
+            assert place is not None
+            waited.append(time.monotonic() - before)
+            shares.give_back(place)
+    finally:
+        stop.set()
+    assert max(waited) < 1.0, (waited, time.monotonic() - began)
+    for one in threads:
+        one.join(5)
+
+
+def test_a_place_is_left_alone_for_its_turn() -> None:
+    shares = Shares(1, turn=0.3)
+    cuts: list[int] = []
+    first = shares.take("a", "", cut=lambda: cuts.append(1))
+    assert first is not None
+    assert shares.take("b", "", timeout=0.15, cut=lambda: None) is None
+    assert not cuts
+    assert shares.take("b", "", timeout=1.0, cut=lambda: None) is not None
+    assert cuts == [1]
+    assert first.was_cut

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
+import resource
 import shutil
 import signal
 import traceback
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from receiver.store import database as database_module
 from receiver.store.chunk import Chunk
 from receiver.store.database import Database, DatabaseMoved, StoreError, compress
 from receiver.store.wal import log_of, memory_of
@@ -270,3 +273,24 @@ def test_others_who_write_and_shrink_are_no_loss(tmp_path: Path) -> None:
     assert looks
     reader.close()
     first.close()
+
+
+def test_a_process_without_files_does_not_take_its_database_for_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    Database.create(path).close()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        found = [database_module._sound(path)]
+        os.close(taken.pop())  # enough for the file, not for its log
+        found.append(database_module._sound(path))
+    finally:
+        for one in taken:
+            os.close(one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found == [None, None]
+    assert database_module._sound(path) is True

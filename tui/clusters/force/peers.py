@@ -19,6 +19,8 @@ _HEADER: Final = struct.Struct("=IHHII")
 _QUESTION: Final = struct.Struct("=BBBxI2s2s4s12x4s12xIII")
 _ANSWER: Final = struct.Struct("=BBBB48xIIIII")  # ..., expires, rqueue, wqueue, uid, inode
 _NO_COOKIE: Final = 0xFFFFFFFF
+NOBODY: Final = -1
+"""Instead of a uid: whoever opened a connection has closed it, and reads no answer."""
 
 
 class Peers:
@@ -33,7 +35,7 @@ class Peers:
 
     def owner(self, peer: tuple[str, int], own: tuple[str, int]) -> int | None:
         """The uid of who made the socket at `peer` (IPv4 address and port) that is connected to `own`; None where that
-        is not known, as of a socket that nobody holds any more."""
+        is not known, NOBODY where nobody holds it any more."""
         if self._kernel is None:
             return None
         self._number = (self._number + 1) & 0xFFFFFFFF
@@ -57,7 +59,7 @@ class Peers:
         if kind != _BY_FAMILY or len(said) < _HEADER.size + _ANSWER.size:
             return None
         uid, inode = _ANSWER.unpack_from(said, _HEADER.size)[-2:]
-        return int(uid) if inode else None
+        return int(uid) if inode else NOBODY
 
     def close(self) -> None:
         """Ask no more."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeVar
 
-from tui.clusters.force.peers import Peers
+from tui.clusters.force.peers import NOBODY, Peers
 
 SECONDS: Final = 10.0
 """From being accepted to a whole head with the token, TLS included."""
@@ -165,7 +165,9 @@ class Door:
     def _take(self) -> None:
         came: list[_Visit] = []
         try:
-            while len(came) < _AT_ONCE and sum(visit.kind < 0 for visit in came[-_SET_UP_AT_ONCE:]) < _SET_UP_AT_ONCE:
+            for _ in range(_AT_ONCE):
+                if sum(visit.kind < 0 for visit in came[-_SET_UP_AT_ONCE:]) >= _SET_UP_AT_ONCE:
+                    return
                 if self.strangers.crowded(time.monotonic()):
                     self._rest(_PAUSE)
                     return
@@ -179,8 +181,12 @@ class Door:
                     self.strangers.give_way()
                     self._rest(_NO_PLACE_PAUSE)
                     return
+                owner = self._peers.owner(address[:2], self._own)
+                if owner == NOBODY or (owner is None and _is_gone(plug)):
+                    plug.close()  # else a flood of these would keep the command waiting
+                    continue
                 came.append(visit := _Visit(plug))
-                visit.kind = self.strangers.come(visit, self._peers.owner(address[:2], self._own), time.monotonic())
+                visit.kind = self.strangers.come(visit, owner, time.monotonic())
         finally:
             for visit in came:
                 if not visit.out:
@@ -224,6 +230,18 @@ class _Visit:
             self.plug.close()
         else:
             self.connection.put_out()
+
+
+def _is_gone(plug: socket.socket) -> bool:
+    """Whether the other side ended a connection without a word: the kernel may not tell (None also means that it
+    cannot be asked)."""
+    plug.setblocking(False)
+    try:
+        return not plug.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def files_allowed() -> int:

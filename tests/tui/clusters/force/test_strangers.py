@@ -25,6 +25,7 @@ from tests.tui.clusters.force.through import SECONDS, connected, head, once, raw
 from tui.clusters.force import proxy as proxy_module
 from tui.clusters.force import strangers as strangers_module
 from tui.clusters.force.credentials import Upstream
+from tui.clusters.force.peers import NOBODY as HELD_BY_NOBODY
 from tui.clusters.force.peers import Peers
 from tui.clusters.force.proxy import Proxy
 from tui.clusters.force.strangers import MOST_OF_ANOTHER, MOST_OF_OTHERS, Strangers
@@ -339,3 +340,35 @@ def test_a_thousand_connections_of_the_command_at_once(stub: StubUpstream, proxy
             for plug in plugs:
                 plug.close()
     assert proxy_module.MOST_SEEN > len(proxy.seen()) == 1000
+
+
+def test_nothing_is_made_for_who_left_before_being_let_in(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert once(proxy, "/version")[0] == 200
+    made: list[object] = []
+    make = proxy._door._make
+
+    def counted() -> object:
+        made.append(make())
+        return made[-1]
+
+    monkeypatch.setattr(proxy._door, "_make", counted)
+    proxy._loop.call_soon_threadsafe(time.sleep, 1.0)  # so that all of them wait to be let in
+    for _ in range(500):
+        with socket.socket() as plug:
+            plug.setblocking(False)
+            plug.connect_ex(("127.0.0.1", proxy.port))
+    assert once(proxy, "/version")[0] == 200
+    assert len(made) < 50  # each would cost twenty times what it does to end it
+
+
+@LINUX
+def test_the_kernel_tells_that_nobody_holds_a_connection() -> None:
+    peers = Peers()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        own = listener.getsockname()
+        plug = socket.create_connection(own)
+        with listener.accept()[0] as accepted:
+            peer = accepted.getpeername()
+            plug.close()
+            assert peers.owner(peer, own) == HELD_BY_NOBODY
+    peers.close()
