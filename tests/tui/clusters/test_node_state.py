@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.doubles.shell_host import ShellHost
-from tests.tui.clusters import older_state
 from tests.eventually import eventually
+from tests.tui.clusters import older_state
 from tests.tui.clusters.control_plane import PATIENCE, ControlPlane, tracing_file
 from tests.tui.clusters.older_state import (
     ARMED,
