@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tui.cluster_feed import Change, Named, Reading
-from tui.clusters import bundle, doctor, flavours, probe, rollout
+from tui.clusters import bundle, doctor, flavours, pods, probe, rollout
 from tui.clusters.arriving import verifier
 from tui.clusters.model import (
     ClusterError,
@@ -273,6 +273,7 @@ class RealControlPlanes:
             plan = replace(flavours.plan(facts, wish), node=node.name)
             if not node.host.alive:
                 plan = bundle.as_files_only(plan)
+            pods.check_restart(facts, plan)
             warnings, questions = plan.warnings, plan.questions
             if wish.per_million is not None and node.host.alive and not plan.empty:
                 state = node.state_of(wish.part)

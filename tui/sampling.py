@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from receiver.plain_text import shell_operand, shell_word
 from receiver.store.place import default_place
-from tui.clusters import doctor, drift, flavours, rates, rollout
+from tui.clusters import doctor, drift, flavours, pods, rates, rollout
 from tui.clusters.afterwards import rate_after
 from tui.clusters.arriving import of_database, per_state, verifier
 from tui.clusters.load import expected_load
@@ -229,6 +229,8 @@ def change(reach: Reach, asked: Asked, name: str) -> int:
     arriving = per_state([state for node, _ in readable for state in node.states], streams)
     for node, facts in readable:
         plan = flavours.plan(facts, wish)
+        if node.host.alive:
+            pods.check_restart(facts, plan)
         warnings, questions = plan.warnings, plan.questions
         if wish.per_million is not None and node.host.alive and not plan.empty:
             state = node.state_of(asked.part)
@@ -276,6 +278,8 @@ def revert(reach: Reach, asked: Asked) -> int:
 
 def reverting(node: Node, facts: NodeFacts, plan: Plan, questions: tuple[str, ...]) -> Job:
     """A revert of a node, as a job that wants as much typed as setting the rate of what was there before would."""
+    if node.host.alive:
+        pods.check_restart(facts, plan)
     rate = 0 if plan.empty else rate_after(node.host, facts, plan)
     warnings = plan.warnings
     if rate is None:

@@ -64,7 +64,7 @@ def table(
                         state.node,
                         state.part.value,
                         state.version or none,
-                        state.mode.value + (" (read-only)" if state.read_only else ""),
+                        state.word + (" (read-only)" if state.read_only else ""),
                         rate_text(state) or none,
                         state.endpoint or none,
                         arriving_text(arriving.get((state.node, state.part))) or none,
@@ -83,7 +83,7 @@ def table(
     lines = [sheet.paint(line(COLUMNS), BOLD)]
     colours = {Mode.BROKEN: (RED,), Mode.OFF: (DIM,), Mode.UNKNOWN: (YELLOW,)}
     for row, (_, state) in zip(cells[1:], rows, strict=True):
-        lines.append(sheet.paint(line(row), *colours.get(state.mode, ())))
+        lines.append(sheet.paint(line(row), *((RED,) if state.down else colours.get(state.mode, ()))))
     for node in nodes:
         if node.problem:
             lines.append(f"{printable(node.name, 60)}  could not be read")
@@ -94,7 +94,7 @@ def table(
 
 
 def _remarks(node: Node) -> list[str]:
-    said: list[str] = []
+    said = [f"! {node.name}: {lack}." for lack in (node.facts.lacks if node.facts else ())]
     for state in node.states:
         title = f"{state.node} {state.part.value}"
         said += [f"! {title}: {text}" for text in (state.note, state.read_only) if text]
@@ -126,7 +126,7 @@ def about(rollout: RolloutFacts) -> str:
 
 def rate_text(state: State) -> str:
     """A component's rate for people, "" where there is none."""
-    if state.mode not in (Mode.ARMED, Mode.SAMPLING) or state.per_million is None:
+    if state.mode not in (Mode.ARMED, Mode.SAMPLING) or state.down or state.per_million is None:
         return ""
     return rates.text(state.per_million)
 
@@ -147,6 +147,7 @@ def status_documents(
         "host": node.host.name,
         "node": node.name,
         "problem": node.problem or node.distrust,
+        "lacks": list(node.facts.lacks) if node.facts else [],
         "interrupted": None if interrupted is None else _rollout_document(interrupted),
         "running": None if running is None else _rollout_document(running),
     }
@@ -157,7 +158,7 @@ def status_documents(
             **common,
             "component": state.part.value,
             "version": state.version,
-            "state": state.mode.value,
+            "state": state.word,
             "per_million": state.per_million,
             "endpoint": state.endpoint,
             "file": state.file,

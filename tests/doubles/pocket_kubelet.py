@@ -12,6 +12,12 @@ Ready from before; after that it has the new hash up to 7.5 s after the containe
 after; the same bytes again change nothing of it. And an etcd that is to start anew waits for its old mirror to be
 deleted, by a call to the API that needs etcd, until that call gives up after some 31 s.
 
+It answers /healthz as a real one does, on the port that etc/default/kubelet names (`--healthz-port=N`; none without
+it, and none for 0), and stands in ROOT/proc, where a node's processes are looked for.
+
+SIGUSR1 ends the kubelet alone, as `systemctl stop kubelet` does: containers and CRI live on, and nothing is started.
+SIGUSR2 starts it again.
+
 Times are multiplied by `--pace`. State for the double of crictl lies in ROOT/run/pocket: `cri/ID` (one record each),
 `stop/ID` (somebody wants it stopped; holds the time-out), `faults/NAME` (read by the stub of the API server). Beside
 it `mirror/POD` (JSON, for the double of the API) and `kubelet.log` (what a kubelet says at verbosity 0).
@@ -24,14 +30,18 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +111,21 @@ def stamp() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
 
 
+class Health(BaseHTTPRequestHandler):
+    """What kubelet answers about itself."""
+
+    def do_GET(self) -> None:
+        body, code = (b"ok", 200) if self.path == "/healthz" else (b"404 page not found\n", 404)
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        with suppress(OSError):  # nobody waits for it any more
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
 class Kubelet:
     def __init__(self, root: Path, pace: float) -> None:
         self.root = root
@@ -117,6 +142,30 @@ class Kubelet:
         self.ending = False
         self.asked_at = 0.0
         self.reads = False
+        self.process = root / "proc" / str(os.getpid())
+        self.health: ThreadingHTTPServer | None = None
+        self.wanted = self.running = True
+
+    # --- itself ------
+    def show_itself(self) -> None:
+        """Be seen: as a process, and by its health."""
+        settings = self.root / "etc/default/kubelet"
+        arguments = settings.read_text().strip().partition("=")[2].split() if settings.exists() else []
+        self.process.mkdir(parents=True, exist_ok=True)
+        (self.process / "comm").write_text("kubelet\n")
+        (self.process / "stat").write_text(f"{os.getpid()} (kubelet) S 1\n")
+        (self.process / "cmdline").write_bytes(b"\0".join(word.encode() for word in ["kubelet", *arguments, ""]))
+        ports = [int(word.partition("=")[2]) for word in arguments if word.startswith("--healthz-port=")]
+        if ports and ports[-1]:
+            self.health = ThreadingHTTPServer(("127.0.0.1", ports[-1]), Health)
+            threading.Thread(target=self.health.serve_forever, daemon=True).start()
+
+    def hide_itself(self) -> None:
+        shutil.rmtree(self.process, ignore_errors=True)
+        if self.health is not None:
+            self.health.shutdown()
+            self.health.server_close()
+            self.health = None
 
     # --- files -----------------------------------------------------------------------------------------
     def scan(self, now: float) -> None:
@@ -396,17 +445,28 @@ class Kubelet:
                 del self.containers[identity]
 
     def run(self) -> None:
+        self.show_itself()
         try:
             while not self.ending:
                 now = time.monotonic()
-                self.scan(now)
+                if self.wanted is not self.running:
+                    self.running = self.wanted
+                    (self.show_itself if self.running else self.hide_itself)()
                 self.obey(now)
+                if not self.running:
+                    for one in self.containers.values():
+                        if one.exit_code is None:
+                            self.collect(one, now)
+                    time.sleep(0.01)
+                    continue
+                self.scan(now)
                 for worker in self.workers.values():
                     self.tend(worker, now)
                     self.reflect(worker, now)
                 self.forget(now)
                 time.sleep(0.01)
         finally:
+            self.hide_itself()
             for running in self.containers.values():
                 if running.process is not None and running.process.poll() is None:
                     running.process.kill()
@@ -424,7 +484,12 @@ def main() -> None:
     def end(*_: object) -> None:
         kubelet.ending = True
 
+    def come_and_go(number: int, _frame: object) -> None:
+        kubelet.wanted = number == signal.SIGUSR2
+
     signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGUSR1, come_and_go)
+    signal.signal(signal.SIGUSR2, come_and_go)
     kubelet.run()
 
 

@@ -28,7 +28,7 @@ def state(facts: NodeFacts, flavour: str) -> State | None:
         pod = pods.only_pod(facts, Part.APISERVER)
         if pod is None:
             return None
-        return _state(facts, pod, flavour)
+        return pods.as_it_runs(facts, pod, _state(facts, pod, flavour))
     except PlanRefused as refused:
         return State(pods.node_name(facts), Part.APISERVER, Mode.UNKNOWN, note=str(refused), flavour=flavour)
 
@@ -135,6 +135,7 @@ def plan(facts: NodeFacts, wish: Wish, author: Author) -> Plan:
         _turn_off(facts, draft)
     else:
         _turn_on(facts, draft, wish, wish.per_million)
+    mends = pods.does_not_start(facts, before, _state(facts, before, ""))
     trigger = Trigger.NOTHING
     if draft.pod.yaml.content != before.yaml.content:
         trigger = Trigger.MANIFEST
@@ -144,10 +145,12 @@ def plan(facts: NodeFacts, wish: Wish, author: Author) -> Plan:
         trigger = Trigger.STOP if cheap else Trigger.MANIFEST
     if trigger is Trigger.MANIFEST and wish.per_million is not None:
         draft.pod = _bumped(facts, draft)
-    return _plan(facts, wish, before, draft, trigger, author)
+    return _plan(facts, wish, before, draft, trigger, author, mends)
 
 
-def _plan(facts: NodeFacts, wish: Wish, before: Pod, draft: _Draft, trigger: Trigger, author: Author) -> Plan:
+def _plan(
+    facts: NodeFacts, wish: Wish, before: Pod, draft: _Draft, trigger: Trigger, author: Author, mends: str
+) -> Plan:
     changes = tuple(draft.files)
     if draft.pod.yaml.content != before.yaml.content:
         changes += (pods.changed(facts.files[before.path], draft.pod.yaml.content),)
@@ -155,7 +158,9 @@ def _plan(facts: NodeFacts, wish: Wish, before: Pod, draft: _Draft, trigger: Tri
     questions: tuple[str, ...] = ()
     if trigger is not Trigger.NOTHING:
         recent, questions = pods.recent_changes(facts)
-        draft.warnings += (*pods.check_controllers(facts, Part.APISERVER), *recent)
+        draft.warnings += (*pods.check_controllers(facts, Part.APISERVER, mends=bool(mends)), *recent)
+        if mends:
+            draft.warnings.insert(0, mends)
     if adds and author.writes:
         draft.warnings.append(author.undoes("this"))
     elif author.configured and wish.per_million is None and changes:
@@ -179,6 +184,7 @@ def _plan(facts: NodeFacts, wish: Wish, before: Pod, draft: _Draft, trigger: Tri
         before.container_name,
         health(before) if trigger is not Trigger.NOTHING else (),
         before.grace_seconds,
+        bool(mends) and trigger is not Trigger.NOTHING,
     )
 
 
@@ -262,7 +268,8 @@ def _file(
         # What an operator wrote is not thrown away; what is empty or ours is made anew.
         if rules is None or not (fresh or path == pods.FILE or not file.content.strip()):
             raise
-        after = tracing_file.made(per_million, wish.endpoint, rules, into=not fresh and path != pods.FILE)
+        endpoint = wish.endpoint or tracing_file.endpoint_of(path, file.content)
+        after = tracing_file.made(per_million, endpoint, rules, into=not fresh and path != pods.FILE)
     return None if after == file.content else pods.changed(file, after)
 
 
@@ -434,6 +441,8 @@ def _price(facts: NodeFacts, pod: Pod, trigger: Trigger) -> str:
     alone = "where it is the only one, no API at all meanwhile, else the others serve"
     if trigger is Trigger.NOTHING:
         return "Nothing changes."
+    if pods.down(facts, pod.container_name):
+        return f"{where[0].upper()}{where[1:]} does not run now; it is back some 15 to 20 s after this."
     if trigger is Trigger.STOP:
         return f"About 5 s without {where}, whose container is stopped and restarted: {alone}."
     quick = "shutdown-send-retry-after" in _names(pod) or "shutdown-watch-termination-grace-period" in _names(pod)

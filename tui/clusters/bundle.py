@@ -27,6 +27,7 @@ from tui.clusters.model import (
     Trigger,
 )
 
+_SCRIPTS: Final = ("node_state.sh", "node_restart.sh", "node.sh")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
 _URL: Final = re.compile(r"https?://[A-Za-z0-9._:\[\]-]+(?:/[A-Za-z0-9._~/?=&%-]*)?")
 _TOPIC: Final = re.compile(r"[a-z]{1,20}")
@@ -38,9 +39,9 @@ _READ: Final = "/api/v1/namespaces/kube-system/configmaps?limit=1"
 
 
 def script() -> str:
-    """The text that runs on a node: what it may trust, then node.sh."""
+    """The text that runs on a node: what it may trust, what starts a pod again there, then node.sh."""
     here = files("tui.clusters")
-    return "".join(here.joinpath(name).read_text("utf-8") for name in ("node_state.sh", "node.sh"))
+    return "".join(here.joinpath(name).read_text("utf-8") for name in _SCRIPTS)
 
 
 def script_bundle() -> bytes:
@@ -103,6 +104,7 @@ def bundle(
         "read": read_url(plan),
         "revert": "yes" if revert else "no",
         "unwell": "allowed" if unwell else "no",
+        "mends": "yes" if plan.mends else "no",
         "agreed": " ".join(sorted(agreed)),
     }
     lines += [f"{key}\t{plain(value)}" for key, value in values.items()]

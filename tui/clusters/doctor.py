@@ -96,6 +96,8 @@ class NodeFindings:
     ready_detail: str = ""
     proxies: tuple[str, ...] = ()
     listeners: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    """What starts a pod again there and does not work, as in `NodeFacts`."""
 
 
 def judge(
@@ -184,6 +186,9 @@ def _node_steps(
     if node.problem:
         return [Step(Mark.UNKNOWN, f"{name}: not looked at: {_bare(node.problem)}", node=name)]
     steps: list[Step] = []
+    for lack in node.lacks:
+        problem, colon, way_out = lack.rpartition(": ")
+        steps.append(Step(Mark.BAD, f"{name}: {problem if colon else lack}", way_out if colon else "", node=name))
     if not node.states:
         steps.append(Step(Mark.UNKNOWN, f"{name}: no control plane that we know runs there", node=name))
     for state in node.states:
@@ -227,13 +232,17 @@ def _state_steps(node: NodeFindings, state: State, receiver: ReceiverFindings, r
                     "wait for it, or look at its log",
                 )
             )
+    if state.down:
+        text = "is configured, but does not run" if state.mode is not Mode.OFF else "does not run"
+        way_out = "see why above" if node.lacks else "look at its log"
+        return [*steps, step(Mark.BAD, f"{text}: {_bare(state.note)}", way_out)]
     if state.mode is Mode.BROKEN:
         return [
             *steps,
             step(
                 Mark.BAD,
                 f"has a broken configuration: {_bare(state.note)}",
-                "k8s-trace-tui sampling revert, or correct it",
+                "k8s-trace-tui sampling off, set RATE or revert; or correct it",
                 mended_by="revert",
             ),
         ]
@@ -404,7 +413,16 @@ def findings_of(node: Node, here: bool) -> NodeFindings:
     ready, detail = _readiness(host, facts) if host.alive else (None, "")
     problem = "" if facts.root or node.states else "it needs root to read its manifests"
     return NodeFindings(
-        node.name, here, host.alive, node.states, problem, ready, detail, _proxies(facts), facts.listeners
+        node.name,
+        here,
+        host.alive,
+        node.states,
+        problem,
+        ready,
+        detail,
+        _proxies(facts),
+        facts.listeners,
+        facts.lacks,
     )
 
 

@@ -22,7 +22,7 @@ def state(facts: NodeFacts, flavour: str) -> State | None:
         pod = pods.only_pod(facts, Part.ETCD)
         if pod is None:
             return None
-        return _state(facts, pod, flavour)
+        return pods.as_it_runs(facts, pod, _state(facts, pod, flavour))
     except PlanRefused as refused:
         return State(pods.node_name(facts), Part.ETCD, Mode.UNKNOWN, note=str(refused), flavour=flavour)
 
@@ -111,9 +111,12 @@ def plan(facts: NodeFacts, wish: Wish, author: Author) -> Plan:
     same = after.yaml.content == before.yaml.content
     changes = () if same else (pods.changed(facts.files[before.path], after.yaml.content),)
     questions: tuple[str, ...] = ()
+    mends = pods.does_not_start(facts, before, _state(facts, before, "")) if changes else ""
     if changes:
         recent, questions = pods.recent_changes(facts)
-        warnings += (*pods.check_controllers(facts, Part.ETCD), *recent)
+        if mends:
+            warnings.insert(0, mends)
+        warnings += (*pods.check_controllers(facts, Part.ETCD, mends=bool(mends)), *recent)
         warnings.append("Change etcd only while all its members are healthy, and one member at a time.")
     adds = bool(changes) and wish.per_million is not None
     if adds and author.writes:
@@ -138,6 +141,7 @@ def plan(facts: NodeFacts, wish: Wish, author: Author) -> Plan:
         before.container_name,
         _health(facts, before) if changes else (),
         before.grace_seconds,
+        bool(mends),
     )
 
 

@@ -9,6 +9,7 @@ from tui.clusters import bundle
 from tui.clusters.model import MOST_BYTES, ClusterError, Container, Host, HostFile, NodeFacts, RolloutFacts
 
 _MOST_FILES: Final = 200
+_MOST_LACKS: Final = 8
 _STATES: Final = {"done": "done", "rolled-back": "rolled back", "failed": "failed"}
 
 
@@ -61,6 +62,8 @@ def facts_of(host: str, lines: Sequence[Sequence[str]]) -> NodeFacts:
     listeners: list[str] = []
     services: set[str] = set()
     back_off: dict[str, int] = {}
+    lacks: list[str] = []
+    words: dict[str, str] = {}
     rollouts: list[RolloutFacts] = []
     try:
         for line in lines:
@@ -81,6 +84,11 @@ def facts_of(host: str, lines: Sequence[Sequence[str]]) -> NodeFacts:
                     services.add(line[1])
                 case "backoff":
                     back_off[bundle.plain(line[1])] = int(line[2])
+                case "lacks":
+                    if len(lacks) < _MOST_LACKS:
+                        lacks.append(bundle.plain(bundle.text(line[2]), bundle.SENTENCE))
+                case "words":
+                    words[bundle.plain(line[1])] = bundle.plain(bundle.text(line[2]), 400)
                 case "rollout":
                     rollouts.append(_rollout(line))
                 case "version" | "hostname" | "root" | "selinux" | "now" | "manifests" | "free" | "cri" | "lock":
@@ -104,6 +112,8 @@ def facts_of(host: str, lines: Sequence[Sequence[str]]) -> NodeFacts:
             services=frozenset(services),
             lock=_name(single.get("lock", "-")),
             back_off=back_off,
+            lacks=tuple(lacks),
+            words=words,
             rollouts=tuple(rollouts),
             distrust=_sentence(host, single.get("distrust", "-")),
             selinux=single.get("selinux") == "yes",

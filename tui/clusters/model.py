@@ -163,6 +163,11 @@ class NodeFacts:
     lock: str = ""  # who holds the lock on this host, "" for nobody
     back_off: Mapping[str, int] = field(default_factory=dict)
     """Controllers of which no container runs: in how many seconds kubelet probably starts each again."""
+    lacks: tuple[str, ...] = ()
+    """What starts a pod again on this node and is known not to work, kubelet first: a sentence each, without its full
+    stop and with the way out behind its last colon."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """Containers of which none runs: what the program of each said when it last ended badly."""
     rollouts: tuple[RolloutFacts, ...] = ()  # newest last
     distrust: str = ""
     """A sentence: why what lies there of rollouts is not believed, or stands in the way of one; "" where neither."""
@@ -202,6 +207,13 @@ class State:
     read_only: str = ""  # one sentence on why it cannot be changed from here, "" when it can
     flavour: str = ""
     last_change: str = ""  # `12:01 alice: 1 %`
+    down: bool = False
+    """It is configured so and does not run; `note` says what is known of why."""
+
+    @property
+    def word(self) -> str:
+        """What it does, for people and for scripts: `sampling`; `down` for what would, and does not run."""
+        return "down" if self.down and self.mode in (Mode.ARMED, Mode.SAMPLING) else self.mode.value
 
 
 # --- what shall be ------------------------------------------------------------------------------------
@@ -257,6 +269,8 @@ class Plan:
     container: str = ""  # name of the container that restarts
     health: tuple[str, ...] = ()  # URLs that must answer 200, in this order
     grace_seconds: int = 30  # the pod's terminationGracePeriodSeconds
+    mends: bool = False
+    """As it is configured now the component does not start, by our rules or its own last words: this is the way out."""
 
     @property
     def empty(self) -> bool:

@@ -10,7 +10,8 @@
 #   original PART            what was there before the first change, for a revert
 #   unlock                   remove a lock whose owner is dead
 #
-# What is trusted, and whose it must be for that, is in node_state.sh, which stands before this when it travels.
+# What is trusted, and whose it must be for that, is in node_state.sh; what starts a pod again, and whether that works, in
+# node_restart.sh. Both stand before this when it travels.
 #
 # Everything is below $ROOT ("" on a node). Answers are lines of tab-separated fields, free text in base64, closed by
 # END, so that a cut-off answer shows. Times that decide are differences of /proc/uptime: the clock may jump.
@@ -292,7 +293,8 @@ look() {
 				RUN_ID=$look_id RUN_UID=$look_uid RUN_STARTED=$look_started
 				if [ "$look_known" = no ]; then FRESH=yes; fi
 			fi
-		elif [ "$look_known" = no ] && [ "$look_state" = EXITED ] && [ "$look_exit" != 0 ]; then
+		elif [ "$look_known" = no ] && [ "$look_state" = EXITED ] && [ "$look_exit" != 0 ] &&
+			{ [ "$TRIGGER" != manifest ] || { [ "$look_uid" != "$OLD_UID" ] && [ "$look_uid" != "$SPENT" ]; }; }; then
 			failed "$look_id" "$look_exit" "$look_log"
 		fi
 	done <<LIST
@@ -769,6 +771,7 @@ load() {
 	MEANS=$(cat "$D/means" 2>/dev/null)
 	OLD_ID=- OLD_UID=-
 	if [ -s "$D/old" ]; then read -r OLD_ID OLD_UID <"$D/old"; fi
+	SPENT=$(cat "$D/spent" 2>/dev/null)
 	CRASHES=0 CRASHED= CRASH=
 	# etcd's restart stalls in kubelet until a call to the API that needs etcd gives up: 41 s from its end to its start
 	if [ "$CONTAINER" = etcd ]; then START_IN=60 READY_IN=60; else START_IN=20 READY_IN=30; fi
@@ -873,12 +876,16 @@ forward() {
 			journal note "the old $CONTAINER is still there after its grace period"
 		fi
 		if [ "$NOW" -ge "$forward_limit" ]; then
-			WHY="the old $CONTAINER does not end: kubelet did not act on it"
+			blame
+			WHY="the old $CONTAINER does not end: kubelet did not act on it${BLAME:+ ($BLAME)}"
 			return 1
 		fi
+		attend
 		sleep "$TICK"
 	done
 	journal gone "the old $CONTAINER has ended"
+	# what was down before is started at the end of its back-off, unless its pod is another one
+	if [ "$TRIGGER" = stop ] && [ "$OLD_ID" = - ] && [ "$START_IN" -lt 330 ]; then START_IN=330; fi
 	now
 	span "$START_IN"
 	forward_limit=$((NOW + SPAN))
@@ -888,10 +895,12 @@ forward() {
 		crashed && return 1
 		now
 		if [ "$NOW" -ge "$forward_limit" ]; then
-			WHY="no new $CONTAINER was started within $START_IN s"
+			blame
+			WHY="no new $CONTAINER was started within $START_IN s${BLAME:+ ($BLAME)}"
 			[ -z "$CRASH" ] || WHY="the new $CONTAINER does not stay up ($CRASH)"
 			return 1
 		fi
+		attend
 		sleep "$TICK"
 	done
 	journal started "$RUN_STARTED"
@@ -1042,9 +1051,15 @@ back() {
 			now
 			if [ "$NOW" -ge "$back_limit" ]; then
 				remove_files before
-				finish_failed "the files are as they were, but $CONTAINER is not well (${LAST:-it does not run})"
+				blame
+				if [ -n "$BLAME" ]; then
+					finish_with failed "$WHY; the files are as they were, but $CONTAINER is not well (${LAST:-it does not run}): $BLAME"
+				else
+					finish_failed "the files are as they were, but $CONTAINER is not well (${LAST:-it does not run})"
+				fi
 				return 1
 			fi
+			attend
 			sleep "$TICK"
 		done
 		journal ready "$RUN_STARTED"
@@ -1298,8 +1313,20 @@ begin_alive() {
 	# what restarts nothing is no way out of anything
 	if [ "$TRIGGER" = watch ]; then UNWELL=no; fi
 	AGREED=$(meta agreed)
+	if [ "$TRIGGER" != watch ]; then
+		needs decline
+		containers "$CONTAINER" || decline 'CRI does not answer (crictl ps)'
+	fi
+	# what is down because of what this changes is mended by it
 	if [ "$(wc -l <"$D/old")" -ne 1 ] && [ "$UNWELL" != allowed ]; then
-		decline "there is not exactly one running $CONTAINER here: it is restarting or broken"
+		{ [ "$TRIGGER" != watch ] && mends; } || decline "${WHY:-there is not exactly one running $CONTAINER here: it is restarting or broken}"
+		UNWELL=allowed
+		journal note "$CONTAINER is down by its tracing configuration, which this changes${WORDS:+ ($WORDS)}"
+	fi
+	if [ ! -s "$D/old" ]; then
+		# more attempts of the pod as it was say nothing of the new one
+		last_words
+		printf '%s\n' "$ENDED_UID" >"$D/spent"
 	fi
 	if [ "$TRIGGER" = stop ] && [ "$UNWELL" != allowed ]; then begin_stop; fi
 	for controller in kube-controller-manager kube-scheduler; do
@@ -1319,7 +1346,14 @@ begin_alive() {
 		members
 		[ "$MEMBERS" != unwell ] || spare decline
 	fi
-	if ! means && [ "$UNWELL" != allowed ]; then decline "$LAST"; fi
+	if ! means && [ "$UNWELL" != allowed ]; then
+		begin_last=$LAST
+		containers "$CONTAINER" || decline 'CRI does not answer (crictl ps)'
+		# it lives for a moment at each attempt
+		{ [ "$TRIGGER" != watch ] && mends; } || decline "$begin_last"
+		UNWELL=allowed
+		journal note "$CONTAINER is down by its tracing configuration, which this changes${WORDS:+ ($WORDS)}"
+	fi
 	printf '%s\n' "$MEANS" >"$D/means"
 	if [ "$MEANS" = wget-anonymous ]; then journal note 'nothing that is here may read from the API, so no read through etcd can be tried'; fi
 	OLD_ID=- OLD_UID=-
@@ -1376,6 +1410,7 @@ resume() {
 		members
 		spare release
 	fi
+	if [ "$TRIGGER" != nothing ] && [ "$TRIGGER" != watch ]; then needs release; fi
 	if [ "$1" = before ]; then
 		printf 'before\n' >"$D/direction"
 	fi
@@ -1540,6 +1575,13 @@ inspect_live() {
 				inspect_cri=no
 				break
 			}
+			case $FOUND in
+			'' | *" RUNNING "*) ;;
+			*)
+				last_words
+				if [ -n "$WORDS" ]; then printf 'words\t%s\t%s\n' "$inspect_name" "$(text "$WORDS")"; fi
+				;;
+			esac
 			printf '%s' "$FOUND" | while read -r i_id i_name i_state i_attempt i_exit i_started i_finished i_uid i_log; do
 				printf 'container\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$i_id" "$i_name" "$i_state" "$i_attempt" "$i_exit" "$i_started" "$i_finished" "$i_uid" "$(text "$i_log")"
 			done
@@ -1559,6 +1601,7 @@ inspect_live() {
 	else
 		printf 'cri\tno\n'
 	fi
+	if have timeout; then show_lacks; fi
 	if have ss; then
 		limit 5 ss -H -ltnp 'sport = :4317' 2>/dev/null | head -n 8 | awk '{
 			who = "?"; if (match($0, /\(\("[^"]*"/)) who = substr($0, RSTART + 3, RLENGTH - 4); print $4 " " who }' |

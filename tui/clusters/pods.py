@@ -9,7 +9,19 @@ from datetime import datetime, timezone
 from typing import Final
 
 from tui.clusters.manifest import Pod, is_pod, pod_name, pods_running
-from tui.clusters.model import Container, FileChange, HostFile, NodeFacts, NotYet, Part, PlanRefused
+from tui.clusters.model import (
+    Container,
+    FileChange,
+    HostFile,
+    Mode,
+    NodeFacts,
+    NotYet,
+    Part,
+    Plan,
+    PlanRefused,
+    State,
+    Trigger,
+)
 from tui.clusters.yaml_text import YamlText
 
 OURS: Final = "k8s-trace-tui"
@@ -154,28 +166,27 @@ def check_replaceable(facts: NodeFacts, pod: Pod) -> None:
         )
 
 
-def check_controllers(facts: NodeFacts, part: Part) -> tuple[str, ...]:
+def check_controllers(facts: NodeFacts, part: Part, *, mends: bool = False) -> tuple[str, ...]:
     """Refuse while controllers are down or in back-off, and say how long that lasts; a warning instead where the
-    component itself is down, since a change may be what repairs it.
+    component itself is down, or lives for a moment at each attempt (`mends`), since a change may be what repairs it.
 
     Raises:
         NotYet: they are.
     """
     if facts.containers is None:
         return ()
-    down = [
+    missing = [
         name
         for name in CONTROLLERS
         if (known := [item for item in facts.containers if item.name == name])
         and not any(item.running for item in known)
     ]
-    if not down:
+    if not missing:
         return ()
-    names, one = " and ".join(down), len(down) == 1
-    known_here = any(item.name == PROGRAMS[part] for item in facts.containers)
-    if known_here and running(facts, PROGRAMS[part]) is None:
+    names, one = " and ".join(missing), len(missing) == 1
+    if mends or down(facts, PROGRAMS[part]):
         return (f"{names} of {facts.host} are down too and come back some minutes after the API server.",)
-    seconds = max(facts.back_off.get(name, LONGEST_BACK_OFF) for name in down)
+    seconds = max(facts.back_off.get(name, LONGEST_BACK_OFF) for name in missing)
     raise NotYet(
         f"{facts.host}: {names} {'is' if one else 'are'} in back-off, and another restart would make that longer: try "
         f"again in about {seconds} s, when kubelet should have started {'it' if one else 'them'} (5 minutes at most).",
@@ -187,6 +198,56 @@ def running(facts: NodeFacts, container: str) -> Container | None:
     """The container of that name that runs, the newest; None if none does or it cannot be asked."""
     alive = [item for item in facts.containers or () if item.name == container and item.running]
     return max(alive, key=lambda item: (item.started, item.attempt), default=None)
+
+
+def down(facts: NodeFacts, container: str) -> bool:
+    """Whether the container of that name was here and none of it runs; False where it cannot be asked."""
+    return any(item.name == container for item in facts.containers or ()) and running(facts, container) is None
+
+
+def why_down(facts: NodeFacts, container: str) -> str:
+    """A sentence without its full stop: that it does not run, and as far as it is known why."""
+    said = facts.words.get(container, "")
+    why = f", its last words: {said}" if said else f", and {facts.lacks[0]}" if facts.lacks else ""
+    return f"{container} does not run{why}"
+
+
+def ended_by_tracing(facts: NodeFacts, container: str) -> bool:
+    """Whether none of it runs and its program's own last words name tracing."""
+    return down(facts, container) and "trac" in facts.words.get(container, "").lower()
+
+
+def as_it_runs(facts: NodeFacts, pod: Pod, state: State) -> State:
+    """The state as configured, and whether the component runs at all."""
+    if not down(facts, pod.container_name) or state.mode in (Mode.BROKEN, Mode.UNKNOWN):
+        return state
+    said = f"{why_down(facts, pod.container_name)}."
+    if ended_by_tracing(facts, pod.container_name):
+        return replace(state, mode=Mode.BROKEN, note=said)
+    return replace(state, down=True, note=said)
+
+
+def does_not_start(facts: NodeFacts, pod: Pod, state: State) -> str:
+    """A sentence for a plan: that by its own last words or by our rules (`state`) the component does not start as it is
+    configured, and that this change is the way out; "" where nothing says so."""
+    what = f"{pod.program} of {node_name(facts)}"
+    if ended_by_tracing(facts, pod.container_name):
+        return (
+            f"{what} does not start with its tracing configuration ({facts.words[pod.container_name]}): this mends it."
+        )
+    if state.mode is Mode.BROKEN:
+        return f"{what} has a broken tracing configuration ({state.note.rstrip('.')}): this mends it."
+    return ""
+
+
+def check_restart(facts: NodeFacts, plan: Plan) -> None:
+    """Refuse a plan that restarts something on a node where what starts it again is known not to work.
+
+    Raises:
+        PlanRefused: so it is; the sentence names what, and the way out.
+    """
+    if facts.lacks and plan.trigger in (Trigger.MANIFEST, Trigger.STOP):
+        raise PlanRefused(f"{facts.host}: {facts.lacks[0]}. Nothing was changed.")
 
 
 def stop_is_cheap(facts: NodeFacts, container: str) -> bool:

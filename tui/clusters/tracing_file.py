@@ -139,6 +139,17 @@ def edited(path: str, content: bytes, per_million: int, endpoint: str = "") -> b
     return text.content
 
 
+def endpoint_of(path: str, content: bytes) -> str:
+    """The endpoint in a file that is broken otherwise, "" where none can be read there that would do."""
+    try:
+        said = YamlText(path, content).words(("endpoint",), "")
+        if said:
+            check_wished(said)
+    except PlanRefused:
+        return ""
+    return said
+
+
 def endpoint_problem(endpoint: str) -> str:
     """Why the API server does not start with this endpoint, "" if it does: Go's `url.Parse` and three schemes."""
     url = endpoint if "//" in endpoint else f"dns://{endpoint}"

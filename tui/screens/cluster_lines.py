@@ -148,12 +148,12 @@ class ComponentLines:
         state, g = row.state, self._glyphs
         if state is None:
             return {"NODE": row.node.name}
-        mark = _MARKS[state.mode][1 if g.ascii else 0]
+        mark = _MARKS[Mode.BROKEN if state.down else state.mode][1 if g.ascii else 0]
         return {
             "NODE": state.node,
             "COMPONENT": state.part.value,
             "VERSION": state.version or g.none,
-            "STATE": f"{mark} {state.mode.value}{' read-only' if state.read_only else ''}",
+            "STATE": f"{mark} {state.word}{' read-only' if state.read_only else ''}",
             "RATE": rate_text(state) or g.none,
             "ENDPOINT": state.endpoint or g.none,
             "ARRIVING": arriving_text(row.arriving) or g.none,
@@ -194,6 +194,8 @@ def _columns(rows: Sequence[ComponentRow], width: int) -> list[tuple[str, int]]:
 
 
 def _style(state: State, p: Palette) -> Style:
+    if state.down:
+        return p.error
     return {Mode.SAMPLING: p.ok, Mode.BROKEN: p.error, Mode.UNKNOWN: p.warning, Mode.OFF: p.dim}.get(state.mode, p.base)
 
 
@@ -208,10 +210,14 @@ def notes_of(row: ComponentRow | None, width: int, p: Palette, g: Glyphs, arm_ke
     lines: list[Line] = []
     if row.node.distrust:
         lines += sentence(row.node.distrust, width, p.error, g.suspicious)
+    for lack in row.node.facts.lacks if row.node.facts else ():
+        lines += sentence(f"{lack[:1].upper()}{lack[1:]}.", width, p.error, g.suspicious)
     if row.differs:
         lines += sentence(f"{state.node} {state.part.value} {row.differs}.", width, p.warning, g.suspicious)
     if state.note:
-        lines += sentence(state.note, width, p.error if state.mode is Mode.BROKEN else p.warning, g.suspicious)
+        lines += sentence(
+            state.note, width, p.error if state.down or state.mode is Mode.BROKEN else p.warning, g.suspicious
+        )
     if state.read_only:
         lines += sentence(f"Read-only: {state.read_only}.".replace("..", "."), width, p.dim)
     if state.mode is Mode.OFF and not state.read_only and arm_key:
@@ -554,7 +560,7 @@ def node_lines(node: Node, width: int, p: Palette, g: Glyphs) -> list[Line]:
         lines += row("problem", node.problem, p.warning)
     for state in node.states:
         lines += [[], [(f" {state.part.value}", p.title)]]
-        lines += row("state", f"{state.mode.value}{f', {rates.text(state.per_million)}' if state.per_million else ''}")
+        lines += row("state", f"{state.word}{f', {rates.text(state.per_million)}' if state.per_million else ''}")
         named = {
             "version": state.version,
             "endpoint": state.endpoint,

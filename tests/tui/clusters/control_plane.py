@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
@@ -165,6 +166,19 @@ class ControlPlane:
     def running(self) -> list[str]:
         return sorted(one["name"] for one in self.cri() if one["state"] == "CONTAINER_RUNNING")
 
+    def seen_kubelet(self) -> bool:
+        """Whether the node's /proc shows a kubelet."""
+        return any(path.parent.name != "2" for path in (self.root / "proc").glob("*/comm"))
+
+    def stop_kubelet(self) -> None:
+        """kubelet alone: what runs runs on."""
+        self.kubelet.send_signal(signal.SIGUSR1)
+        eventually(lambda: not self.seen_kubelet(), "kubelet does not end")
+
+    def start_kubelet_again(self) -> None:
+        self.kubelet.send_signal(signal.SIGUSR2)
+        eventually(self.seen_kubelet, "kubelet does not start")
+
     def until_ready(self) -> None:
         eventually(self.ready, "the control plane is not ready")
 
@@ -182,6 +196,16 @@ class ControlPlane:
         before = self.tracing.read_bytes()
         after = content or tracing_file(rate)
         return self.plan(Trigger.STOP, FileChange(TRACING, before, after, 0o600, os.getuid(), os.getgid()))
+
+    def arm_again(self) -> Plan:
+        """The file is written anew, and the pod is another one."""
+        before, manifest = self.tracing.read_bytes(), self.manifest.read_bytes()
+        again = manifest.replace(b"metadata:\n", b"metadata:\n  annotations: {again: again}\n", 1)
+        return self.plan(
+            Trigger.MANIFEST,
+            FileChange(TRACING, before, tracing_file(0), 0o600, os.getuid(), os.getgid()),
+            FileChange(MANIFEST, manifest, again, 0o600, os.getuid(), os.getgid()),
+        )
 
     def plan(self, trigger: Trigger, *changes: FileChange) -> Plan:
         return Plan(
@@ -232,6 +256,11 @@ def start_control_plane(root: Path) -> ControlPlane:
     manifest.chmod(0o600)
     for name in ("kube-controller-manager", "kube-scheduler"):
         (manifests / f"{name}.yaml").write_text(CONTROLLER.format(name=name))
+    (root / "etc/default").mkdir()
+    (root / "etc/default/kubelet").write_text(f"KUBELET_EXTRA_ARGS=--healthz-port={free_port()}\n")
+    # what shows that the node's processes are seen, whether or not kubelet is among them
+    (root / "proc/2").mkdir(parents=True)
+    (root / "proc/2/comm").write_text("kthreadd\n")
     kubelet = start_kubelet(root)
     host = ShellHost(
         root,

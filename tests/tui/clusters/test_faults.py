@@ -345,11 +345,13 @@ def test_a_pod_that_never_comes_back(control_plane: ControlPlane) -> None:
     assert_all_well(control_plane, old, outcome.id, "rolled back")
 
 
-def test_a_kubelet_that_is_dead(control_plane: ControlPlane) -> None:
+def test_a_kubelet_that_dies_meanwhile(control_plane: ControlPlane) -> None:
     old, plan = control_plane.files(), control_plane.arm()
+    name = killed_at(control_plane, plan, "write-1")
+    rollout.finish(control_plane.host, name)
     os.kill(control_plane.kubelet.pid, 19)
     try:
-        outcome = control_plane.roll(plan, patience=4)
+        outcome = control_plane.follow(name)
         assert "kubelet did not act" in outcome.detail
     finally:
         os.kill(control_plane.kubelet.pid, 18)
@@ -578,7 +580,6 @@ def second_manifest(plane: ControlPlane) -> None:
 
 
 def controllers_back_off(plane: ControlPlane) -> None:
-    os.kill(plane.kubelet.pid, 19)
     for record in (plane.root / "run/pocket/cri").iterdir():
         text = record.read_text()
         if "name=kube-scheduler" in text:
