@@ -1518,6 +1518,7 @@ inspect() {
 	if [ -e /sys/fs/selinux/enforce ] && [ "$inspect_files" = no ]; then SELINUX=yes; fi
 	inspect_host=
 	stay_inside /etc/hostname
+	only_files /etc/hostname
 	if [ -n "$ROOT" ] && [ -r "$ROOT/etc/hostname" ]; then read -r inspect_host <"$ROOT/etc/hostname"; fi
 	if [ -z "$inspect_host" ] && [ "$inspect_files" = no ]; then inspect_host=$(uname -n); fi
 	printf 'version\t1\nhostname\t%s\n' "$(text "$inspect_host")"
@@ -1654,6 +1655,7 @@ main() {
 	[ $# -eq 0 ] || shift
 	D=/nowhere JOURNAL=/nowhere/journal ID=
 	stay_inside "${STATE#"$ROOT"}" "${OLD#"$ROOT"}" /etc/kubernetes /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env
+	only_files /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env
 	case $verb in
 	inspect) inspect "$@" ;;
 	begin | watch | follow | finish | undo)

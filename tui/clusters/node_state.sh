@@ -55,6 +55,15 @@ inside() {
 	return 1
 }
 
+# only_files PATH...: refuse what is there and no file: to read a pipe never ends
+only_files() {
+	for only_path; do
+		if [ -e "$ROOT$only_path" ] && [ ! -f "$ROOT$only_path" ]; then
+			refuse "$only_path is no regular file, so it is not read: put the file there that belongs there"
+		fi
+	done
+}
+
 # stay_inside PATH...: refuse what leads out
 stay_inside() {
 	for stay_path; do inside "$stay_path" || refuse "$WHY"; done
@@ -194,7 +203,7 @@ know() {
 
 # doubt_here: WHY as a sentence about the state
 doubt_here() {
-	WHY="$WHY, so what $STATE says of rollouts is not believed: look at it; then make it root's alone again, or remove it"
+	WHY="$WHY, so what $STATE says of rollouts is not believed: look who made it, and remove it: \`sampling off\` needs nothing of it"
 }
 
 # believe: refuse what is not to be believed
@@ -207,7 +216,7 @@ believe() {
 
 # doubt: WHY as a sentence about an older version's state
 doubt() {
-	WHY="$WHY, so the rollouts that lie in $OLD, as by an older version of this program, are not believed: look who made them; then give them to root (chown -R), or remove rollouts, original and lock there"
+	WHY="$WHY, so the rollouts that lie in $OLD, as by an older version of this program, are not believed: look who made them, and remove rollouts, original and lock there: \`sampling off\` needs nothing of them"
 }
 
 # older: whether no older version is at work, or has left something undone, since its state was taken over; WHY else

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from receiver.store import ownership, place
+from receiver.store import ownership, place, reading
 from receiver.store.database import Database, DatabaseDamaged, DatabaseMissing
 from receiver.store.errors import NotOurs, StoreError
+from tests.eventually import eventually
 from tests.receiver.store.test_database import made
 from tests.somebody_else import UID, directory_of, forked, listing, needs_root, python, run
 
@@ -462,6 +463,49 @@ def test_a_file_with_more_than_tables_in_it_is_not_read(tmp_path: Path, what: st
     for opened in (Database.read, Database.create):
         with pytest.raises(DatabaseDamaged, match="is not a k8s-trace-tui database"):
             opened(path)
+
+
+@needs_root
+def test_a_view_that_takes_the_place_of_a_table_after_root_opened_it_is_not_read(theirs: Path) -> None:
+    path = their_database(theirs)
+    opened, exchange, exchanged, end = (theirs / name for name in ("opened", "exchange", "exchanged", "end"))
+
+    def own() -> str:
+        connection = sqlite3.connect(path)
+        connection.execute("SELECT count(*) FROM chunks").fetchone()
+        opened.touch()
+        eventually(exchange.exists)
+        connection.executescript(STRANGE["a view"])
+        exchanged.touch()
+        eventually(end.exists)
+        return "exchanged"
+
+    said: list[str] = []
+    owner = threading.Thread(target=lambda: said.append(forked(UID, own)))
+    owner.start()
+    try:
+        eventually(opened.exists)
+        reader = Database.read(path)
+        assert reader.read_after(0)
+        exchange.touch()
+        eventually(exchanged.exists)
+        with pytest.raises(StoreError):
+            reader.read_after(0)
+        reader.close()
+    finally:
+        end.touch()
+        owner.join()
+    assert said == ["exchanged"]
+
+
+@needs_root
+def test_what_root_reads_of_another_user_ends(theirs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Database.read(their_database(theirs))
+    monkeypatch.setattr(reading, "GUEST_SECONDS", 0.0)
+    without_end = "SELECT count(*) FROM " + ", ".join(f"pragma_function_list AS f{number}" for number in range(6))
+    with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+        reader._connection.execute(without_end).fetchall()
+    reader.close()
 
 
 def test_there_is_none(tmp_path: Path) -> None:

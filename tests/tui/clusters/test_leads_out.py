@@ -211,3 +211,14 @@ def test_a_root_that_is_named_through_a_link(root: Path) -> None:
     assert b"END" in found.split(b"\n")
     assert read_facts(FolderHost(f"file://{alias}")).manifests == ("kube-apiserver.yaml",)
     assert rollout.reversion(FolderHost(f"file://{alias}"), Part.APISERVER).plan.changes
+
+
+@pytest.mark.parametrize("name", ["etc/hostname", "var/lib/kubelet/config.yaml", "var/lib/kubelet/kubeadm-flags.env"])
+def test_a_pipe_is_not_waited_for(root: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """To read a pipe that nobody writes into never ends, and what reads it would stay behind."""
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    assert act(root, "status") == 1
+    assert f"/{name} is no regular file, so it is not read" in "".join(capsys.readouterr())
