@@ -98,10 +98,17 @@ def plan(facts: NodeFacts, wish: Wish, author: Author) -> Plan:
     rules = versions.etcd(version)
     if rules is None:
         raise PlanRefused(f"{facts.host}: etcd {version} knows no tracing; it came with 3.5.")
-    for flag in before.flags():
-        if "distributed-tracing" in flag.name and flag.name not in rules.names:
-            raise _unknown_flag(before, version, flag)
-    after = _off(before, rules) if wish.per_million is None else _on(facts, before, rules, version, wish)
+    unknown = [flag for flag in before.flags() if "distributed-tracing" in flag.name and flag.name not in rules.names]
+    if unknown and wish.per_million is not None:
+        raise _unknown_flag(before, version, unknown[0])
+    if wish.per_million is None:
+        # it does not start with these, so whoever wrote them loses nothing by their going
+        known = before
+        for flag in unknown:
+            known = known.without_flag(flag.name)
+        after = _off(known, rules)
+    else:
+        after = _on(facts, before, rules, version, wish)
     warnings: list[str] = []
     if wish.per_million and wish.per_million > 0:
         warnings.append(
@@ -246,7 +253,11 @@ def _no_version(pod: Pod) -> PlanRefused:
 
 
 def _unknown_flag(pod: Pod, version: Version, flag: Flag) -> PlanRefused:
-    return pod.refusal(flag.path, f"etcd {version} does not start with --{flag.name[:80]}, which it does not know.")
+    return pod.refusal(
+        flag.path,
+        f"etcd {version} does not start with --{flag.name[:80]}, which it does not know: "
+        "`sampling off --component etcd` takes it away.",
+    )
 
 
 def _health(facts: NodeFacts, pod: Pod) -> tuple[str, ...]:

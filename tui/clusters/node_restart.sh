@@ -344,8 +344,8 @@ last_words() {
 $words_line
 LIST
 	if [ "$words_exit" != 0 ] && inside "$words_log" && [ -r "$ROOT$words_log" ]; then
-		WORDS=$(tail -c 65536 "$ROOT$words_log" 2>/dev/null | tail -n 40 |
-			grep -E '"command failed" err=|(^| )Error: |flag provided but not defined|"level":"(fatal|panic)"|(^| )panic: ' | tail -n 1 |
+		WORDS=$(tail -c 65536 "$ROOT$words_log" 2>/dev/null | tail -n 200 |
+			grep -E '"command failed" err=|(^| )Error: |flag provided but not defined|invalid value .* for flag|failed to verify flags|"level":"(fatal|panic)"|(^| )panic: ' | tail -n 1 |
 			sed 's/.*"command failed" err=//; s/^[0-9T:.Z+-]* std[a-z]* [FP] //' | tr '\t\r' '  ' | cut -c1-400)
 	fi
 }

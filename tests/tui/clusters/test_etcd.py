@@ -188,6 +188,38 @@ def test_arm_off_and_revert_by_the_command_line(
     assert control_plane.files() == before
 
 
+def test_a_tracing_flag_that_keeps_etcd_down_is_mended_by_off(
+    control_plane: ControlPlane,
+    unhurried: None,
+    members: Callable[..., Members],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = members("cp-1")
+    before = control_plane.files()
+    draft = control_plane.root / "etc/draft"
+    draft.write_bytes(made.manifest.read_bytes() + b"    - --experimental-distributed-tracing-bogus=1\n")
+    draft.chmod(0o600)
+    draft.rename(made.manifest)
+    eventually(lambda: "tracing-bogus" in control_plane.facts().words.get("etcd", ""), "it does not crash by its flag")
+    asked = Asked(part=Part.ETCD, yes=True, as_json=True, database=tmp_path / "none.db")
+    capsys.readouterr()
+    assert sampling.change(Reach((control_plane.host,)), asked, "off") == 0, capsys.readouterr()
+    assert "this mends it" in capsys.readouterr().out
+    control_plane.until_ready()
+    assert control_plane.files() == before
+
+
+def test_etcd_is_not_restarted_without_kubelet(control_plane: ControlPlane, members: Callable[..., Members]) -> None:
+    plan = members("cp-1").change("--experimental-enable-distributed-tracing=true")
+    before = control_plane.files()
+    control_plane.stop_kubelet()
+    with pytest.raises(PlanRefused, match="kubelet does not run"):
+        rollout.begin(control_plane.host, plan, who="alice")
+    assert control_plane.files() == before
+    assert "etcd" in control_plane.running()
+
+
 def test_an_etcd_that_does_not_start_is_put_back(control_plane: ControlPlane, members: Callable[..., Members]) -> None:
     plan = members("cp-1").change("--no-such-flag")
     before = control_plane.files()

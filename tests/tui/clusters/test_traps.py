@@ -83,7 +83,8 @@ def test_who_decided_on_mirror_pods_would_decide_wrong(
 def backing_off(plane: ControlPlane, attempt: int, ago: float = 0) -> None:
     """The scheduler ended `ago` seconds ago, by a clock east of here, and its kubelet, which is held still, has not
     started it again."""
-    os.kill(plane.kubelet.pid, 19)
+    plane.spoil("still")
+    eventually((plane.root / "run/pocket/held").exists, "kubelet does not hold still")
     east = timezone(timedelta(hours=5, minutes=30))
     finished = (datetime.now(east) - timedelta(seconds=ago)).isoformat()
     for record in (plane.root / "run/pocket/cri").iterdir():
@@ -114,7 +115,7 @@ def test_the_seconds_until_a_controller_runs_are_told(
         assert left - 6 <= facts.back_off.pop("kube-scheduler") <= left, "a plan can say it too"
         assert not facts.back_off
     finally:
-        os.kill(control_plane.kubelet.pid, 18)
+        (control_plane.faults / "still").unlink(missing_ok=True)
 
 
 def a_first_node(folder: Path) -> tuple[ShellHost, Plan]:
@@ -136,7 +137,7 @@ def test_a_rollout_waits_for_a_controller_of_a_later_node(control_plane: Control
         if step == "wait":
             for record in (control_plane.root / "run/pocket/cri").iterdir():
                 record.write_text(record.read_text().replace("CONTAINER_EXITED", "CONTAINER_RUNNING"))
-            os.kill(control_plane.kubelet.pid, 18)
+            (control_plane.faults / "still").unlink(missing_ok=True)
 
     steps = [a_first_node(tmp_path / "first"), (control_plane.host, control_plane.arm())]
     (refused,) = rollout.Rollout(steps[1:], tell, who="alice", poll=0.1).run()
@@ -163,7 +164,7 @@ def test_who_stops_while_it_waits_has_changed_nothing(control_plane: ControlPlan
         assert (outcome.word, told[-2:]) == ("refused", ["wait", "refused"])
         assert control_plane.files() == before
     finally:
-        os.kill(control_plane.kubelet.pid, 18)
+        (control_plane.faults / "still").unlink(missing_ok=True)
 
 
 def test_several_changes_in_a_row(control_plane: ControlPlane) -> None:
