@@ -1,4 +1,4 @@
-"""Faults of a real node as they shall be met. Not collected by itself: name the file to pytest to run it."""
+"""Faults of a real node: kubelet is gone, and a tracing file keeps the API server down."""
 
 from __future__ import annotations
 
