@@ -348,6 +348,8 @@ def test_a_pod_that_never_comes_back(control_plane: ControlPlane) -> None:
 def test_a_kubelet_that_dies_meanwhile(control_plane: ControlPlane) -> None:
     old, plan = control_plane.files(), control_plane.arm()
     name = killed_at(control_plane, plan, "write-1")
+    control_plane.spoil("still")  # it has not acted yet when it dies
+    eventually((control_plane.root / "run/pocket/held").exists, "kubelet does not hold still")
     rollout.finish(control_plane.host, name)
     os.kill(control_plane.kubelet.pid, 19)
     try:
@@ -355,6 +357,7 @@ def test_a_kubelet_that_dies_meanwhile(control_plane: ControlPlane) -> None:
         assert "kubelet did not act" in outcome.detail
     finally:
         os.kill(control_plane.kubelet.pid, 18)
+        (control_plane.faults / "still").unlink(missing_ok=True)
     assert_all_well(control_plane, old, outcome.id, "rolled back")
 
 
