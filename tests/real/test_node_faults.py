@@ -14,6 +14,7 @@ from tests.real.probe import READ, Probe
 from tests.real.processes import wait_until
 from tests.real.rollouts import change, containers, settle, status
 
+pytestmark = pytest.mark.long  # back-offs of a real kubelet are waited for, some ten minutes in all
 MANIFEST = f"{MANIFESTS}/kube-apiserver.yaml"
 TRACING_FILE = "/etc/kubernetes/k8s-trace-tui/apiserver.yaml"
 
