@@ -94,16 +94,14 @@ class Sshd:
     def sessions(self) -> list[int]:
         """Process ids of its connections, each one's direct child."""
         assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in children.read_text().split()]
+        return _children(self.process.pid)
 
     def cut(self) -> None:
         """Kill every connection as a dying link would: without a good-bye."""
         for pid in self.sessions():
-            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-                os.kill(int(child), signal.SIGKILL)  # the unprivileged half, where there is one
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            for one in (*_children(pid), pid):  # the unprivileged half first, where there is one
+                with suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGKILL)
 
     def stop(self) -> None:
         """End it; connections that are open stay (`cut` ends them)."""
@@ -116,6 +114,14 @@ class Sshd:
         if self.process is not None and self.process.poll() is None:
             self.cut()
         self.stop()
+
+
+def _children(pid: int) -> list[int]:
+    """The direct children of a process; none once it has ended, which a session may do at any moment."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def start_sshd(

@@ -91,7 +91,10 @@ class NodeProcess(Process):
     @property
     def pid(self) -> int:
         outer = super().pid
-        children = Path(f"/proc/{outer}/task/{outer}/children").read_text().split()
+        try:
+            children = Path(f"/proc/{outer}/task/{outer}/children").read_text().split()
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            return outer
         return int(children[0]) if children else outer
 
 
