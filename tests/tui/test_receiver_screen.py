@@ -126,6 +126,17 @@ async def test_whose_spans_were_evicted(drive: Open) -> None:
         assert "\x1b" not in d.screen
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+async def test_no_sentence_is_cut(drive: Open, width: int) -> None:
+    lost = [{"source": "local", "sender": f"uid {user}", "spans": 10_000 - user, "traces": 7} for user in range(5)]
+    async with drive((width, 40), feed=live({**STATUS, "evicted_spans": 50_000, "evicted_by": lost})) as d:
+        await d.press("tab", "tab", "tab")
+        words = " ".join(d.screen.split())
+        said = "✗ Port 4317 is taken by otelcol (pid 99)."
+        assert said in words if width >= 80 else all(word in words for word in said.split())
+        assert "uid 2 at local 9,998 spans, 2 others 19,993 spans" in words
+
+
 @pytest.mark.parametrize("size", [(150, 50), (80, 24)])
 async def test_nothing_for_a_minute_shows_what_to_paste(drive: Open, size: tuple[int, int]) -> None:
     feed = live(SILENT, Database.memory(), quiet=59)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
+from rich.style import Style
 from textual.widget import Widget
 
 from tui.cluster_feed import ClusterFeed, Examination
@@ -314,18 +315,22 @@ class ReceiverScreen(FrameScreen):
         return [*lines, []]
 
     def _listeners(self, status: dict[str, Any]) -> list[Line]:
-        p = self.palette
-        room = max(20, min(34, self.size.width - 32))  # beside it stands "plain text"
+        p, every = self.palette, _list(status, "listeners")
+        widest = max((width_of(printable(str(one.get("address", "")), 40)) for one in every), default=0)
+        room = min(max(len("ADDRESS"), widest), max(20, min(34, self.size.width - 32)))  # beside it: "plain text"
         lines: list[Line] = [[(f" {fit('LISTENER', 16)}  ADDRESS", p.header)]]
-        for listener in _list(status, "listeners"):
+        for listener in every:
             name, address = fit(str(listener.get("name", "")), 16), str(listener.get("address", ""))
             error = listener.get("error")
             line: Line = [(f" {name}  ", p.base), (fit(address, room), p.base)]
+            lines.append(line)
             if error:
-                line.append((f"  {self.glyphs.failed} {printable(str(error), 300)}", p.error))
+                problem = f"{self.glyphs.failed} {printable(str(error), 300)}"
+                first, *rest = wrap_words(problem, max(20, self.size.width - room - 22), 6)
+                line.append((f"  {first}", p.error))
+                lines += [[(" " * (room + 21) + part, p.error)] for part in rest]
             else:
                 line.append(("  TLS" if listener.get("tls") else "  plain text", p.dim))
-            lines.append(line)
         if len(lines) == 1:
             lines.append([(f" {self.glyphs.suspicious} none", p.warning)])
         return lines
@@ -384,9 +389,9 @@ class ReceiverScreen(FrameScreen):
         def n(key: str) -> str:
             return count(_number(status, key))
 
-        def row(name: str, text: str, bad: bool = False) -> Line:
+        def row(name: str, text: str, bad: bool = False) -> list[Line]:
             mark = f"{self.glyphs.suspicious} " if bad else ""
-            return [(f" {fit(name, 10)} ", p.dim), (f"{mark}{text}", p.warning if bad else p.base)]
+            return self._named(name, f"{mark}{text}", p.warning if bad else p.base)
 
         cap, lost = _number(status, "cap_bytes"), _number(status, "rejected") + _number(status, "malformed")
         used = size(_number(status, "live_bytes")) + (f" of {size(cap)}" if cap else "")
@@ -395,15 +400,15 @@ class ReceiverScreen(FrameScreen):
         evicted = f"{n('evicted_spans')} spans of {n('evicted_traces')} traces; the oldest go first"
         return [
             [],
-            row("received", f"{n('accepted')} spans in {n('requests')} exports, {size(_number(status, 'bytes_in'))}"),
-            row("rate", f"{snapshot.spans_per_s:,.0f} spans/s, {snapshot.requests_per_s:,.1f} requests/s"),
-            row("refused", f"{n('refused')} exports; senders try those again", _number(status, "refused") > 0),
-            row("lost", f"{n('rejected')} spans rejected, {n('malformed')} exports that were not OTLP", lost > 0),
-            *([row("broken off", _BROKEN_OFF.format(n("broken_off")), True)] if _number(status, "broken_off") else []),
-            row("kept", kept, bool(status.get("disk_full"))),
-            row("evicted", evicted),
-            *([row("", f"of {told}")] if (told := whose(status)) else []),
-            row("process", f"{status.get('pid', '?')} since {since}, {n('attached')} attached"),
+            *row("received", f"{n('accepted')} spans in {n('requests')} exports, {size(_number(status, 'bytes_in'))}"),
+            *row("rate", f"{snapshot.spans_per_s:,.0f} spans/s, {snapshot.requests_per_s:,.1f} requests/s"),
+            *row("refused", f"{n('refused')} exports; senders try those again", _number(status, "refused") > 0),
+            *row("lost", f"{n('rejected')} spans rejected, {n('malformed')} exports that were not OTLP", lost > 0),
+            *(row("broken off", _BROKEN_OFF.format(n("broken_off")), True) if _number(status, "broken_off") else []),
+            *row("kept", kept, bool(status.get("disk_full"))),
+            *row("evicted", evicted),
+            *(row("", f"of {told}") if (told := whose(status)) else []),
+            *row("process", f"{status.get('pid', '?')} since {since}, {n('attached')} attached"),
         ]
 
     def _notes(self, status: dict[str, Any] | None) -> list[Line]:
@@ -418,11 +423,16 @@ class ReceiverScreen(FrameScreen):
         found += [("note", printable(problem, 400)) for problem in self.trace_app.problems]
         lines: list[Line] = [[]] if found else []
         for name, text in found:
-            wrapped = wrap_words(text, max(20, self.size.width - 14), 6)
-            for at, part in enumerate(wrapped):
-                mark = fit(name if not at else "", 10)
-                lines.append([(f" {mark} ", p.dim), (part.strip(), p.warning if name == "note" else p.base)])
+            lines += self._named(name, text, p.warning if name == "note" else p.base)
         return lines
+
+    def _named(self, name: str, text: str, style: Style) -> list[Line]:
+        """A line of `name` and what is said of it, and further ones where that needs them."""
+        wrapped = wrap_words(text, max(20, self.size.width - 14), 6)
+        return [
+            [(f" {fit('' if at else name, 10)} ", self.palette.dim), (part.strip(), style)]
+            for at, part in enumerate(wrapped)
+        ]
 
     def _contents(self, snapshot: Snapshot) -> list[Line]:
         """Of a recording: who is in it."""
