@@ -1,7 +1,7 @@
 """`python -m tests.real`: builds real components, brings a control plane up for a person, runs the tests on them.
 
     build [--release R ...]          compile what is missing (default: what `test` needs)
-    up plain|node [--release R]      bring one up, print its kubeconfig, and take it down at Ctrl-C
+    up plain|node|three [--release R]  bring one up, print its kubeconfig, and take it down at Ctrl-C
     test [--release R] [-- PYTEST]   what gates: plain and node of 1.36, plain of one further release
     all [-- PYTEST]                  every test on every release; takes hours
 
@@ -26,6 +26,7 @@ from tests.real.certificates import Kubeconfig
 from tests.real.lan import Forward, Lan
 from tests.real.node import Node
 from tests.real.plain import Plain
+from tests.real.three_nodes import ThreeNodes
 from tests.real.workspace import Unavailable, workspace
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -63,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     builds = actions.add_parser("build", help="compile what is missing")
     builds.add_argument("--release", action="append", choices=build.KUBERNETES, help="of Kubernetes; may be repeated")
     up = actions.add_parser("up", help="bring a control plane up, until Ctrl-C")
-    up.add_argument("what", choices=("plain", "node"))
+    up.add_argument("what", choices=("plain", "node", "three"))
     up.add_argument("--release", choices=build.KUBERNETES)
     test = actions.add_parser("test", help="what gates; pytest's arguments behind --")
     test.add_argument("--release", choices=build.KUBERNETES, help="the further one (default: by the commit's hash)")
@@ -114,21 +115,24 @@ def _up(what: str, release: str) -> int:
             running.close()
         return 0
     lan = Lan()
-    node = Node(lan, release=release)
-    node.start()
-    forward = Forward(lan, (node.address, 6443))
+    control_plane = Node(lan, release=release) if what == "node" else ThreeNodes(lan, release=release)
+    control_plane.start()
+    cluster = control_plane.cluster
+    each = [control_plane] if isinstance(control_plane, Node) else [*control_plane.nodes.values()]
+    forward = Forward(lan, (cluster.address, 6443))
     try:
-        cluster = node.cluster
         kubeconfig = Kubeconfig(
             f"https://127.0.0.1:{forward.port}", cluster.authority.pair.certificate, cluster.users
-        ).write(node.run_folder.path / "kubeconfig")
-        _stay(
-            kubeconfig,
-            f"a shell on it: nsenter -t {node.init_pid} -m -u -i -n -p -C bash\nlogs and files: {node.run_folder.path}",
-        )
+        ).write(each[0].run_folder.path / "kubeconfig")
+        shells = [
+            f"a shell on {node.name}: nsenter -t {node.init_pid} -m -u -i -n -p -C bash\n"
+            f"logs and files: {node.run_folder.path}"
+            for node in each
+        ]
+        _stay(kubeconfig, "\n".join(shells))
     finally:
         forward.close()
-        node.close()
+        control_plane.close()
         lan.close()
     return 0
 

@@ -10,7 +10,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, TypeVar
 
@@ -59,6 +59,14 @@ class Lan:
     def connect(self, address: tuple[str, int], timeout: float = 10.0) -> socket.socket:
         """A TCP connection from the outside to a node."""
         return self.inside(lambda: socket.create_connection(address, timeout))
+
+    def add_address(self, address: str) -> None:
+        """Give the outside another address."""
+        self.inside(lambda: _ip(f"addr add {address}/24 dev br0"))
+
+    def entering(self, command: Sequence[str]) -> list[str]:
+        """The command, run in the network from the outside of the nodes; for as long as this process lives."""
+        return ["nsenter", f"--net=/proc/{os.getpid()}/fd/{self._namespace}", "--", *command]
 
     def plug(self, name: str, pid: int, address: str) -> None:
         """Give the network namespace of a process an `eth0` with an address and a way out.

@@ -15,8 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from string import Template
 from typing import Final
@@ -25,7 +25,7 @@ from tests.real import build, cgroups, images
 from tests.real.certificates import Authority, Kubeconfig, Pair, service_account_keys, write_private
 from tests.real.client import Client
 from tests.real.lan import Lan
-from tests.real.processes import Process, bound_to_its_parent, wait_until
+from tests.real.processes import START_S, Process, bound_to_its_parent, wait_until
 from tests.real.workspace import RunFolder, Unavailable
 
 ADMIN: Final = "kubernetes-super-admin"
@@ -116,15 +116,18 @@ class Node:
         name: str = "cp-1",
         address: str = "192.0.2.2",
         cluster: Cluster | None = None,
+        members: Mapping[str, str] | None = None,
         verbosity: int = 0,
     ) -> None:
         """
         Args:
+            members: the addresses of all nodes of the cluster by their names, this one's too; None: there is no other.
             verbosity: kubelet's; kubeadm's nodes have 0.
         """
         check()
         self.lan, self.release, self.name, self.address = lan, release, name, address
         self.cluster = cluster or Cluster(address)
+        self.members = dict(members or {name: address})
         self.verbosity = verbosity
         self._built = build.build(needed(release))
         self.version = build.module(f"kubernetes-{release}").version
@@ -150,27 +153,44 @@ class Node:
     # --- up and down -----------------------------------------------------------------------------------------
     def start(self) -> None:
         """Bring it up and wait until its API is ready and the node is, too."""
+        self.begin()
+        self.complete()
+
+    def begin(self) -> None:
+        """Everything up to kubelet's start, which starts the rest. By a thread that lives as long as the node does: the
+        kernel ends what it started with it."""
         began = time.monotonic()
-        try:
+        with self._explained():
             self.boot()
             self.start_containerd()
             self._import_images()
-            imported = time.monotonic()
             self._lay_manifests()
             self.kubelet.start()
+        print(f"real: node {self.name} {self.release} has begun after {time.monotonic() - began:.1f} s", flush=True)
+
+    def complete(self) -> None:
+        """Wait until it is what kubeadm's `init` leaves behind."""
+        began = time.monotonic()
+        with self._explained():
             self.wait_ready()
             ready = time.monotonic()
             self._finish()
+        now = time.monotonic()
+        print(
+            f"real: node {self.name} {self.release} is up after {now - began:.1f} s more: API {ready - began:.1f} s, "
+            f"the node ready {now - ready:.1f} s",
+            flush=True,
+        )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """A node that did not come up leaves its logs, and nothing else."""
+        try:
+            yield
         except BaseException:
             self._keep_logs()
             self.close()
             raise
-        now = time.monotonic()
-        print(
-            f"real: node {self.name} {self.release} is up after {now - began:.1f} s: containerd and images "
-            f"{imported - began:.1f} s, API {ready - imported:.1f} s, the node ready {now - ready:.1f} s",
-            flush=True,
-        )
 
     def boot(self) -> None:
         """Make its namespaces and its files; nothing runs there yet."""
@@ -195,7 +215,8 @@ class Node:
             ],
             "files": {
                 "/etc/hostname": f"{self.name}\n",
-                "/etc/hosts": f"127.0.0.1 localhost\n::1 localhost\n{self.address} {self.name}\n",
+                "/etc/hosts": "127.0.0.1 localhost\n::1 localhost\n"
+                + "".join(f"{address} {name}\n" for name, address in self.members.items()),
                 "/etc/resolv.conf": "nameserver 127.0.0.1\n",  # nobody there, and told so at once
             },
         }
@@ -231,8 +252,9 @@ class Node:
 
     def wait_ready(self) -> None:
         """Until its API server says that it is ready."""
-        client = self.client()
-        wait_until(lambda: client.code("/readyz") == 200, f"the API server of {self.name} is ready", by=self.kubelet)
+        client, seconds = self.client(), START_S * len(self.members)  # they share this machine
+        what = f"the API server of {self.name} is ready"
+        wait_until(lambda: client.code("/readyz") == 200, what, seconds=seconds, by=self.kubelet)
 
     def power_off(self) -> None:
         """As when its plug is pulled: everything on it ends at once, its disk stays."""
@@ -380,14 +402,19 @@ class Node:
         (pki / "sa.pub").write_bytes(public)
         issue, users = cluster.authority.issue, cluster.users
         node = f"system:node:{self.name}"
-        for name, user, pair in (
-            ("super-admin", ADMIN, users[ADMIN]),
-            ("admin", CLUSTER_ADMIN, users[CLUSTER_ADMIN]),
-            ("kubelet", node, issue(node, groups=["system:nodes"])),
-            ("controller-manager", "system:kube-controller-manager", issue("system:kube-controller-manager")),
-            ("scheduler", "system:kube-scheduler", issue("system:kube-scheduler")),
+        for name, user, pair, address in (
+            ("super-admin", ADMIN, users[ADMIN], cluster.address),
+            ("admin", CLUSTER_ADMIN, users[CLUSTER_ADMIN], cluster.address),
+            ("kubelet", node, issue(node, groups=["system:nodes"]), cluster.address),
+            (
+                "controller-manager",
+                "system:kube-controller-manager",
+                issue("system:kube-controller-manager"),
+                self.address,
+            ),
+            ("scheduler", "system:kube-scheduler", issue("system:kube-scheduler"), self.address),
         ):
-            server = f"https://{self.address}:6443"
+            server = f"https://{address}:6443"
             kubeconfig = Kubeconfig(server, cluster.authority.pair.certificate, {user: pair})
             kubeconfig.write(self.path(f"/etc/kubernetes/{name}.conf"))
 
@@ -401,7 +428,7 @@ class Node:
     def _template(self, name: str) -> str:
         return Template((_TEMPLATES / name).read_text()).substitute(
             address=self.address,
-            cluster=f"{self.name}=https://{self.address}:2380",
+            cluster=",".join(f"{name}=https://{address}:2380" for name, address in self.members.items()),
             etcd=self.etcd_version,
             node=self.name,
             pause=images.PAUSE,
@@ -433,7 +460,7 @@ class Node:
 
     def _finish(self) -> None:
         """What kubeadm does through the API at the end of `init`."""
-        client = self.client()
+        client, seconds = self.client(), START_S * len(self.members)
         rbac = "rbac.authorization.k8s.io"
         subject = {"apiGroup": rbac, "kind": "Group", "name": "kubeadm:cluster-admins"}
         role = {"apiGroup": rbac, "kind": "ClusterRole", "name": "cluster-admin"}
@@ -447,7 +474,7 @@ class Node:
         made = client.request("POST", f"/apis/{rbac}/v1/clusterrolebindings", binding)
         assert made.code in (201, 409), made.body
         path = f"/api/v1/nodes/{self.name}"
-        wait_until(lambda: client.code(path) == 200, f"{self.name} has registered", by=self.kubelet)
+        wait_until(lambda: client.code(path) == 200, f"{self.name} has registered", seconds=seconds, by=self.kubelet)
         labels = {"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}}
         patched = client.request("PATCH", path, labels, content_type="application/merge-patch+json")
         assert patched.code == 200, patched.body
@@ -456,7 +483,7 @@ class Node:
             conditions = client.request("GET", path).json()["status"].get("conditions", [])
             return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
-        wait_until(ready, f"{self.name} is ready", by=self.kubelet)
+        wait_until(ready, f"{self.name} is ready", seconds=seconds, by=self.kubelet)
 
     def _keep_logs(self) -> None:
         """Say where the logs of a node that did not come up were put."""
