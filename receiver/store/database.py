@@ -254,15 +254,15 @@ class Database:
     def _transaction(self, chunks: Sequence[Chunk], gone: Sequence[int]) -> list[int]:
         rows = [_row(chunk) for chunk in chunks]
         with self._lock:
-            if self._intact is not None and (found := self._intact.look_before()) is not None:
-                raise DatabaseMoved(found.what)
+            if lost := self._lost(before=True):
+                raise DatabaseMoved(lost)
             try:
                 ids = self._write(rows, gone)
                 if ids is None:  # the log is too long for it
                     self._empty_log()
                     ids = self._write(rows, gone)
             except sqlite3.Error as error:
-                self._must_be_there()
+                self._must_be_there(wrote=True)
                 _fail(error, self.path, writing=True)
             if ids is None:
                 raise NoRoom(
@@ -270,7 +270,7 @@ class Database:
                     " nothing more is stored until that is done.",
                     0,
                 )
-            self._must_be_there()
+            self._must_be_there(wrote=True)
             self._fold_log()
         return ids
 
@@ -333,8 +333,8 @@ class Database:
         state, log = self._intact.state(), self._intact.log_bytes()
         return not lacks_log(file, free, pages, page, self.bound, log, log if state is None else state.end)
 
-    def _must_be_there(self) -> None:
-        if lost := self.lost():
+    def _must_be_there(self, *, wrote: bool = False, folded: bool = False) -> None:
+        if lost := self._lost(wrote=wrote, folded=folded):
             raise DatabaseMoved(lost)
 
     # -- the log --------------------------------------------------------------------------------------
@@ -355,19 +355,32 @@ class Database:
         self._tried = used
         # A commit that worked has worked: what goes wrong here goes wrong again, when there is no room.
         with contextlib.suppress(sqlite3.Error):
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        self._must_be_there()
+            self._checkpoint("PASSIVE")
+
+    def _checkpoint(self, mode: str) -> bool:
+        """Fold the log into the file; whether all of it is there now.
+
+        Raises:
+            DatabaseMoved: the files are not whole: before, and nothing was done, or now.
+            sqlite3.Error: it failed.
+        """
+        self._must_be_there()  # who wrote into the file until now is not taken for us afterwards
+        try:
+            busy, frames, done = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        finally:
+            self._must_be_there(wrote=True, folded=True)
+        return not busy and frames == done
 
     def _empty_log(self) -> bool:
         """Fold all of the log into the file and begin it anew, waiting a moment for readers; whether that worked."""
         execute = self._connection.execute
         execute(f"PRAGMA busy_timeout = {int(_READER_SECONDS * 1000)}")
         try:
-            busy = execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            emptied = self._checkpoint("TRUNCATE")
         finally:
             execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
         self._tried = 0
-        return not busy
+        return emptied
 
     # -- reading ------------------------------------------------------------------------------------
     def read_after(self, last_id: int, limit: int = 256) -> list[Chunk]:
@@ -423,16 +436,29 @@ class Database:
     def lost(self) -> str:
         """What became of the files under us, as a sentence: SQLite does not see it, and goes on writing into a file
         without a name, or without what was in it. "" while they are there and whole. Then for good."""
-        if self._intact is None:
+        return self._lost()
+
+    def _lost(self, *, before: bool = False, wrote: bool = False, folded: bool = False) -> str:
+        intact, handle = self._intact, self._handle
+        if intact is None:
             return ""
         with self._lock:
-            before = self._intact.loss
-            found = self._intact.look(self._handle)
+            known = intact.loss
+            found = intact.look_before(handle) if before else intact.look(handle, wrote=wrote, folded=folded)
             if found is None:
                 return ""
-            if before is None and found.rescue and self._handle is not None:
-                self._intact.loss = found = self._rescue(found)
+            if known is None and handle is not None:
+                if found.rescue:
+                    intact.loss = found = self._rescue(found)
+                self._doubt(found)
             return found.what
+
+    def _doubt(self, loss: Loss) -> None:
+        """Without the shared memory, which holds nothing that the log does not, whoever opens the file next looks
+        through it, and through its log."""
+        if loss.doubtful and self.path is not None:
+            with contextlib.suppress(OSError):
+                memory_of(self.path).unlink(missing_ok=True)
 
     @property
     def way_out(self) -> str:
@@ -586,8 +612,9 @@ class Database:
                 # A script, because Python's execute() would take a single step of it, which is a single page.
                 self._connection.executescript(f"PRAGMA incremental_vacuum({max(1, size // self._page_size())})")
             except sqlite3.Error as error:
+                self._must_be_there(wrote=True)
                 _fail(error, self.path, writing=True)
-            self._must_be_there()
+            self._must_be_there(wrote=True)
             self._fold_log()
             return before - self.size
 
@@ -612,7 +639,8 @@ class Database:
         """
         if self.path is None or self.lost():
             return
-        with self._lock, contextlib.suppress(sqlite3.Error):  # without it nothing is lost: the log stays
+        # Without it nothing is lost: the log stays.
+        with self._lock, contextlib.suppress(sqlite3.Error, DatabaseMoved):
             self._empty_log()
 
     def close(self) -> None:
