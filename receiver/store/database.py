@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import quote
 
+from receiver.plain_text import one_line
 from receiver.store import compression, ownership
 from receiver.store.chunk import Chunk, unpack
 from receiver.store.compression import MAX_BODY
@@ -40,6 +41,7 @@ _FULL: Final = 1 << 20  # a disk with less space than this is full: SQLite calls
 _INDEX: Final = "id, source, peer, received, names, spans, facts"
 _COLUMNS: Final = _INDEX.count(",") + 1
 _READER_SECONDS: Final = 1.0  # a reader is waited for so long before a full log is refused
+_AGAIN_SECONDS: Final = 0.01
 _MOMENT_SECONDS: Final = 10.0
 _FOLD_AGAIN: Final = 1 << 20  # bytes of log: whoever reads keeps us from folding it, and each try flushes the disk
 _TURNS: Final = 8  # retention looks at twice as much each time
@@ -116,6 +118,8 @@ class Database:
         """Bytes that file and log may have, LOG_ROOM more for a moment; None: any number."""
         self.make_room: Callable[[int], bool] | None = None
         """Asked when something does not fit: has so many bytes evicted, and says whether it is worth another try."""
+        self.log_held = False
+        """Something was refused because a reader keeps the log from beginning anew, and nothing was stored since."""
         self._connection = connection
         self._lock = threading.RLock()
         self._intact = None if path is None else Intact(path, lambda: self.size, self._is_whole)
@@ -253,26 +257,51 @@ class Database:
 
     def _transaction(self, chunks: Sequence[Chunk], gone: Sequence[int]) -> list[int]:
         rows = [_row(chunk) for chunk in chunks]
+        # Most readers are done in a moment. Who was not by then is not waited for again each time.
+        until = time.monotonic() + (0.0 if self.log_held else _READER_SECONDS)
+        while (ids := self._try(rows, gone)) is None:
+            if time.monotonic() >= until:
+                self.log_held = True
+                raise NoRoom(self._who_reads(), 0)
+            time.sleep(_AGAIN_SECONDS)  # without the lock
+        self.log_held = False
+        return ids
+
+    def _try(self, rows: Sequence[tuple[Any, ...]], gone: Sequence[int]) -> list[int] | None:
+        """One transaction; None when the log has no room for it, and a reader keeps it from beginning anew."""
         with self._lock:
             if lost := self._lost(before=True):
                 raise DatabaseMoved(lost)
             try:
                 ids = self._write(rows, gone)
-                if ids is None:  # the log is too long for it
-                    self._empty_log()
+                if ids is None and self._empty_log():
                     ids = self._write(rows, gone)
             except sqlite3.Error as error:
                 self._must_be_there(wrote=True)
                 _fail(error, self.path, writing=True)
-            if ids is None:
-                raise NoRoom(
-                    f"Somebody reads {self.path} for long, so its log has grown to what it may have beside it:"
-                    " nothing more is stored until that is done.",
-                    0,
-                )
             self._must_be_there(wrote=True)
-            self._fold_log()
+            if ids is not None:
+                self._fold_log()
         return ids
+
+    def _who_reads(self) -> str:
+        process = None if self._intact is None else self._intact.reader()
+        who = "somebody" if process is None else f"process {process} ({_name_of_process(process)})"
+        return (
+            f"Nothing more is stored in {self.path} for now: {who} reads it for long, so its log cannot begin anew and"
+            " has grown to what it may have; end that, or wait until it is done."
+        )
+
+    def frees_log(self) -> bool:
+        """Whether the log, which was held by a reader when something was refused, can begin anew; then it did.
+
+        Raises:
+            DatabaseMoved: the files are not whole.
+        """
+        with self._lock:
+            with contextlib.suppress(sqlite3.Error):
+                self.log_held = not self._empty_log()
+            return not self.log_held
 
     def _write(self, rows: Sequence[tuple[Any, ...]], gone: Sequence[int]) -> list[int] | None:
         """One transaction; None when the log has no room for it.
@@ -371,10 +400,11 @@ class Database:
             self._must_be_there(wrote=True, folded=True)
         return not busy and frames == done
 
-    def _empty_log(self) -> bool:
-        """Fold all of the log into the file and begin it anew, waiting a moment for readers; whether that worked."""
+    def _empty_log(self, seconds: float = 0.0) -> bool:
+        """Fold all of the log into the file and begin it anew, waiting so long for readers, with the lock; whether that
+        worked."""
         execute = self._connection.execute
-        execute(f"PRAGMA busy_timeout = {int(_READER_SECONDS * 1000)}")
+        execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
         try:
             emptied = self._checkpoint("TRUNCATE")
         finally:
@@ -631,8 +661,9 @@ class Database:
     def _page_size(self) -> int:
         return int(self._all("PRAGMA page_size")[0][0])
 
-    def checkpoint(self) -> None:
-        """Fold the log into the file as far as readers let us, so that the file alone holds everything.
+    def checkpoint(self, seconds: float = 0.0) -> None:
+        """Fold the log into the file as far as readers let us, so that the file alone holds everything. They are waited
+        for so long, and nothing can be stored or read meanwhile.
 
         Closing does so only where nobody else has the file open. Not after the file was moved away: it may have
         another log by now.
@@ -641,7 +672,7 @@ class Database:
             return
         # Without it nothing is lost: the log stays.
         with self._lock, contextlib.suppress(sqlite3.Error, DatabaseMoved):
-            self._empty_log()
+            self._empty_log(seconds)
 
     def close(self) -> None:
         """Give the file back; a writer's log is folded in, unless the files are `lost`: what is in the log then does
@@ -701,7 +732,7 @@ class Database:
         # What a killed process left may be longer than any log of ours.
         with contextlib.suppress(sqlite3.Error):
             if self._intact.log_bytes() > KEPT_LOG:
-                self._empty_log()
+                self._empty_log(_READER_SECONDS)
 
     def _add_sender(self) -> None:
         """A file of before gets the column at its end, which older programs pass over."""
@@ -810,6 +841,13 @@ def _row(chunk: Chunk) -> tuple[Any, ...]:
         facts,
         chunk.body,
     )
+
+
+def _name_of_process(process: int) -> str:
+    try:
+        return one_line(Path(f"/proc/{process}/comm").read_text("utf-8", "replace").strip())
+    except OSError:
+        return "ended by now"
 
 
 def _sound(path: Path) -> bool | None:

@@ -30,6 +30,7 @@ from receiver.store.wal import (
     memory_of,
     read_index,
     read_state,
+    reader_of,
     valid_frames,
     whole_frames,
 )
@@ -118,6 +119,10 @@ class Intact:
             return 0 if self._log_kept is None else os.fstat(self._log_kept.number).st_size
         except OSError:
             return 0
+
+    def reader(self) -> int | None:
+        """The id of another process that reads the database at this moment, as far as the system tells."""
+        return None if self._memory_kept is None else reader_of(self._memory_kept.number)
 
     def look(self, handle: int | None, *, wrote: bool = False, folded: bool = False) -> Loss | None:
         """What became of the files; None while they are there and whole.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,6 +30,9 @@ _INDEX_BYTES: Final = 136
 _MAGIC: Final = (0x377F0682, 0x377F0683)
 _REGION: Final = 32 << 10
 _SLOTS: Final = 16 << 10  # bytes at the end of a region: its hash table
+_READERS_AT: Final = 123  # WAL_READ_LOCK(0), a byte that is locked (walformat.html, 2.2)
+_READERS: Final = 5
+_LOCK: Final = "hhqqi4x"  # struct flock of Linux with 64 bits
 _AT_ONCE: Final = 128  # frames whose checksums are looked at together: a MiB
 _IN_FIRST: Final = 4062  # frames whose numbers fit into the first region of the shared memory
 _IN_OTHERS: Final = 4096
@@ -115,6 +119,21 @@ def read_state(memory: int) -> LogState | None:
     (folded,) = struct.unpack_from("=I", raw, _BACKFILL)
     (attempted,) = struct.unpack_from("=I", raw, _ATTEMPTED)
     return LogState(frames, folded, pages, 65536 if page == 1 else page, salt, (sum1, sum2), attempted)
+
+
+def reader_of(memory: int) -> int | None:
+    """The id of another process that reads the database at this moment, from a descriptor of the shared memory; None
+    where there is none, or none that the system tells of."""
+    if sys.platform != "linux":
+        return None
+    import fcntl
+
+    asked = struct.pack(_LOCK, fcntl.F_WRLCK, os.SEEK_SET, _READERS_AT, _READERS, 0)
+    try:
+        kind, _, _, _, process = struct.unpack(_LOCK, fcntl.fcntl(memory, fcntl.F_GETLK, asked))
+    except OSError:
+        return None
+    return process if kind != fcntl.F_UNLCK and process > 0 else None
 
 
 def whole_frames(log: int, state: LogState) -> int:
