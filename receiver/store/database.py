@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 from urllib.parse import quote
 
 from receiver.plain_text import one_line
@@ -25,9 +25,9 @@ from receiver.store.chunk import Chunk, unpack
 from receiver.store.compression import MAX_BODY
 from receiver.store.compression import compress as compress
 from receiver.store.errors import StoreError as StoreError
+from receiver.store.guest import GuestConnection
 from receiver.store.intact import Intact, Loss, is_cut, mend_log
-from receiver.store.ownership import OUR_RIGHTS, Rights
-from receiver.store.reading import OwnersConnection, Reader, bound, is_strange
+from receiver.store.reading import Reader, bound, is_strange
 from receiver.store.room import CHECKPOINT, KEPT_LOG, lacks_file, lacks_log, largest, pages_of
 from receiver.store.wal import log_of, memory_of
 
@@ -195,7 +195,7 @@ class Database:
             raise DatabaseMissing(f"There is no database {path} yet: start k8s-trace-tui, or name one with --db.")
         last: sqlite3.Error | None = None
         for way in reader.ways():
-            database = cls(_connect(reader.path, way, reader.found.rights), reader.path)
+            database = cls(_connect_to_read(reader, way), reader.path)
             database._reader = reader.by(way)
             try:
                 bound(database._connection)
@@ -807,22 +807,26 @@ class Database:
             raise _damaged(self.path, error) from error
 
 
-def _connect(path: Path, mode: str, rights: Rights = OUR_RIGHTS) -> sqlite3.Connection:
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
     try:
-        with rights.held():
-            connection = sqlite3.connect(
-                f"file:{quote(str(path.absolute()))}?mode={mode}",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
-                timeout=_BUSY_SECONDS,
-                factory=OwnersConnection if rights.uid is not None else sqlite3.Connection,
-            )
-        if isinstance(connection, OwnersConnection):
-            connection.rights = rights
-        return connection
+        return sqlite3.connect(
+            f"file:{quote(str(path.absolute()))}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=_BUSY_SECONDS,
+        )
     except sqlite3.Error as error:
         _fail(error, path)
+
+
+def _connect_to_read(reader: Reader, way: str) -> sqlite3.Connection:
+    if not reader.found.guest:
+        return _connect(reader.path, way)
+    if reader.found.rights.uid is None and not os.access(reader.path, os.R_OK):
+        _fail(sqlite3.OperationalError("unable to open database file"), reader.path)
+    # It has what a reader uses of one.
+    return cast("sqlite3.Connection", GuestConnection(reader.path.absolute(), way, reader.found.rights))
 
 
 def _row(chunk: Chunk) -> tuple[Any, ...]:
