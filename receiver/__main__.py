@@ -403,7 +403,7 @@ class Receiver:
             self._retention.stop()
             written = self._writer.stop()
             self._control.stop()
-            self._database.checkpoint()  # who copies or moves the file alone has everything, also while others read
+            self._database.checkpoint(1.0)  # who copies or moves the file alone has everything, also while others read
             self._database.close()
             if not written:
                 _log.error("the last commit did not end in time")

@@ -16,17 +16,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 from urllib.parse import quote
 
+from receiver.plain_text import one_line
 from receiver.store import compression, ownership
 from receiver.store.chunk import Chunk, unpack
 from receiver.store.compression import MAX_BODY
 from receiver.store.compression import compress as compress
 from receiver.store.errors import StoreError as StoreError
+from receiver.store.guest import GuestConnection
 from receiver.store.intact import Intact, Loss, is_cut, mend_log
-from receiver.store.ownership import OUR_RIGHTS, Rights
-from receiver.store.reading import OwnersConnection, Reader, bound, is_strange
+from receiver.store.reading import Reader, bound, is_strange
 from receiver.store.room import CHECKPOINT, KEPT_LOG, lacks_file, lacks_log, largest, pages_of
 from receiver.store.wal import log_of, memory_of
 
@@ -40,6 +41,7 @@ _FULL: Final = 1 << 20  # a disk with less space than this is full: SQLite calls
 _INDEX: Final = "id, source, peer, received, names, spans, facts"
 _COLUMNS: Final = _INDEX.count(",") + 1
 _READER_SECONDS: Final = 1.0  # a reader is waited for so long before a full log is refused
+_AGAIN_SECONDS: Final = 0.01
 _MOMENT_SECONDS: Final = 10.0
 _FOLD_AGAIN: Final = 1 << 20  # bytes of log: whoever reads keeps us from folding it, and each try flushes the disk
 _TURNS: Final = 8  # retention looks at twice as much each time
@@ -116,6 +118,8 @@ class Database:
         """Bytes that file and log may have, LOG_ROOM more for a moment; None: any number."""
         self.make_room: Callable[[int], bool] | None = None
         """Asked when something does not fit: has so many bytes evicted, and says whether it is worth another try."""
+        self.log_held = False
+        """Something was refused because a reader keeps the log from beginning anew, and nothing was stored since."""
         self._connection = connection
         self._lock = threading.RLock()
         self._intact = None if path is None else Intact(path, lambda: self.size, self._is_whole)
@@ -191,7 +195,7 @@ class Database:
             raise DatabaseMissing(f"There is no database {path} yet: start k8s-trace-tui, or name one with --db.")
         last: sqlite3.Error | None = None
         for way in reader.ways():
-            database = cls(_connect(reader.path, way, reader.found.rights), reader.path)
+            database = cls(_connect_to_read(reader, way), reader.path)
             database._reader = reader.by(way)
             try:
                 bound(database._connection)
@@ -253,26 +257,51 @@ class Database:
 
     def _transaction(self, chunks: Sequence[Chunk], gone: Sequence[int]) -> list[int]:
         rows = [_row(chunk) for chunk in chunks]
+        # Most readers are done in a moment. Who was not by then is not waited for again each time.
+        until = time.monotonic() + (0.0 if self.log_held else _READER_SECONDS)
+        while (ids := self._try(rows, gone)) is None:
+            if time.monotonic() >= until:
+                self.log_held = True
+                raise NoRoom(self._who_reads(), 0)
+            time.sleep(_AGAIN_SECONDS)  # without the lock
+        self.log_held = False
+        return ids
+
+    def _try(self, rows: Sequence[tuple[Any, ...]], gone: Sequence[int]) -> list[int] | None:
+        """One transaction; None when the log has no room for it, and a reader keeps it from beginning anew."""
         with self._lock:
-            if self._intact is not None and (found := self._intact.look_before()) is not None:
-                raise DatabaseMoved(found.what)
+            if lost := self._lost(before=True):
+                raise DatabaseMoved(lost)
             try:
                 ids = self._write(rows, gone)
-                if ids is None:  # the log is too long for it
-                    self._empty_log()
+                if ids is None and self._empty_log():
                     ids = self._write(rows, gone)
             except sqlite3.Error as error:
-                self._must_be_there()
+                self._must_be_there(wrote=True)
                 _fail(error, self.path, writing=True)
-            if ids is None:
-                raise NoRoom(
-                    f"Somebody reads {self.path} for long, so its log has grown to what it may have beside it:"
-                    " nothing more is stored until that is done.",
-                    0,
-                )
-            self._must_be_there()
-            self._fold_log()
+            self._must_be_there(wrote=True)
+            if ids is not None:
+                self._fold_log()
         return ids
+
+    def _who_reads(self) -> str:
+        process = None if self._intact is None else self._intact.reader()
+        who = "somebody" if process is None else f"process {process} ({_name_of_process(process)})"
+        return (
+            f"Nothing more is stored in {self.path} for now: {who} reads it for long, so its log cannot begin anew and"
+            " has grown to what it may have; end that, or wait until it is done."
+        )
+
+    def frees_log(self) -> bool:
+        """Whether the log, which was held by a reader when something was refused, can begin anew; then it did.
+
+        Raises:
+            DatabaseMoved: the files are not whole.
+        """
+        with self._lock:
+            with contextlib.suppress(sqlite3.Error):
+                self.log_held = not self._empty_log()
+            return not self.log_held
 
     def _write(self, rows: Sequence[tuple[Any, ...]], gone: Sequence[int]) -> list[int] | None:
         """One transaction; None when the log has no room for it.
@@ -333,8 +362,8 @@ class Database:
         state, log = self._intact.state(), self._intact.log_bytes()
         return not lacks_log(file, free, pages, page, self.bound, log, log if state is None else state.end)
 
-    def _must_be_there(self) -> None:
-        if lost := self.lost():
+    def _must_be_there(self, *, wrote: bool = False, folded: bool = False) -> None:
+        if lost := self._lost(wrote=wrote, folded=folded):
             raise DatabaseMoved(lost)
 
     # -- the log --------------------------------------------------------------------------------------
@@ -355,19 +384,33 @@ class Database:
         self._tried = used
         # A commit that worked has worked: what goes wrong here goes wrong again, when there is no room.
         with contextlib.suppress(sqlite3.Error):
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        self._must_be_there()
+            self._checkpoint("PASSIVE")
 
-    def _empty_log(self) -> bool:
-        """Fold all of the log into the file and begin it anew, waiting a moment for readers; whether that worked."""
-        execute = self._connection.execute
-        execute(f"PRAGMA busy_timeout = {int(_READER_SECONDS * 1000)}")
+    def _checkpoint(self, mode: str) -> bool:
+        """Fold the log into the file; whether all of it is there now.
+
+        Raises:
+            DatabaseMoved: the files are not whole: before, and nothing was done, or now.
+            sqlite3.Error: it failed.
+        """
+        self._must_be_there()  # who wrote into the file until now is not taken for us afterwards
         try:
-            busy = execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            busy, frames, done = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        finally:
+            self._must_be_there(wrote=True, folded=True)
+        return not busy and frames == done
+
+    def _empty_log(self, seconds: float = 0.0) -> bool:
+        """Fold all of the log into the file and begin it anew, waiting so long for readers, with the lock; whether that
+        worked."""
+        execute = self._connection.execute
+        execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+        try:
+            emptied = self._checkpoint("TRUNCATE")
         finally:
             execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
         self._tried = 0
-        return not busy
+        return emptied
 
     # -- reading ------------------------------------------------------------------------------------
     def read_after(self, last_id: int, limit: int = 256) -> list[Chunk]:
@@ -423,16 +466,29 @@ class Database:
     def lost(self) -> str:
         """What became of the files under us, as a sentence: SQLite does not see it, and goes on writing into a file
         without a name, or without what was in it. "" while they are there and whole. Then for good."""
-        if self._intact is None:
+        return self._lost()
+
+    def _lost(self, *, before: bool = False, wrote: bool = False, folded: bool = False) -> str:
+        intact, handle = self._intact, self._handle
+        if intact is None:
             return ""
         with self._lock:
-            before = self._intact.loss
-            found = self._intact.look(self._handle)
+            known = intact.loss
+            found = intact.look_before(handle) if before else intact.look(handle, wrote=wrote, folded=folded)
             if found is None:
                 return ""
-            if before is None and found.rescue and self._handle is not None:
-                self._intact.loss = found = self._rescue(found)
+            if known is None and handle is not None:
+                if found.rescue:
+                    intact.loss = found = self._rescue(found)
+                self._doubt(found)
             return found.what
+
+    def _doubt(self, loss: Loss) -> None:
+        """Without the shared memory, which holds nothing that the log does not, whoever opens the file next looks
+        through it, and through its log."""
+        if loss.doubtful and self.path is not None:
+            with contextlib.suppress(OSError):
+                memory_of(self.path).unlink(missing_ok=True)
 
     @property
     def way_out(self) -> str:
@@ -586,8 +642,9 @@ class Database:
                 # A script, because Python's execute() would take a single step of it, which is a single page.
                 self._connection.executescript(f"PRAGMA incremental_vacuum({max(1, size // self._page_size())})")
             except sqlite3.Error as error:
+                self._must_be_there(wrote=True)
                 _fail(error, self.path, writing=True)
-            self._must_be_there()
+            self._must_be_there(wrote=True)
             self._fold_log()
             return before - self.size
 
@@ -604,16 +661,18 @@ class Database:
     def _page_size(self) -> int:
         return int(self._all("PRAGMA page_size")[0][0])
 
-    def checkpoint(self) -> None:
-        """Fold the log into the file as far as readers let us, so that the file alone holds everything.
+    def checkpoint(self, seconds: float = 0.0) -> None:
+        """Fold the log into the file as far as readers let us, so that the file alone holds everything. They are waited
+        for so long, and nothing can be stored or read meanwhile.
 
         Closing does so only where nobody else has the file open. Not after the file was moved away: it may have
         another log by now.
         """
         if self.path is None or self.lost():
             return
-        with self._lock, contextlib.suppress(sqlite3.Error):  # without it nothing is lost: the log stays
-            self._empty_log()
+        # Without it nothing is lost: the log stays.
+        with self._lock, contextlib.suppress(sqlite3.Error, DatabaseMoved):
+            self._empty_log(seconds)
 
     def close(self) -> None:
         """Give the file back; a writer's log is folded in, unless the files are `lost`: what is in the log then does
@@ -673,7 +732,7 @@ class Database:
         # What a killed process left may be longer than any log of ours.
         with contextlib.suppress(sqlite3.Error):
             if self._intact.log_bytes() > KEPT_LOG:
-                self._empty_log()
+                self._empty_log(_READER_SECONDS)
 
     def _add_sender(self) -> None:
         """A file of before gets the column at its end, which older programs pass over."""
@@ -748,22 +807,26 @@ class Database:
             raise _damaged(self.path, error) from error
 
 
-def _connect(path: Path, mode: str, rights: Rights = OUR_RIGHTS) -> sqlite3.Connection:
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
     try:
-        with rights.held():
-            connection = sqlite3.connect(
-                f"file:{quote(str(path.absolute()))}?mode={mode}",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
-                timeout=_BUSY_SECONDS,
-                factory=OwnersConnection if rights.uid is not None else sqlite3.Connection,
-            )
-        if isinstance(connection, OwnersConnection):
-            connection.rights = rights
-        return connection
+        return sqlite3.connect(
+            f"file:{quote(str(path.absolute()))}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=_BUSY_SECONDS,
+        )
     except sqlite3.Error as error:
         _fail(error, path)
+
+
+def _connect_to_read(reader: Reader, way: str) -> sqlite3.Connection:
+    if not reader.found.guest:
+        return _connect(reader.path, way)
+    if reader.found.rights.uid is None and not os.access(reader.path, os.R_OK):
+        _fail(sqlite3.OperationalError("unable to open database file"), reader.path)
+    # It has what a reader uses of one.
+    return cast("sqlite3.Connection", GuestConnection(reader.path.absolute(), way, reader.found.rights))
 
 
 def _row(chunk: Chunk) -> tuple[Any, ...]:
@@ -782,6 +845,13 @@ def _row(chunk: Chunk) -> tuple[Any, ...]:
         facts,
         chunk.body,
     )
+
+
+def _name_of_process(process: int) -> str:
+    try:
+        return one_line(Path(f"/proc/{process}/comm").read_text("utf-8", "replace").strip())
+    except OSError:
+        return "ended by now"
 
 
 def _sound(path: Path) -> bool | None:

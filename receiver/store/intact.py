@@ -2,11 +2,18 @@
 
 SQLite sees none of it: it goes on writing into a file without a name, or behind the end of a log that somebody emptied,
 and calls that stored. So it is looked at around every commit, before anybody hears of success: some stat(2) and
-pread(2), about 30 microseconds.
+pread(2), some 100 microseconds.
+
+What is overwritten in place keeps its name and, often, its length. Whoever writes to the file changes its time of
+modification; SQLite does so only when it folds the log in, which its shared memory tells. The same goes for the log
+between two commits. The kernel's own times are as coarse as its clock tick, within which others may write as well, so
+after a write of ours the time is set to the present nanosecond. The shared memory is mapped, which leaves its times as
+they are: what it says of older frames must go on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
@@ -15,23 +22,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from receiver.store.wal import Kept, LogState, log_of, memory_of, read_state, whole_frames
+from receiver.store.wal import (
+    Kept,
+    LogIndex,
+    LogState,
+    log_of,
+    memory_of,
+    read_index,
+    read_state,
+    reader_of,
+    valid_frames,
+    whole_frames,
+)
 
 _PAGE: Final = 8192
 _BEGINS: Final = b"SQLite format 3\0"
 _TRIES: Final = 5  # another program may begin the log anew between two reads
+_SETTLED_SECONDS: Final = 1.0  # another process of ours has set the file's time so long after it folded the log in
 
 Identity = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What happened to the files, and what to do: a sentence each. `rescue`: what the log holds can still be folded
-    into the file, for the log is only not where it belongs."""
+    """What happened to the files, and what to do: a sentence each."""
 
     what: str
     way_out: str
     rescue: bool = False
+    """What the log holds can still be folded into the file, for the log is only not where it belongs."""
+    doubtful: bool = False
+    """Nothing tells any more whether file and log go together: both are looked through before they are used again."""
 
 
 def identity(path: Path) -> Identity | None:
@@ -63,6 +84,11 @@ class Intact:
         self._memory_kept: Kept | None = None
         self._memory_seen = 0
         self._folded_at = 0.0  # when everything was in the file at last, by the wall clock
+        # What was found when it was known to be ours, with the state of the log: times in ns, and the index.
+        self._file_known: tuple[LogState, int] | None = None
+        self._log_known: tuple[LogState, int] | None = None
+        self._index_known: tuple[LogState, LogIndex] | None = None
+        self._folded_by_others: tuple[LogState, float] | None = None  # and since when that is seen
         self.loss: Loss | None = None
         """What was found; from then on for good."""
 
@@ -94,18 +120,34 @@ class Intact:
         except OSError:
             return 0
 
-    def look(self, handle: int | None) -> Loss | None:
-        """What became of the files; None while they are there and whole. `handle`: a descriptor of the file, where
-        it is written."""
+    def reader(self) -> int | None:
+        """The id of another process that reads the database at this moment, as far as the system tells."""
+        return None if self._memory_kept is None else reader_of(self._memory_kept.number)
+
+    def look(self, handle: int | None, *, wrote: bool = False, folded: bool = False) -> Loss | None:
+        """What became of the files; None while they are there and whole.
+
+        Args:
+            handle: a descriptor of the file, where it is written.
+            wrote: we wrote to the log since the last look.
+            folded: we folded the log into the file since the last look.
+        """
         if self.loss is None:
             self.loss = self._of_file(handle) or self._of_memory() or self._of_log()
+        if self.loss is None and handle is not None:
+            self.loss = self._of_contents(handle, wrote, folded)
         return self.loss
 
-    def look_before(self) -> Loss | None:
-        """The part of `look` without which SQLite would be killed where it looks into the shared memory. The rest is
-        looked at when it has written, before anybody hears of that."""
+    def look_before(self, handle: int | None) -> Loss | None:
+        """The part of `look` without which SQLite would be killed where it looks into the shared memory, or could not
+        be told from others who write. The rest is looked at when it has written, before anybody hears of that."""
         if self.loss is None:
             self.loss = self._of_memory()
+        if self.loss is None and handle is not None:
+            state, known = self.state(), self._log_known
+            if known is None or state is None or not _same_frames(known[0], state):  # others wrote, or overwrote
+                self.loss = self._of_log()
+            self.loss = self.loss or self._of_contents(handle, False, False)
         return self.loss
 
     # -- the file -------------------------------------------------------------------------------------
@@ -201,17 +243,122 @@ class Intact:
         else:
             return None  # busy: the next look tells
         if broken:
-            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._folded_at))
-            return Loss(
-                f"The database's log {self._log} was emptied, cut off or overwritten while it was in use: what was"
-                f" acknowledged since {since} may be lost.",
-                "Start the receiver again: it goes on with what is whole.",
-            )
+            known = self._log_known
+            if known is not None and known[0] != state and whole_frames(kept.number, known[0]) == known[0].frames:
+                return self._memory_lost()  # what was last in the log is there: it is not what the memory tells of
+            return self._log_lost()
         return Loss(
             f"The database's log {self._log} was moved, removed or replaced while it was in use.",
             "Start the receiver again: it goes on with what is in the database.",
             rescue=True,
         )
+
+    # -- what is in them ------------------------------------------------------------------------------
+    def _of_contents(self, handle: int, wrote: bool, folded: bool) -> Loss | None:
+        """Whether somebody wrote into one of the files who does not use SQLite."""
+        if self._log_kept is None or self._memory_kept is None:
+            return None
+        log, memory = self._log_kept.number, self._memory_kept.number
+        state = self.state()
+        for _ in range(_TRIES):
+            if state is None:  # overwritten at its beginning, SQLite makes it anew from the log
+                return None
+            file_time, log_time = os.fstat(handle).st_mtime_ns, os.fstat(log).st_mtime_ns
+            index = read_index(memory, state.frames)
+            again = self.state()
+            if again == state:
+                break
+            state = again
+        else:
+            return None  # busy: the next look tells
+        loss = (
+            self._of_index(state, index, file_time, folded)
+            or self._of_file_time(handle, state, file_time, folded)
+            or self._of_log_time(log, state, log_time, wrote)
+        )
+        if loss is None:
+            self._index_known = state, index
+        return loss
+
+    def _of_file_time(self, handle: int, state: LogState, time_ns: int, folded: bool) -> Loss | None:
+        if folded or self._file_known is None:
+            self._file_known = state, _set_time(handle) if folded else time_ns
+        elif not _folded_since(self._file_known[0], state):
+            if time_ns != self._file_known[1]:
+                return Loss(
+                    f"Another program wrote into the database {self._path} while it was in use: what was acknowledged"
+                    " may be damaged or lost.",
+                    "Start the receiver again: it looks through what is there now, and goes on if that is whole.",
+                    doubtful=True,
+                )
+            self._file_known = state, time_ns
+        elif state.attempted == state.folded:  # another process of ours, which sets the time after that
+            if self._folded_by_others is None or self._folded_by_others[0] != state:
+                self._folded_by_others = state, time.monotonic()
+            elif time.monotonic() > self._folded_by_others[1] + _SETTLED_SECONDS:
+                self._file_known = state, time_ns
+        return None
+
+    def _of_log_time(self, log: int, state: LogState, time_ns: int, wrote: bool) -> Loss | None:
+        known = self._log_known
+        changed = known is not None and _same_frames(known[0], state) and time_ns != known[1] and not wrote
+        # Or another process of ours is about to write, or gave it up; or somebody only touched it.
+        if changed and valid_frames(log, state) < state.frames and self.state() == state:
+            return self._log_lost()
+        self._log_known = state, _set_time(log) if wrote else time_ns
+        return None
+
+    def _of_index(self, state: LogState, index: LogIndex, file_time: int, folded: bool) -> Loss | None:
+        if self._index_known is None:
+            return None
+        before, known = self._index_known
+        broken = state.folded > state.frames
+        if before.salt == state.salt and before.frames <= state.frames:
+            broken |= not index.continues(known)
+            # Whoever folds frames in writes them into the file.
+            unwritten = self._file_known is not None and file_time == self._file_known[1] and not folded
+            broken |= before.folded < state.folded and unwritten
+        return self._memory_lost() if broken else None
+
+    def _memory_lost(self) -> Loss:
+        return Loss(
+            f"{self._memory} was overwritten while it was in use.",
+            "Nothing that was acknowledged is lost: start the receiver again.",
+            doubtful=True,
+        )
+
+    def _log_lost(self) -> Loss:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._folded_at))
+        return Loss(
+            f"The database's log {self._log} was emptied, cut off or overwritten while it was in use: what was"
+            f" acknowledged since {since} may be lost.",
+            "Start the receiver again: it goes on with what is whole.",
+        )
+
+
+def _folded_since(before: LogState, now: LogState) -> bool:
+    """Whether somebody may have folded the log into the file between two states."""
+    if now.attempted != now.folded:
+        return True  # at this moment, or was killed while it did
+    if now.salt == before.salt:
+        return now.folded != before.folded
+    if not any(before.salt):  # nothing was ever in it
+        return now.folded != 0
+    # A log that is in the file as a whole begins anew with the next write, and counts that (walformat.html, 4.5).
+    began = (int.from_bytes(before.salt[:4], "big") + 1) & 0xFFFFFFFF
+    return bool(now.folded or before.pending or int.from_bytes(now.salt[:4], "big") != began)
+
+
+def _same_frames(before: LogState, now: LogState) -> bool:
+    return (before.salt, before.frames, before.checksum) == (now.salt, now.frames, now.checksum)
+
+
+def _set_time(handle: int) -> int:
+    """Set a file's time of modification to now; what it is then, in ns, which a file system may round."""
+    now = time.time_ns()
+    with contextlib.suppress(OSError):  # then it stays as the kernel set it
+        os.utime(handle, ns=(now, now))
+    return os.fstat(handle).st_mtime_ns
 
 
 def _foreign(handle: int) -> bool:
@@ -253,7 +400,7 @@ def mend_log(path: Path) -> tuple[str, bool]:
             return "", _bytes(log) > 0 and state is None
         left = _left(log, state)
         if left == state.frames or read_state(kept.number) != state:
-            return "", False
+            return "", _was_overwritten(path, log, state)
     finally:
         kept.release()
     if left < state.folded or not left:
@@ -288,9 +435,21 @@ def _left(log: Path, state: LogState) -> int:
     except OSError:
         return 0
     try:
-        return whole_frames(number, state)
+        return valid_frames(number, state)
     finally:
         os.close(number)
+
+
+def _was_overwritten(path: Path, log: Path, state: LogState) -> bool:
+    """Whether a file that was not closed may have been written to by others after that: it is newer than a log that is
+    to be folded in, or of another length than a log that is in it as a whole."""
+    try:
+        file = path.lstat()
+        if state.pending:
+            return file.st_mtime_ns > log.lstat().st_mtime_ns
+        return file.st_size != state.pages * state.page
+    except OSError:
+        return True
 
 
 def _bytes(path: Path) -> int:

@@ -31,6 +31,8 @@ BESIDE: Final = ("-wal", "-shm", "-journal")
 """What SQLite opens by name beside a database."""
 _CAPABILITIES_3: Final = 0x2008_0522  # linux/capability.h, as the next
 _CAP_DAC_READ_SEARCH: Final = 2
+_PR_SET_KEEPCAPS: Final = 8  # linux/prctl.h
+_PR_SET_NO_NEW_PRIVS: Final = 38
 _NO_CHANGE: Final = 0xFFFF_FFFF  # setfsuid(-1) changes nothing and tells what is
 
 
@@ -359,6 +361,34 @@ class Rights:
             libc.setfsuid(user)
             libc.setfsgid(group)
 
+    def take_for_good(self) -> None:
+        """This process, of root's, has these rights from now on, and cannot go back; nothing it runs gets others.
+
+        Raises:
+            StoreError: it cannot take them here.
+        """
+        libc = _libc()
+        if sys.platform == "linux":
+            libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        if self.uid is None:
+            return
+        try:
+            if self.searches:
+                libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+            os.setgroups([])
+            os.setresgid(self.gid, self.gid, self.gid)
+            os.setresuid(self.uid, self.uid, self.uid)
+        except OSError as error:
+            raise StoreError(
+                f"Root cannot look at files of {name_of(self.uid)} here ({error.strerror}): run this as that user."
+            ) from error
+        _set_capabilities(libc, 1 << _CAP_DAC_READ_SEARCH if self.searches else 0)
+
+    def search_no_more(self) -> None:
+        """This process, which took them for good, has what it looks at open: it gives the right to search back."""
+        if self.uid is not None:
+            _set_capabilities(_libc(), 0)
+
 
 OUR_RIGHTS: Final = Rights()
 
@@ -379,6 +409,12 @@ def _raise_search(libc: Any) -> None:
     if libc.capget(header, sets) == 0:
         sets[0] |= sets[1] & 1 << _CAP_DAC_READ_SEARCH
         libc.capset(header, sets)  # where it may not, the way ends at that directory
+
+
+def _set_capabilities(libc: Any, wanted: int) -> None:
+    """Let this process have these of the first 32 capabilities and no others."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITIES_3, 0)
+    libc.capset(header, (ctypes.c_uint32 * 6)(wanted, wanted, 0, 0, 0, 0))
 
 
 def rights_of(uid: int, *, searches: bool = False) -> Rights:

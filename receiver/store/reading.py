@@ -2,7 +2,7 @@
 
 SQLite makes the shared memory beside a database, and its log, where it does not find them, for a reader too. A guest's
 connection uses what is there and makes nothing. The database of another user may hold anything: views that never end,
-columns that compute, rows of a gigabyte.
+columns that compute, rows of a gigabyte. So another process reads it (`guest`).
 """
 
 from __future__ import annotations
@@ -10,55 +10,22 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from receiver.store.errors import NotOurs, StoreError
-from receiver.store.ownership import BESIDE, OUR_RIGHTS, Guest, Rights, database_to_read, name_of
+from receiver.store.ownership import BESIDE, Guest, database_to_read, name_of
 
 _READ: Final = "ro"
 _CLOSED: Final = "ro&immutable=1"
 """Nobody changes the file: it needs neither log nor shared memory."""
 _AS_GUEST: Final = "ro&readonly_shm=1"
 _LIMIT_LENGTH: Final = 0  # sqlite3.h
-_LONGEST_ROW: Final = 128 << 20  # bytes; a request and what is known of its spans take half of that at most
+LONGEST_ROW: Final = 128 << 20
+"""Bytes of a row, or of anything in it; a request and what is known of its spans take half of that at most."""
 GUEST_SECONDS: Final = 30.0
 """One statement on another user's database takes this long at most."""
-_STEPS: Final = 100_000  # of SQLite's machine, some milliseconds
-
-
-class OwnersConnection(sqlite3.Connection):
-    """A connection that opens files with the rights of who owns them. SQLite opens the log and the shared memory with
-    the first statement that reads, not before."""
-
-    rights: Rights = OUR_RIGHTS
-    _until = 0.0
-
-    def execute(self, *arguments: Any) -> sqlite3.Cursor:
-        """As the base class; what reads for longer than `GUEST_SECONDS` is broken off."""
-        self._until = time.monotonic() + GUEST_SECONDS
-        with self.rights.held():
-            return super().execute(*arguments)
-
-    def guard(self) -> None:
-        """The owner can put a view in the place of a table at any moment: none is read, nothing is without end, and
-        Ctrl-C is heard meanwhile."""
-        self.set_authorizer(_only_tables)
-        self.set_progress_handler(lambda: time.monotonic() > self._until, _STEPS)
-
-    def close(self) -> None:
-        """As the base class."""
-        with self.rights.held():
-            super().close()
-
-
-def _only_tables(
-    action: int, _first: str | None, _second: str | None, _database: str | None, within: str | None
-) -> int:
-    """SQLite's authorizer (sqlite3_set_authorizer): `within` is the view or trigger that something is read for."""
-    return sqlite3.SQLITE_DENY if within is not None or action == sqlite3.SQLITE_RECURSIVE else sqlite3.SQLITE_OK
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +110,8 @@ def is_strange(connection: sqlite3.Connection) -> bool:
 def bound(connection: sqlite3.Connection) -> None:
     """See to it that what is in a file cannot make us run or hold much."""
     connection.execute("PRAGMA trusted_schema = OFF")
-    if isinstance(connection, OwnersConnection):
-        connection.guard()
     if hasattr(connection, "setlimit"):  # Python 3.11
-        connection.setlimit(_LIMIT_LENGTH, _LONGEST_ROW)
+        connection.setlimit(_LIMIT_LENGTH, LONGEST_ROW)
 
 
 def _size(path: Path, suffix: str) -> int | None:

@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 HEADER: Final = 32
 """Bytes in front of the first frame."""
@@ -20,9 +25,15 @@ FRAME_HEADER: Final = 24
 _INDEX: Final = struct.Struct("=IIIBBHII2I8s2I")  # WalIndexHdr: in the machine's byte order, stored twice
 _VERSION: Final = 3007000
 _BACKFILL: Final = 2 * _INDEX.size
-_INDEX_BYTES: Final = _BACKFILL + 4
+_ATTEMPTED: Final = 128  # WalCkptInfo.nBackfillAttempted
+_INDEX_BYTES: Final = 136
 _MAGIC: Final = (0x377F0682, 0x377F0683)
 _REGION: Final = 32 << 10
+_SLOTS: Final = 16 << 10  # bytes at the end of a region: its hash table
+_READERS_AT: Final = 123  # WAL_READ_LOCK(0), a byte that is locked (walformat.html, 2.2)
+_READERS: Final = 5
+_LOCK: Final = "hhqqi4x"  # struct flock of Linux with 64 bits
+_AT_ONCE: Final = 128  # frames whose checksums are looked at together: a MiB
 _IN_FIRST: Final = 4062  # frames whose numbers fit into the first region of the shared memory
 _IN_OTHERS: Final = 4096
 assert _INDEX.size == 48
@@ -69,6 +80,8 @@ class LogState:
     salt: bytes
     checksum: tuple[int, int]
     """Of the last frame and all before it."""
+    attempted: int
+    """As `folded`, and those that somebody folds in at this moment; SQLite sets it before it writes to the file."""
 
     @property
     def frame(self) -> int:
@@ -103,14 +116,30 @@ def read_state(memory: int) -> LogState | None:
     version, _, _, there, _, page, frames, pages, sum1, sum2, salt, _, _ = _INDEX.unpack(raw[: _INDEX.size])
     if version != _VERSION or not there:
         return None
-    (folded,) = struct.unpack("=I", raw[_BACKFILL:])
-    return LogState(frames, folded, pages, 65536 if page == 1 else page, salt, (sum1, sum2))
+    (folded,) = struct.unpack_from("=I", raw, _BACKFILL)
+    (attempted,) = struct.unpack_from("=I", raw, _ATTEMPTED)
+    return LogState(frames, folded, pages, 65536 if page == 1 else page, salt, (sum1, sum2), attempted)
+
+
+def reader_of(memory: int) -> int | None:
+    """The id of another process that reads the database at this moment, from a descriptor of the shared memory; None
+    where there is none, or none that the system tells of."""
+    if sys.platform != "linux":
+        return None
+    import fcntl
+
+    asked = struct.pack(_LOCK, fcntl.F_WRLCK, os.SEEK_SET, _READERS_AT, _READERS, 0)
+    try:
+        kind, _, _, _, process = struct.unpack(_LOCK, fcntl.fcntl(memory, fcntl.F_GETLK, asked))
+    except OSError:
+        return None
+    return process if kind != fcntl.F_UNLCK and process > 0 else None
 
 
 def whole_frames(log: int, state: LogState) -> int:
     """How many of its frames a log still has, from a descriptor: all (`state.frames`), or those in front of where it
-    was cut off or emptied. Looks at the size, for a hole, and at the first and the last frame: what others could have
-    done to the bytes between costs too much to find."""
+    was cut off or emptied. Looks at the size, for a hole, and at the first and the last frame: for the bytes between
+    see `valid_frames`."""
     if not state.frames:
         return 0
     size = os.fstat(log).st_size
@@ -129,6 +158,104 @@ def whole_frames(log: int, state: LogState) -> int:
     if last[8:16] != state.salt or struct.unpack(">II", last[16:24]) != state.checksum:
         return state.frames - 1
     return state.frames
+
+
+def valid_frames(log: int, state: LogState) -> int:
+    """How many of its frames are as they were written, from a descriptor: all (`state.frames`), or those in front of
+    the first whose checksum is wrong. Reads all of the log: about a millisecond for a MiB."""
+    most = whole_frames(log, state)
+    if not most:
+        return 0
+    head = os.pread(log, HEADER, 0)
+    words = np.dtype(">u4" if int.from_bytes(head[:4], "big") & 1 else "<u4")
+    advance, weights = _checksum_of(6)
+    sums = _checksum((0, 0), advance, _weighed(np.frombuffer(head[:24], words).astype(np.uint32), weights))
+    if sums != struct.unpack(">II", head[24:32]):
+        return 0
+    advance, weights = _checksum_of(2 + state.page // 4)
+    for first in range(0, most, _AT_ONCE):
+        raw = os.pread(log, min(_AT_ONCE, most - first) * state.frame, HEADER + first * state.frame)
+        frames = np.frombuffer(raw[: len(raw) // state.frame * state.frame], np.uint8).reshape(-1, state.frame)
+        covered = np.concatenate((frames[:, :8], frames[:, FRAME_HEADER:]), axis=1).view(words).astype(np.uint32)
+        added = _weighed(covered, weights)
+        written = np.ascontiguousarray(frames[:, 16:FRAME_HEADER]).view(">u4").tolist()
+        salts = frames[:, 8:16] == np.frombuffer(state.salt, np.uint8)
+        for number in range(len(frames)):
+            sums = _checksum(sums, advance, added[number])
+            if list(sums) != written[number] or not salts[number].all():
+                return first + number
+        if len(frames) < min(_AT_ONCE, most - first):
+            return first + len(frames)
+    return most
+
+
+# SQLite's checksum (walformat.html, 4.4) takes two words x0, x1 at a time: s0 += x0 + s1; s1 += x1 + s0. That is
+# linear, so what many words add is a sum of products, which does not need a step of Python for each of them.
+@lru_cache(maxsize=8)
+def _checksum_of(words: int) -> tuple[tuple[int, int, int, int], NDArray[np.uint32]]:
+    """What so many words make of the sums before them (a matrix), and by what each word counts in either sum."""
+    a, b, c, d = 1, 0, 0, 1
+    weights = np.empty((2, words), np.uint32)
+    for last in range(words - 2, -1, -2):
+        weights[:, last] = (a + b) & 0xFFFFFFFF, (c + d) & 0xFFFFFFFF
+        weights[:, last + 1] = b, d
+        a, b, c, d = (a + b) & 0xFFFFFFFF, (a + 2 * b) & 0xFFFFFFFF, (c + d) & 0xFFFFFFFF, (c + 2 * d) & 0xFFFFFFFF
+    return (a, b, c, d), weights
+
+
+def _weighed(words: NDArray[np.uint32], weights: NDArray[np.uint32]) -> Any:
+    return np.dot(words, weights.T).tolist()
+
+
+def _checksum(before: tuple[int, int], advance: tuple[int, int, int, int], added: list[int]) -> tuple[int, int]:
+    a, b, c, d = advance
+    first, second = before
+    return (a * first + b * second + added[0]) & 0xFFFFFFFF, (c * first + d * second + added[1]) & 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LogIndex:
+    """Which page each frame of the log holds, as SQLite's shared memory has it: a list to go through (a checkpoint
+    does), and a hash table to look it up."""
+
+    regions: tuple[tuple[int, bytes], ...]
+    """Of each region of the memory: how many frames it is of, and its bytes behind what is no index."""
+
+    def continues(self, before: LogIndex) -> bool:
+        """Whether everything that was in it is there still: frames are only added, until the log begins anew. What is
+        behind them may be what a killed writer left."""
+        if len(self.regions) < len(before.regions):
+            return False
+        for (_, now), (frames, then) in zip(self.regions, before.regions, strict=False):
+            if now == then:
+                continue
+            if now[: 4 * frames] != then[: 4 * frames]:
+                return False
+            slots_now, slots_then = _slots(now), _slots(then)
+            other = np.flatnonzero(slots_now != slots_then)
+            changed = np.concatenate((slots_now[other], slots_then[other]))
+            if np.any((changed > 0) & (changed <= frames)):
+                return False
+        return True
+
+
+def read_index(memory: int, frames: int) -> LogIndex:
+    """The index of so many frames, from a descriptor of the shared memory; shorter where that is."""
+    regions: list[tuple[int, bytes]] = []
+    while frames > 0:
+        within = min(frames, _IN_OTHERS if regions else _IN_FIRST)
+        front = 0 if regions else _INDEX_BYTES
+        raw = os.pread(memory, _REGION - front, len(regions) * _REGION + front)
+        if len(raw) < _REGION - front:
+            break
+        regions.append((within, raw))
+        frames -= within
+    return LogIndex(tuple(regions))
+
+
+def _slots(region: bytes) -> NDArray[np.uint16]:
+    """The hash table of a region: numbers of frames within it, 0 for none."""
+    return np.frombuffer(region, np.uint16, -1, len(region) - _SLOTS)
 
 
 # --- descriptors that stay open ------------------------------------------------------------------------

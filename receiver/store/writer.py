@@ -146,13 +146,15 @@ class Writer(threading.Thread):
         """The thread's own."""
         while True:
             with self._wake:
-                while not self._queue and not self._stopping:
+                waits = not self._queue and not self._stopping
+                if waits:
                     self._wake.wait(_PROBE_SECONDS)
-                    if not self._queue:
-                        self._probe()
-                if not self._queue:
+                group = self._next() if self._queue else []
+                if not group and self._stopping:
                     return
-                group = self._next()
+            if not group:
+                self._probe()
+                continue
             error, final = self._store(group)
             with self._wake:
                 self._bytes -= sum(pending.size for pending in group)
@@ -171,17 +173,25 @@ class Writer(threading.Thread):
 
     def _probe(self) -> None:
         """Without senders no commit would ever tell that there is space again, or that the file is gone."""
-        self._gone()
-        if self._crowded and not self.moved_away:
-            self.problem, self._crowded = "", False  # the next sender finds out
-        path = self._database.path
-        if self.disk_full and path is not None:
-            try:
-                disk = os.statvfs(path.parent)
-            except OSError:
+        try:
+            if self._gone():
                 return
-            if disk.f_bavail * disk.f_frsize >= _SPACE:
+            if self._crowded and (not self._database.log_held or self._database.frees_log()):
+                self.problem, self._crowded = "", False  # the next sender finds out
+            if self.disk_full and self._has_space():
                 self.problem, self.disk_full = "", False
+        except Exception:  # noqa: BLE001 - the thread must live, and the next sender hears what it is
+            _log.exception("while nothing arrives")
+
+    def _has_space(self) -> bool:
+        path = self._database.path
+        if path is None:
+            return False
+        try:
+            disk = os.statvfs(path.parent)
+        except OSError:
+            return False
+        return disk.f_bavail * disk.f_frsize >= _SPACE
 
     def _gone(self) -> bool:
         if self.moved_away:

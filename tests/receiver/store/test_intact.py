@@ -8,6 +8,7 @@ import os
 import resource
 import shutil
 import signal
+import sqlite3
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from receiver.store import database as database_module
 from receiver.store.chunk import Chunk
 from receiver.store.database import Database, DatabaseMoved, StoreError, compress
-from receiver.store.wal import log_of, memory_of
+from receiver.store.wal import FRAME_HEADER, HEADER, Kept, log_of, memory_of, read_state, valid_frames
 from receiver.store.writer import Full, Writer
 from tests.receiver.store.test_index import Plain, chunk
 
@@ -59,6 +60,41 @@ def overwrite(one: Path) -> None:
         there.write(bytes(one.stat().st_size))
 
 
+def another(one: Path) -> bytes:
+    """The same of the three files of another database."""
+    path = one.parent.parent / "another" / "spans.db"
+    database = Database.create(path)
+    database.append([made(number, 500 * (number % 90)) for number in range(101, 141)])
+    database._checkpoint("PASSIVE")
+    database.append([made(number, 9000) for number in range(141, 144)])
+    content = path.with_name(one.name).read_bytes()
+    database.close()
+    return content
+
+
+def write_another_over(one: Path) -> None:
+    """dd conv=notrunc, rsync --inplace"""
+    content = another(one)
+    with one.open("r+b") as there:
+        there.write(content)
+
+
+def copy_another_over(one: Path) -> None:
+    """cp"""
+    one.write_bytes(another(one))
+
+
+def spoil(one: Path) -> None:
+    """A disk's block in the middle becomes another's."""
+    middle = one.stat().st_size // 2 // 4096 * 4096
+    with one.open("r+b") as there:
+        there.seek(middle)
+        there.write(os.urandom(4096))
+
+
+OVERWRITING = (overwrite, write_another_over, copy_another_over, spoil)
+
+
 def lock_away(one: Path) -> None:
     one.chmod(0o400)
 
@@ -94,15 +130,15 @@ def told(log: Path) -> list[str]:
 
 @pytest.mark.parametrize("when", ["between", "within", "folded"])
 @pytest.mark.parametrize(
-    "way", [empty, halve, overwrite, replace, replace_by_a_copy, unlink, lock_away, rename_folder, replace_folder]
+    "way", [empty, halve, *OVERWRITING, replace, replace_by_a_copy, unlink, lock_away, rename_folder, replace_folder]
 )
 @pytest.mark.parametrize("which", ["file", "log", "memory"])
 def test_what_is_called_stored_is_there_after_a_kill(
     tmp_path: Path, which: str, way: Callable[[Path], None], when: str
 ) -> None:
     """`between` commits, `within` one (behind the look before it), or while the log is in the file already."""
-    if (which, way) == ("memory", overwrite):
-        pytest.skip("nobody could tell who writes there")
+    if (which, way, when) == ("log", spoil, "within"):
+        pytest.skip("it would have to be read as a whole for each commit")
     folder = tmp_path / "state"
     path, acknowledged, refused = folder / "spans.db", tmp_path / "acknowledged", tmp_path / "refused"
 
@@ -124,7 +160,7 @@ def test_what_is_called_stored_is_there_after_a_kill(
         for number in range(1, 11):
             send(number)
         if when == "folded":
-            database._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            database._checkpoint("PASSIVE")
         acknowledged.rename(tmp_path / "before")
         if when == "within":
             database._connection.set_trace_callback(
@@ -156,7 +192,7 @@ def test_what_is_called_stored_is_there_after_a_kill(
         again.close()
     assert {int(line) for line in told(acknowledged)} <= there
     before = {int(line) for line in told(tmp_path / "before")}
-    if which == "memory" or (which == "log" and (when == "folded" or way not in (empty, halve, overwrite))):
+    if which == "memory" or (which == "log" and (when == "folded" or way not in (empty, halve, *OVERWRITING))):
         assert before <= there, "the log was whole, or in the file"
     if way is lock_away:
         assert not told(refused)
@@ -164,8 +200,10 @@ def test_what_is_called_stored_is_there_after_a_kill(
     elif ended_by == signal.SIGBUS:  # before an answer
         assert (which, when) == ("memory", "within")
         assert not told(acknowledged)
+    elif (which, way) == ("memory", overwrite) and not told(refused):  # SQLite made it anew from the log
+        assert len(told(acknowledged)) > 5
     elif (which, when) == ("log", "folded") and not told(refused):  # it began anew, whole: nothing was lost
-        assert way in (empty, halve, overwrite)
+        assert way in (empty, halve, *OVERWRITING)
         assert len(told(acknowledged)) > 5
     else:
         sentence = told(refused)[0]
@@ -294,3 +332,78 @@ def test_a_process_without_files_does_not_take_its_database_for_damaged(tmp_path
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert found == [None, None]
     assert database_module._sound(path) is True
+
+
+@pytest.mark.parametrize("page", [512, 8192, 65536])
+def test_a_log_is_valid_up_to_the_first_byte_that_is_not_as_it_was_written(tmp_path: Path, page: int) -> None:
+    path = tmp_path / "any.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute(f"PRAGMA page_size = {page}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("CREATE TABLE any(one BLOB)")
+    for number in range(12):
+        connection.execute("INSERT INTO any VALUES (?)", [os.urandom(300 * number)])
+    memory, log = Kept(memory_of(path)), Kept(log_of(path))
+    state = read_state(memory.number)
+    assert state is not None
+    assert state.frames > 12
+    assert valid_frames(log.number, state) == state.frames
+    for frame in (0, 7, state.frames - 1):
+        at = HEADER + frame * state.frame
+        for place in (at + 1, at + 9, at + 17, at + FRAME_HEADER, at + state.frame - 1):
+            was = os.pread(log.number, 1, place)
+            with log_of(path).open("r+b") as there:
+                there.seek(place)
+                there.write(bytes([was[0] ^ 4]))
+                there.flush()
+                assert valid_frames(log.number, state) == frame
+                there.seek(place)
+                there.write(was)
+    assert valid_frames(log.number, state) == state.frames
+    connection.close()
+    log.release()
+    memory.release()
+
+
+def test_who_only_touches_the_log_or_gives_a_transaction_up_is_no_loss(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    database = Database.create(path)
+    database.append([made(1)])
+    log_of(path).touch()
+    database.append([made(2)])
+    child = os.fork()
+    if child == 0:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("PRAGMA cache_size = 1")  # what does not fit into it goes to the log before it counts
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("DELETE FROM chunks")
+        other.execute("CREATE TABLE more AS SELECT randomblob(400000) AS one")
+        os.kill(os.getpid(), signal.SIGKILL)
+    before = log_of(path).stat().st_mtime_ns
+    os.waitpid(child, 0)
+    assert log_of(path).stat().st_mtime_ns != before
+    assert database.lost() == ""
+    assert len(database.append([made(3)])) == 1
+    assert len(database.ids()) == 3
+    database.close()
+
+
+def test_a_file_that_was_overwritten_before_its_receiver_was_killed_is_looked_through(tmp_path: Path) -> None:
+    """Nobody saw it: no commit came between."""
+    path = tmp_path / "state" / "spans.db"
+
+    def work() -> None:
+        database = Database.create(path)
+        for number in range(1, 11):
+            database.append([made(number)])
+        database._checkpoint("PASSIVE")
+        database.append([made(11)])
+        while path.stat().st_mtime_ns <= log_of(path).stat().st_mtime_ns:  # the kernel's clock ticks coarsely
+            write_another_over(path)
+
+    in_a_child(work)
+    again = Database.create(path)
+    assert f"{path}-wal.damaged" in again.said
+    assert again._is_whole()
+    assert {int(one.spans["trace_lo"][0]) for one in again.read_after(0)} == set(range(101, 141))
+    again.close()

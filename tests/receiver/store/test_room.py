@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -45,6 +47,7 @@ class Watched:
 
     def __init__(self, path: Path, cap: int) -> None:
         self.path, self.most = path, 0
+        self.waits: set[str] = set()
         self.database = Database.create(path)
         self.database.bound = cap
         self.database._connection.set_trace_callback(self._look)
@@ -54,7 +57,9 @@ class Watched:
         self.retention.start()
         self.writer.start()
 
-    def _look(self, _: str) -> None:
+    def _look(self, statement: str) -> None:
+        if "busy_timeout" in statement:
+            self.waits.add(statement)
         self.most = max(self.most, footprint(self.path))
 
     def send(self, chunk: Chunk) -> bool:
@@ -129,6 +134,43 @@ def test_a_reader_that_stays_makes_senders_wait_instead_of_the_log_grow(
     assert store.writer.problem == ""
     assert store.most <= cap + LOG_ROOM
     reader.close()
+
+
+_READS = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN")
+connection.execute("SELECT count(*) FROM chunks").fetchall()
+print("reads", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_another_program_that_reads_for_long_is_named_and_nobody_waits_for_it_with_the_lock(
+    watched: Callable[[int], Watched],
+) -> None:
+    store = watched(8 * MIB)
+    assert store.send(request(1, 100, 4000))
+    command = [sys.executable, "-c", _READS, str(store.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == "reads\n"
+        told = [store.send(request(1000 * number, 100, 4000)) for number in range(2, 60)]
+        assert sum(told) > 10, "as long as there is room, the reader is nobody's concern"
+        assert not any(told[-10:])
+        assert f"process {other.pid} (python" in store.writer.problem
+        assert "reads it for long" in store.writer.problem
+        assert store.database.log_held
+        store.writer._probe()
+        assert store.writer.problem, "it still reads"
+        assert store.most <= 8 * MIB + LOG_ROOM
+        assert store.waits == {"PRAGMA busy_timeout = 0", "PRAGMA busy_timeout = 5000"}
+        other.stdin.close()
+    store.writer._probe()
+    assert store.writer.problem == ""
+    assert store.send(request(900_000, 100, 4000))
+    assert store.most <= 8 * MIB + LOG_ROOM
 
 
 def test_a_moment_of_ours_ends_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
