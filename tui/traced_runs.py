@@ -286,7 +286,7 @@ class TracedRuns:
 
         asked, instance = what()
         notes = [asked.remark] if asked.remark else []
-        context, known, upstream = self._prepare(run.number, notes)
+        context, known, upstream = self._prepare(run.number, notes, stop)
         if instance and (why := elsewhere(instance, known.instances, context)):
             raise NotAsked(why)
         words = _words_of(asked.target)
@@ -313,7 +313,7 @@ class TracedRuns:
         from tui.clusters.force.kubeconfig import temporary_kubeconfig
         from tui.clusters.force.proxy import Proxy
 
-        _, known, upstream = self._prepare(run.number, [])
+        _, known, upstream = self._prepare(run.number, [], stop)
         group = Group(secrets.token_hex(8), time.time_ns(), run.words)
         waiting = _Waiting(self, run.number, stop, known, group)
         with Proxy(upstream) as proxy, temporary_kubeconfig(proxy) as kubeconfig:
@@ -331,7 +331,7 @@ class TracedRuns:
         self._put(run.number, code=code, output=child.output())
         waiting.for_spans(proxy)
 
-    def _prepare(self, number: int, notes: list[str]) -> tuple[str, Preconditions, Upstream]:
+    def _prepare(self, number: int, notes: list[str], stop: threading.Event) -> tuple[str, Preconditions, Upstream]:
         """(context, what is known of it, the way there); what stands in the way is noted.
 
         Raises:
@@ -340,6 +340,7 @@ class TracedRuns:
         from tui import tracing
         from tui.clusters.doctor import ReceiverFindings
         from tui.clusters.force.asking import NotAsked
+        from tui.clusters.force.first_spans import wait_for_first
 
         at = tracing.named(self.context)
         self._put(number, context=printable(at.context, 60))
@@ -347,7 +348,14 @@ class TracedRuns:
         known, upstream = tracing.prepare(at, receiver, notes.append)
         if known.problem and not known.version:
             raise NotAsked(known.problem)
-        self._put(number, notes=tuple(dict.fromkeys(notes)))
+
+        def note(sentence: str = "") -> None:
+            notes.extend(filter(None, (sentence,)))
+            self._put(number, notes=tuple(dict.fromkeys(notes)))
+
+        note()
+        if self._feed.path is not None:
+            wait_for_first(self._feed.path, known, upstream, note, stop.is_set)
         return at.context, known, upstream
 
 

@@ -28,6 +28,7 @@ from receiver.store.written_file import WrittenFile
 from tui.clusters.doctor import Mark, ReceiverFindings, receiver_findings
 from tui.clusters.force import identity as identities
 from tui.clusters.force.collected import WAIT, Collector, Found, How, last_chunk, reasons, wait
+from tui.clusters.force.first_spans import wait_for_first
 from tui.clusters.force.groups import Group, remember, words_of
 from tui.clusters.force.preconditions import Preconditions, Privilege, find, judge, sentence
 from tui.clusters.force.repeats import Run, changes, compare
@@ -113,6 +114,8 @@ def run(asked: Asked, settings: Settings) -> int:
         status = link.status() if link is not None else None
         receiver = ReceiverFindings(status if link is not None else {})
         known, upstream = prepare(at, receiver, warn, identity=asked.identity)
+        if link is not None:
+            wait_for_first(path, known, upstream, warn)
         since = last_chunk(path)
         group = Group(secrets.token_hex(8), time.time_ns(), words_of(asked.command))
         runs = _runs(asked, upstream, place)
@@ -290,7 +293,7 @@ def _known(at: Named, mine: identities.Identity | None) -> Preconditions:
 
     api = Api(at.context, identity=(mine.file, mine.file) if mine is not None else None)
     try:
-        return find(api, _states(at.server))
+        return find(api, *_states(at.server))
     finally:
         api.close()
 
@@ -306,22 +309,28 @@ def here(server: str) -> bool:
     return False
 
 
-def _states(server: str) -> tuple[State, ...]:
-    """What the files of this machine say, where it is the control-plane node that the context leads to."""
+def _states(server: str) -> tuple[tuple[State, ...], int]:
+    """What the files of this machine say, where it is the control-plane node that the context leads to, and when its
+    API server started (ns since the epoch, 0 unknown)."""
+    from tui.clusters.arriving import nanoseconds
     from tui.clusters.survey import survey
     from tui.clusters.targets import MANIFEST
 
     if not os.access(MANIFEST, os.R_OK) or not here(server):
-        return ()
+        return (), 0
     from tui.clusters.reach.local import LocalHost
 
     host = LocalHost()
     try:
-        return tuple(state for node in survey((host,), 5.0) for state in node.states)
+        nodes = survey((host,), 5.0)
     except ClusterError:
-        return ()
+        return (), 0
     finally:
         host.close()
+    containers = [one for node in nodes if node.facts is not None for one in node.facts.containers or ()]
+    started = [one.started for one in containers if one.running and one.name == "kube-apiserver"]
+    began = max((nanoseconds(one) or 0 for one in started), default=0)
+    return tuple(state for node in nodes for state in node.states), began
 
 
 # --- the command ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tui.clusters import pods, tracing_file, versions
+from tui.clusters.endpoint import UNSET, chosen, warnings_of
 from tui.clusters.manifest import Flag, Pod, pods_running
 from tui.clusters.model import FileChange, Mode, NodeFacts, Part, Plan, PlanRefused, State, Trigger, Wish
 from tui.clusters.pods import Author
@@ -76,7 +77,7 @@ def _state(facts: NodeFacts, pod: Pod, flavour: str) -> State:
             mode,
             str(version) if version else "",
             (known.per_million or 0) if known else None,
-            (known.endpoint or tracing_file.DEFAULT_ENDPOINT) if known else "",
+            (known.endpoint or UNSET) if known else "",
             str(more.get("file", "")),
             note=note,
             flavour=flavour,
@@ -117,6 +118,7 @@ class _Draft:
     pod: Pod
     files: list[FileChange]
     warnings: list[str]
+    endpoint: str = ""
 
 
 def plan(facts: NodeFacts, wish: Wish, author: Author) -> Plan:
@@ -184,6 +186,7 @@ def _plan(
         before.container_name,
         health(before) if trigger is not Trigger.NOTHING else (),
         before.grace_seconds,
+        draft.endpoint,
         bool(mends) and trigger is not Trigger.NOTHING,
     )
 
@@ -217,6 +220,8 @@ def _turn_on(facts: NodeFacts, draft: _Draft, wish: Wish, per_million: int) -> N
         draft.files.append(change)
     tracing = tracing_file.read(path, (change.after if change else facts.files[path].content) or b"", rules)
     draft.warnings += tracing.warnings
+    draft.endpoint = tracing.endpoint or UNSET
+    draft.warnings += warnings_of(draft.endpoint)
     socket = re.match(r"unix://(/.*)", tracing.endpoint)
     if socket and not pod.host_path(socket[1]):
         raise PlanRefused(
@@ -259,7 +264,7 @@ def _file(
             raise PlanRefused(
                 f"{facts.host}: {path} is missing, and the version it is for is unknown; make it by hand."
             )
-        content = tracing_file.made(per_million, wish.endpoint, rules)
+        content = tracing_file.made(per_million, chosen(wish.endpoint, "", wish.otherwise), rules)
         return pods.new_file(facts, pod, path, content)
     try:
         after = tracing_file.edited(path, file.content, per_million, wish.endpoint)
@@ -268,7 +273,7 @@ def _file(
         # What an operator wrote is not thrown away; what is empty or ours is made anew.
         if rules is None or not (fresh or path == pods.FILE or not file.content.strip()):
             raise
-        endpoint = wish.endpoint or tracing_file.endpoint_of(path, file.content)
+        endpoint = chosen(wish.endpoint, tracing_file.endpoint_of(path, file.content), wish.otherwise)
         after = tracing_file.made(per_million, endpoint, rules, into=not fresh and path != pods.FILE)
     return None if after == file.content else pods.changed(file, after)
 

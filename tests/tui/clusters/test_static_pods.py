@@ -52,13 +52,13 @@ def test_from_off_to_armed_to_a_rate_and_back_to_the_same_bytes() -> None:
     assert "v1beta4" in plan.snippet
     assert yaml.safe_load(plan.snippet)["kind"] == "ClusterConfiguration"
     one = after(facts, plan)
-    assert state(one) == (Mode.ARMED, 0, "localhost:4317")
+    assert state(one) == (Mode.ARMED, 0, "127.0.0.1:4317")
     raised = flavours.plan(one, Wish(Part.APISERVER, 10_000))
     assert [change.path for change in raised.changes] == [TRACING_FILE]
     assert raised.trigger is Trigger.STOP
     assert raised.manifest == APISERVER
     two = after(one, raised)
-    assert state(two) == (Mode.SAMPLING, 10_000, "localhost:4317")
+    assert state(two) == (Mode.SAMPLING, 10_000, "127.0.0.1:4317")
     assert flavours.plan(two, Wish(Part.APISERVER, 10_000)).empty
     three = after(two, flavours.plan(two, OFF))
     assert three.files[APISERVER].content == facts.files[APISERVER].content
@@ -121,7 +121,7 @@ def test_etcd_is_armed_by_the_flags_of_its_version(version: str, enable: str) ->
     assert plan.health[0] == "http://127.0.0.1:2381/health"
     assert plan.health[-1].endswith(":6443/readyz"), "the read of etcd goes there"
     done = after(facts, plan)
-    assert state(done, Part.ETCD) == (Mode.ARMED, 0, "localhost:4317")
+    assert state(done, Part.ETCD) == (Mode.ARMED, 0, "127.0.0.1:4317")
     back = after(done, flavours.plan(done, Wish(Part.ETCD, None)))
     assert back.files[ETCD].content == facts.files[ETCD].content
 
@@ -252,7 +252,7 @@ def test_links_are_changed_where_they_lead_and_not_here() -> None:
     ("there", "edit", "goes", "told"),
     [
         (None, (b"", b""), True, False),
-        (None, (b"localhost:4317", b"'[::1]:4317'"), True, False),
+        (None, (b"127.0.0.1:4317", b"'[::1]:4317'"), True, False),
         (None, (b"\nkind", b"\n# ask Jo first\nkind"), False, True),
         (None, (b"# Written", b"# Once written"), False, False),
         (b"", (b"", b""), False, False),
@@ -289,7 +289,7 @@ def test_a_missing_file_of_a_flag_that_is_there_is_made_where_the_mount_says() -
     plan = flavours.plan(facts, ARM)
     assert plan.trigger is Trigger.MANIFEST, "its back-off ends with another pod only"
     assert [(change.path, change.before is None) for change in plan.changes] == [(path, True), (APISERVER, False)]
-    assert state(after(facts, plan)) == (Mode.ARMED, 0, "localhost:4317")
+    assert state(after(facts, plan)) == (Mode.ARMED, 0, "127.0.0.1:4317")
     assert "volumes" not in plan.diff
 
 
@@ -313,11 +313,11 @@ def test_an_endpoint_of_before_that_not_every_server_takes_is_not_kept() -> None
     facts = armed()
     content = facts.files[TRACING_FILE].content
     assert content is not None
-    bad = HostFile(TRACING_FILE, content.replace(b"localhost:4317", b"unix:/run/otel.sock"))
+    bad = HostFile(TRACING_FILE, content.replace(b"127.0.0.1:4317", b"unix:/run/otel.sock"))
     facts = replace(facts, files={**facts.files, TRACING_FILE: bad})
     with pytest.raises(PlanRefused, match="write unix:///path"):
         flavours.plan(facts, Wish(Part.APISERVER, 10_000))
-    assert flavours.plan(facts, Wish(Part.APISERVER, 10_000, "localhost:4317")).changes
+    assert flavours.plan(facts, Wish(Part.APISERVER, 10_000, "127.0.0.1:4317")).changes
 
 
 @pytest.mark.parametrize(("ago", "warns", "asks"), [((), 0, 0), ((60,), 1, 0), ((60, 300), 0, 1), ((700, 9000), 0, 0)])

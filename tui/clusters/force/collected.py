@@ -23,8 +23,10 @@ from receiver.traces.listing import Row, rows
 from receiver.traces.model import Kind, Node, Trace
 from receiver.traces.reader import load
 from tui.clusters.doctor import ReceiverFindings, Step
+from tui.clusters.endpoint import needs_dns
 from tui.clusters.force.preconditions import Preconditions, Privilege, judge, sentence
 from tui.clusters.force.proxy import Seen
+from tui.clusters.reach.wire import plain
 
 WAIT: Final = 12.0
 """Seconds to wait for spans: two batches of every exporter and some slack."""
@@ -374,6 +376,9 @@ def _missing(
         nothing += "; whether tracing is configured cannot be seen through the API"
     if way.way_out:
         return f"{nothing}; {way.text}: {way.way_out}."
+    named = next(filter(None, (needs_dns(one)[0] for one in known.endpoints)), "")
+    if named:
+        return f"{nothing}; it {plain(named, 240)}: run it again, and see k8s-trace-tui doctor."
     return f"{nothing}: see k8s-trace-tui doctor."
 
 
