@@ -309,6 +309,7 @@ class TracedRuns:
     def _execute(self, run: Run, stop: threading.Event, command: Sequence[str]) -> None:
         """One command."""
         from tui import tracing
+        from tui.clusters.force.command_cache import command_cache
         from tui.clusters.force.groups import Group
         from tui.clusters.force.kubeconfig import temporary_kubeconfig
         from tui.clusters.force.proxy import Proxy
@@ -316,9 +317,15 @@ class TracedRuns:
         _, known, upstream = self._prepare(run.number, [], stop)
         group = Group(secrets.token_hex(8), time.time_ns(), run.words)
         waiting = _Waiting(self, run.number, stop, known, group)
-        with Proxy(upstream) as proxy, temporary_kubeconfig(proxy) as kubeconfig:
+        waiting.told_of = tracing.other_context(command, upstream.name)
+        with (
+            command_cache(upstream.name, upstream.url) as cache,
+            Proxy(upstream, port=cache.port) as proxy,
+            temporary_kubeconfig(proxy) as kubeconfig,
+        ):
+            cache.used(proxy.port)
             self._running(run.number)
-            child = _started(command, tracing.environment(kubeconfig))
+            child = _started(command, tracing.environment(kubeconfig, cache.folder))
             self._stoppable = child
             if stop.is_set():
                 child.stop()
@@ -374,6 +381,8 @@ class _Waiting:
         self._seconds = WAIT if runs._seconds is None else runs._seconds
         self._since = last_chunk(self._path)
         self._said = (-1, -1)
+        self.told_of = ""
+        """Why the command finds no server: it names another context than the one that it has."""
 
     def look(self, proxy: Proxy) -> None:
         """Tell the requests so far."""
@@ -452,6 +461,8 @@ class _Waiting:
     def _nothing(self, proxy: Proxy) -> str:
         run = self._runs.run
         words = run.words if run is not None else "the command"
+        if self.told_of:
+            return self.told_of
         if proxy.refused:
             return (
                 f"The requests of {words} came with credentials of another kind and got no further: leave out what"

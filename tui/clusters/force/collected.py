@@ -7,6 +7,7 @@ kubernetes-tracing 2.2, 7.3). Spans come late: exporters send every 5 s, each co
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ Array = npt.NDArray[Any]
 
 _CHUNKS: Final = 64
 _HEX: Final = "0123456789abcdef"
+_DISCOVERY: Final = re.compile(r"/(?:version|api(?:/[^/]+)?|apis(?:/[^/]+){0,2}|openapi/v[23](?:/.*)?)/?")
 
 
 class How(Enum):
@@ -408,6 +410,11 @@ def _steps(known: Preconditions, receiver: ReceiverFindings | None, here: bool) 
 
 def _halves(trace_id: str) -> tuple[int, int]:
     return int(trace_id[:16], 16), int(trace_id[16:], 16)
+
+
+def is_discovery(seen: Seen) -> bool:
+    """Whether a request asks what the API server serves, as clients do before what they are told to do."""
+    return seen.method == "GET" and bool(_DISCOVERY.fullmatch(seen.target.partition("?")[0]))
 
 
 def described(seen: Seen) -> tuple[str, str, str]:
