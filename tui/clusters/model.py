@@ -163,8 +163,8 @@ class NodeFacts:
     listeners: tuple[str, ...] = ()
     services: frozenset[str] = frozenset()  # systemd units that are active: k3s, rke2-server, kube-apiserver, kubelet
     lock: str = ""  # who holds the lock on this host, "" for nobody
-    back_off: Mapping[str, int] = field(default_factory=dict)
-    """Controllers of which no container runs: in how many seconds kubelet probably starts each again."""
+    back_off: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Controllers of which no container runs: in how many seconds at least and at most kubelet starts each again."""
     lacks: tuple[str, ...] = ()
     """What starts a pod again on this node and is known not to work, kubelet first: a sentence each, without its full
     stop and with the way out behind its last colon."""
