@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from receiver.traces import pairing
 from receiver.traces.bodies import Bodies
@@ -97,6 +98,8 @@ def about_of(one: Found, row: Row | None) -> str:
     verb, resource, place = described(one.seen)
     if row is not None and row.summary.request is not None and row.summary.request.resource:
         place = "".join(place_of(row.summary)) or place  # a create's URL does not name what was made
+    if any(key == "dryRun" for key, _ in parse_qsl(one.seen.target.partition("?")[2], max_num_fields=64)):
+        place = f"{place}  (dry run)"
     about = f"{printable(verb, 20)} {printable(resource, 80)} {printable(place, 160)}".rstrip()
     return f"{about}  (discovery)" if is_discovery(one.seen) else about
 
