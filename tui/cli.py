@@ -291,7 +291,10 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--node", action="append", metavar="NAME", help="only this node; may be repeated")
     parser.add_argument(
-        "--endpoint", metavar="ADDRESS", help="where it sends to (default: as it is, or localhost:4317)"
+        "--endpoint",
+        metavar="ADDRESS",
+        help="where it sends to (default: as it is configured, else where the receiver on this machine listens, else"
+        " 127.0.0.1:4317)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would change, and change nothing")
     parser.add_argument("--yes", action="store_true", help="do not ask")
@@ -619,6 +622,7 @@ def _with_hosts(args: argparse.Namespace, rate: int | None = None) -> int:
                 cluster=reach.cluster,
                 protected=reach.protected,
                 database=sampling.database_path(settings.db),
+                listeners=settings.listeners,
             )
             action = getattr(args, "action", "doctor")
             if action == "doctor":

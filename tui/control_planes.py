@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from tui.cluster_feed import Change, Named, Reading
 from tui.clusters import bundle, doctor, flavours, pods, probe, rollout
+from tui.clusters import endpoint as endpoints
 from tui.clusters.arriving import verifier
 from tui.clusters.model import (
     ClusterError,
@@ -29,6 +30,7 @@ from tui.clusters.model import (
     Tell,
     Wish,
 )
+from tui.clusters.reach.local import LocalHost
 from tui.clusters.rollout import Outcome
 from tui.clusters.survey import Node, mirrored, survey, with_instances
 from tui.clusters.targets import Target, targets
@@ -269,16 +271,19 @@ class RealControlPlanes:
             ClusterError: a node cannot be changed so, or cannot be read.
         """
         jobs: list[Job] = []
+        status, _ = doctor.receiver_status(self._database)
+        receiving = endpoints.on_this_machine(status, self._settings.listeners)
         for node, facts in self._fresh(nodes):
-            plan = replace(flavours.plan(facts, wish), node=node.name)
+            here = isinstance(node.host, LocalHost)
+            plan = flavours.plan(facts, replace(wish, otherwise=receiving) if here else wish)
+            plan = replace(plan, node=node.name)
             if not node.host.alive:
                 plan = bundle.as_files_only(plan)
             pods.check_restart(facts, plan)
             warnings, questions = plan.warnings, plan.questions
             if wish.per_million is not None and node.host.alive and not plan.empty:
-                state = node.state_of(wish.part)
-                warnings += self._ways_for(node, wish.endpoint)
-                lost = doctor.unheard(node.host, node.name, wish.endpoint or (state.endpoint if state else ""))
+                warnings += self._ways_for(node, plan.endpoint)
+                lost = doctor.unheard(node.host, node.name, plan.endpoint)
                 if lost and wish.per_million:
                     questions += (lost,)
                 elif lost:

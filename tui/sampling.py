@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Final
 
 from receiver.plain_text import shell_operand, shell_word
 from receiver.store.place import default_place
-from tui.clusters import doctor, drift, flavours, pods, rates, rollout
+from tui.clusters import doctor, drift, endpoint, flavours, pods, rates, rollout
 from tui.clusters.afterwards import rate_after
 from tui.clusters.arriving import of_database, per_state, verifier
 from tui.clusters.load import expected_load
 from tui.clusters.model import ClusterError, Host, Mode, NodeFacts, NothingToPutBack, Part, Plan, RolloutFacts, Wish
+from tui.clusters.reach.local import LocalHost
 from tui.clusters.rollout import Outcome
 from tui.clusters.survey import Node, mirrored, survey, with_instances
 from tui.clusters.targets import Target, targets
@@ -73,6 +74,8 @@ class Asked:
     protected: bool = False
     database: Path = Path()
     """Of the receiver here."""
+    listeners: tuple[str, ...] = ()
+    """`[NAME=]ADDRESS` that the receiver here is to have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,12 +226,14 @@ def change(reach: Reach, asked: Asked, name: str) -> int:
         ClusterError: a node cannot be read or its change is refused; nothing was changed.
     """
     wish = Wish(asked.part, asked.per_million, asked.endpoint, name)
+    receiving = endpoint.on_this_machine(doctor.receiver_status(asked.database)[0], asked.listeners)
     jobs: list[Job] = []
     readable = _readable(reach, asked)
     streams = of_database(asked.database) if wish.per_million else None
     arriving = per_state([state for node, _ in readable for state in node.states], streams)
     for node, facts in readable:
-        plan = flavours.plan(facts, wish)
+        here = isinstance(node.host, LocalHost)
+        plan = flavours.plan(facts, replace(wish, otherwise=receiving) if here else wish)
         if node.host.alive:
             pods.check_restart(facts, plan)
         warnings, questions = plan.warnings, plan.questions
@@ -236,7 +241,7 @@ def change(reach: Reach, asked: Asked, name: str) -> int:
             state = node.state_of(asked.part)
             load = expected_load(state, arriving.get((node.name, asked.part)), wish.per_million)
             warnings += (load,) if load else ()
-            lost = doctor.unheard(node.host, node.name, asked.endpoint or (state.endpoint if state else ""))
+            lost = doctor.unheard(node.host, node.name, plan.endpoint)
             if lost and wish.per_million:
                 questions += (lost,)
             elif lost:

@@ -286,7 +286,7 @@ class TracedRuns:
 
         asked, instance = what()
         notes = [asked.remark] if asked.remark else []
-        context, known, upstream = self._prepare(run.number, notes)
+        context, known, upstream = self._prepare(run.number, notes, stop)
         if instance and (why := elsewhere(instance, known.instances, context)):
             raise NotAsked(why)
         words = _words_of(asked.target)
@@ -309,16 +309,23 @@ class TracedRuns:
     def _execute(self, run: Run, stop: threading.Event, command: Sequence[str]) -> None:
         """One command."""
         from tui import tracing
+        from tui.clusters.force.command_cache import command_cache
         from tui.clusters.force.groups import Group
         from tui.clusters.force.kubeconfig import temporary_kubeconfig
         from tui.clusters.force.proxy import Proxy
 
-        _, known, upstream = self._prepare(run.number, [])
+        _, known, upstream = self._prepare(run.number, [], stop)
         group = Group(secrets.token_hex(8), time.time_ns(), run.words)
         waiting = _Waiting(self, run.number, stop, known, group)
-        with Proxy(upstream) as proxy, temporary_kubeconfig(proxy) as kubeconfig:
+        waiting.told_of = tracing.other_context(command, upstream.name)
+        with (
+            command_cache(upstream.name, upstream.url) as cache,
+            Proxy(upstream, port=cache.port) as proxy,
+            temporary_kubeconfig(proxy) as kubeconfig,
+        ):
+            cache.used(proxy.port)
             self._running(run.number)
-            child = _started(command, tracing.environment(kubeconfig))
+            child = _started(command, tracing.environment(kubeconfig, cache.folder))
             self._stoppable = child
             if stop.is_set():
                 child.stop()
@@ -331,7 +338,7 @@ class TracedRuns:
         self._put(run.number, code=code, output=child.output())
         waiting.for_spans(proxy)
 
-    def _prepare(self, number: int, notes: list[str]) -> tuple[str, Preconditions, Upstream]:
+    def _prepare(self, number: int, notes: list[str], stop: threading.Event) -> tuple[str, Preconditions, Upstream]:
         """(context, what is known of it, the way there); what stands in the way is noted.
 
         Raises:
@@ -340,6 +347,7 @@ class TracedRuns:
         from tui import tracing
         from tui.clusters.doctor import ReceiverFindings
         from tui.clusters.force.asking import NotAsked
+        from tui.clusters.force.first_spans import wait_for_first
 
         at = tracing.named(self.context)
         self._put(number, context=printable(at.context, 60))
@@ -347,7 +355,14 @@ class TracedRuns:
         known, upstream = tracing.prepare(at, receiver, notes.append)
         if known.problem and not known.version:
             raise NotAsked(known.problem)
-        self._put(number, notes=tuple(dict.fromkeys(notes)))
+
+        def note(sentence: str = "") -> None:
+            notes.extend(filter(None, (sentence,)))
+            self._put(number, notes=tuple(dict.fromkeys(notes)))
+
+        note()
+        if self._feed.path is not None:
+            wait_for_first(self._feed.path, known, upstream, note, stop.is_set)
         return at.context, known, upstream
 
 
@@ -366,6 +381,8 @@ class _Waiting:
         self._seconds = WAIT if runs._seconds is None else runs._seconds
         self._since = last_chunk(self._path)
         self._said = (-1, -1)
+        self.told_of = ""
+        """Why the command finds no server: it names another context than the one that it has."""
 
     def look(self, proxy: Proxy) -> None:
         """Tell the requests so far."""
@@ -444,6 +461,8 @@ class _Waiting:
     def _nothing(self, proxy: Proxy) -> str:
         run = self._runs.run
         words = run.words if run is not None else "the command"
+        if self.told_of:
+            return self.told_of
         if proxy.refused:
             return (
                 f"The requests of {words} came with credentials of another kind and got no further: leave out what"

@@ -22,12 +22,15 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from receiver.plain_text import shell_word
 from receiver.store.database import Database, StoreError
 from receiver.store.place import database_to_watch
 from receiver.store.written_file import WrittenFile
 from tui.clusters.doctor import Mark, ReceiverFindings, receiver_findings
 from tui.clusters.force import identity as identities
 from tui.clusters.force.collected import WAIT, Collector, Found, How, last_chunk, reasons, wait
+from tui.clusters.force.command_cache import VARIABLE as CACHE_VARIABLE
+from tui.clusters.force.first_spans import wait_for_first
 from tui.clusters.force.groups import Group, remember, words_of
 from tui.clusters.force.preconditions import Preconditions, Privilege, find, judge, sentence
 from tui.clusters.force.repeats import Run, changes, compare
@@ -76,13 +79,15 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Ran:
-    """One run of the command: how it ended, and its requests; `refused` came without our token."""
+    """One run of the command: how it ended, and its requests; `refused` came without our token. `context` is the one
+    in its kubeconfig."""
 
     code: int
     wall_ns: int
     seen: tuple[Seen, ...]
     total: int
     refused: int
+    context: str
 
 
 def plugin_words(words: Sequence[str]) -> tuple[str, ...]:
@@ -113,6 +118,8 @@ def run(asked: Asked, settings: Settings) -> int:
         status = link.status() if link is not None else None
         receiver = ReceiverFindings(status if link is not None else {})
         known, upstream = prepare(at, receiver, warn, identity=asked.identity)
+        if link is not None:
+            wait_for_first(path, known, upstream, warn)
         since = last_chunk(path)
         group = Group(secrets.token_hex(8), time.time_ns(), words_of(asked.command))
         runs = _runs(asked, upstream, place)
@@ -290,7 +297,7 @@ def _known(at: Named, mine: identities.Identity | None) -> Preconditions:
 
     api = Api(at.context, identity=(mine.file, mine.file) if mine is not None else None)
     try:
-        return find(api, _states(at.server))
+        return find(api, *_states(at.server))
     finally:
         api.close()
 
@@ -306,22 +313,28 @@ def here(server: str) -> bool:
     return False
 
 
-def _states(server: str) -> tuple[State, ...]:
-    """What the files of this machine say, where it is the control-plane node that the context leads to."""
+def _states(server: str) -> tuple[tuple[State, ...], int]:
+    """What the files of this machine say, where it is the control-plane node that the context leads to, and when its
+    API server started (ns since the epoch, 0 unknown)."""
+    from tui.clusters.arriving import nanoseconds
     from tui.clusters.survey import survey
     from tui.clusters.targets import MANIFEST
 
     if not os.access(MANIFEST, os.R_OK) or not here(server):
-        return ()
+        return (), 0
     from tui.clusters.reach.local import LocalHost
 
     host = LocalHost()
     try:
-        return tuple(state for node in survey((host,), 5.0) for state in node.states)
+        nodes = survey((host,), 5.0)
     except ClusterError:
-        return ()
+        return (), 0
     finally:
         host.close()
+    containers = [one for node in nodes if node.facts is not None for one in node.facts.containers or ()]
+    started = [one.started for one in containers if one.running and one.name == "kube-apiserver"]
+    began = max((nanoseconds(one) or 0 for one in started), default=0)
+    return tuple(state for node in nodes for state in node.states), began
 
 
 # --- the command ----------------------------------------------------------------------------------------
@@ -414,21 +427,28 @@ def _runs(asked: Asked, upstream: Upstream, place: _Signals) -> list[_Ran]:
 
 
 def _run(command: Sequence[str], upstream: Upstream, place: _Signals) -> _Ran:
+    from tui.clusters.force.command_cache import command_cache
     from tui.clusters.force.kubeconfig import temporary_kubeconfig
     from tui.clusters.force.proxy import Proxy
 
     began = time.monotonic_ns()
-    with Proxy(upstream) as proxy, temporary_kubeconfig(proxy) as kubeconfig:
+    with (
+        command_cache(upstream.name, upstream.url) as cache,
+        Proxy(upstream, port=cache.port) as proxy,
+        temporary_kubeconfig(proxy) as kubeconfig,
+    ):
+        cache.used(proxy.port)
         place.begin()
         began = time.monotonic_ns()
-        code = _child(command, environment(kubeconfig), place)
+        code = _child(command, environment(kubeconfig, cache.folder), place)
         wall = time.monotonic_ns() - began
-    return _Ran(code, wall, proxy.seen(), proxy.total, proxy.refused)
+    return _Ran(code, wall, proxy.seen(), proxy.total, proxy.refused, upstream.name)
 
 
-def environment(kubeconfig: Path) -> dict[str, str]:
-    """Of a command: ours, with the kubeconfig, and without an HTTP proxy on the way to it."""
-    variables = {**os.environ, "KUBECONFIG": str(kubeconfig)}
+def environment(kubeconfig: Path, cache: Path) -> dict[str, str]:
+    """Of a command: ours, with the kubeconfig, the folder for what it keeps of discovery, and without an HTTP proxy on
+    the way to it."""
+    variables = {**os.environ, "KUBECONFIG": str(kubeconfig), CACHE_VARIABLE: str(cache)}
     for name in ("NO_PROXY", "no_proxy"):
         variables[name] = ",".join(filter(None, (variables.get(name, ""), "127.0.0.1")))
     return variables
@@ -452,8 +472,28 @@ def _child(command: Sequence[str], variables: dict[str, str], place: _Signals) -
     return 128 - code if code < 0 else code
 
 
+def other_context(command: Sequence[str], context: str) -> str:
+    """Why a command that names a context itself did not find it, a sentence with the way out; "" where it names none
+    but the one that it has. What follows `--` is another program's."""
+    name = printable(os.path.basename(command[0]), 40)
+    own = list(command[1 : command.index("--")] if "--" in command else command[1:])
+    for at, word in enumerate(own):
+        option, equals, value = word.partition("=")
+        if option not in ("--context", "--kube-context"):
+            continue
+        value = value if equals else "".join(own[at + 1 : at + 2])
+        if value and value != context:
+            return (
+                f"The kubeconfig that {name} gets holds the context {printable(context, 60)} alone, so it knows none of"
+                f" the name {printable(value, 60)}: k8s-trace-tui trace --context {shell_word(value)} -- {name} ..."
+            )
+    return ""
+
+
 def _nothing_came(asked: Asked, runs: Sequence[_Ran]) -> str:
     name = printable(os.path.basename(asked.command[0]), 40)
+    if told := other_context(asked.command, runs[0].context):
+        return told
     if any(ran.code in (NOT_FOUND, NOT_STARTED) for ran in runs):
         return "Nothing was traced."
     refused = sum(ran.refused for ran in runs)

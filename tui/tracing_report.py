@@ -6,12 +6,13 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from receiver.traces import pairing
 from receiver.traces.bodies import Bodies
 from receiver.traces.listing import Row
 from receiver.traces.verdict import judge
-from tui.clusters.force.collected import Collector, Found, How, Reason, described
+from tui.clusters.force.collected import Collector, Found, How, Reason, described, is_discovery
 from tui.clusters.force.proxy import Seen
 from tui.clusters.force.repeats import Comparison, Spread
 from tui.documents import dumps, trace_document, trace_lines
@@ -48,7 +49,9 @@ def summary(report: Report) -> str:
     traced += [f"{count(tagged)} taken by the sampler"] if tagged else []
     spans = sum(row.summary.spans for row in report.rows.values())
     spans_told = f", {count(spans)} spans" if spans else ""
-    return f"{report.words}: {requests}, {', '.join(traced)}{spans_told}."
+    asking = sum(is_discovery(one.seen) for one in found)
+    discovery = f" ({count(asking)} of discovery)" if asking else ""
+    return f"{report.words}: {requests}{discovery}, {', '.join(traced)}{spans_told}."
 
 
 def lines(report: Report, collector: Collector, paper: Paper) -> Iterator[str]:
@@ -95,7 +98,10 @@ def about_of(one: Found, row: Row | None) -> str:
     verb, resource, place = described(one.seen)
     if row is not None and row.summary.request is not None and row.summary.request.resource:
         place = "".join(place_of(row.summary)) or place  # a create's URL does not name what was made
-    return f"{printable(verb, 20)} {printable(resource, 80)} {printable(place, 160)}".rstrip()
+    if any(key == "dryRun" for key, _ in parse_qsl(one.seen.target.partition("?")[2], max_num_fields=64)):
+        place = f"{place}  (dry run)"
+    about = f"{printable(verb, 20)} {printable(resource, 80)} {printable(place, 160)}".rstrip()
+    return f"{about}  (discovery)" if is_discovery(one.seen) else about
 
 
 def verdict_of(one: Found, row: Row | None, collector: Collector, bodies: Bodies) -> Sequence[str]:
@@ -145,6 +151,7 @@ def seen_document(seen: Seen) -> dict[str, Any]:
         "response_bytes": seen.received,
         "upgraded": seen.upgraded,
         "watch": seen.watch,
+        "discovery": is_discovery(seen),
         "error": seen.error or None,
     }
 

@@ -71,6 +71,8 @@ def judge(trace: Trace, source: Source, *, authentication: int = 0, caller: bool
     refused = case.code is None or case.code >= 400
     found.sort(key=lambda finding: (not (finding.failed and refused), -finding.ns))
     said = [finding.text for finding in found] + _rest(case, found) + (_caller(case) if caller else [])
+    if case.dry_run:
+        said.insert(0, _dry_run(case))
     if unknown.startswith("The request's status code") and any("no status code" in text for text in said):
         unknown = ""
     return Verdict(_sentences(said, unknown), tuple(found))
@@ -121,6 +123,37 @@ def _rest(case: Case, found: list[Finding]) -> list[str]:
     return []
 
 
+def _dry_run(case: Case) -> str:
+    """That nothing was stored, and of what: a create has no name in its URL, but in what looks for one of its name."""
+    assert case.request is not None
+    name = case.request.name
+    if not name and case.request.verb == "create":
+        keys = (case.attribute(node, "key", 1024) for node in case.named("cacher.Get", "Get etcd3", "Create etcd3"))
+        name = next((key.rpartition("/")[2] for key in keys if f"/{case.request.resource}/" in key), "")
+    place = "/".join(filter(None, (case.request.namespace, name)))
+    return f"A dry run of {cut(' '.join(filter(None, (case.request.resource, place))))}: nothing was stored."
+
+
+def _stream(case: Case, took: str) -> str:
+    """What a request was that was asked to last; all that is here has ended."""
+    request = case.request
+    assert request is not None
+    if request.verb == "watch":
+        return f"A watch, open for {took}: it lasts as long as its client likes."
+    if request.subresource == "log":
+        if case.query.get("follow", "").lower() in ("true", "1"):
+            return f"A log that was followed for {took}: that lasts as long as its client and the container like."
+        if case.query:
+            return f"A log, read in {took} and not followed."
+        return f"A log, read for {took}: where it was followed, for as long as its client liked."
+    if request.subresource in ("exec", "attach"):
+        what = "A command in a container" if request.subresource == "exec" else "A client attached to a container"
+        return f"{what}, which ended after {took}: it lasts as long as its process and its client like."
+    if request.subresource == "portforward":
+        return f"A port that was forwarded for {took}: that lasts as long as its client likes."
+    return f"A stream, open for {took}: it lasts as long as its client likes."
+
+
 def _caller(case: Case) -> list[str]:
     """What became of a `traceparent` that the caller sent (2.2): taken over, so that the caller's own span is a parent
     that does not come, or not trusted and kept as a link."""
@@ -136,8 +169,7 @@ def _plain(case: Case) -> str:
     """What is usual: the outcome and the largest parts of the time."""
     took = time_text(case.duration)
     if case.stream:
-        kind = "watch" if case.request is not None and case.request.verb == "watch" else "stream"
-        return f"A {kind}, open for {took}: it lasts as long as its client likes."
+        return _stream(case, took)
     if case.duration <= 0 and case.code is None:
         return "How long it took is not known: its span ends where it begins."
     if case.code is not None and case.code >= 400:

@@ -30,7 +30,7 @@ def change(node: Node, *arguments: str) -> dict[str, Any]:
     while True:
         done = node.program("sampling", *arguments, "--yes", "--json", check=False)
         documents = [json.loads(line) for line in done.stdout.splitlines()]
-        later = re.search(r"in about (\d+) s", done.stderr + done.stdout)
+        later = re.search(r"in (?:about |\d+ to )(\d+) s", done.stderr + done.stdout)
         if done.returncode != 0 and later and time.monotonic() < deadline:
             time.sleep(min(float(later[1]), 60.0))
             continue

@@ -67,6 +67,9 @@ def test_a_dry_run_changes_nothing(node: Node, probe: Probe) -> None:
     told = node.program("sampling", "arm", "--dry-run").stdout
     assert f"{MANIFESTS}/kube-apiserver.yaml" in told
     assert "--tracing-config-file=" in told
+    assert "+endpoint: 127.0.0.1:4317" in told
+    told = node.program("sampling", "arm", "--dry-run", "--listen", "127.0.0.1:45319").stdout
+    assert "+endpoint: 127.0.0.1:45319" in told, "where a receiver is to listen"
     assert node.files("/etc/kubernetes") == files
     assert containers(node, "kube-apiserver")[0]["id"] == before["id"]
     assert probe.away(READ) == []

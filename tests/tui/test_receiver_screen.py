@@ -11,7 +11,8 @@ import yaml
 from receiver.store.database import Database
 from tests.tui.driver import Open
 from tests.tui.still_feed import RECEIVED, SECOND, StillFeed
-from tui.screens.receiver import endpoint_of, recipe, recipe_lines
+from tui.clusters.endpoint import on_this_machine
+from tui.screens.receiver import recipe, recipe_lines
 
 STATUS: dict[str, Any] = {
     "pid": 4711,
@@ -147,7 +148,7 @@ async def test_nothing_for_a_minute_shows_what_to_paste(drive: Open, size: tuple
         await d.settle()
         assert "Nothing has arrived for 2 min" in d.screen
         assert "apiVersion: apiserver.config.k8s.io/v1beta1" in d.screen
-        assert "endpoint: localhost:4317" in d.screen
+        assert "endpoint: 127.0.0.1:4317" in d.screen
         await d.press("c")
         assert "TracingConfiguration" in d.app.clipboard
         await d.press("t")
@@ -193,21 +194,21 @@ async def test_a_recording_says_who_is_in_it(drive: Open) -> None:
 @pytest.mark.parametrize(
     ("listeners", "endpoint"),
     [
-        ([], "localhost:4317"),
-        ([{"address": "127.0.0.1:44317"}], "localhost:44317"),
+        ([], "127.0.0.1:4317"),
+        ([{"address": "127.0.0.1:44317"}], "127.0.0.1:44317"),
         ([{"address": "[::1]:4317", "error": "taken"}, {"address": "10.0.0.5:4318"}], "10.0.0.5:4318"),
-        ([{"address": "0.0.0.0:4317"}], "localhost:4317"),
-        ([{"address": "unix:/run/x.sock"}], "localhost:4317"),
-        ("nonsense", "localhost:4317"),
+        ([{"address": "0.0.0.0:4317"}], "127.0.0.1:4317"),
+        ([{"address": "unix:/run/x.sock"}], "127.0.0.1:4317"),
+        ("nonsense", "127.0.0.1:4317"),
     ],
 )
 def test_the_endpoint_is_that_of_a_listener(listeners: Any, endpoint: str) -> None:
-    assert endpoint_of({"listeners": listeners}) == endpoint
+    assert on_this_machine({"listeners": listeners}) == endpoint
 
 
 def test_what_is_pasted_is_what_kubernetes_reads() -> None:
     """The rules of kubernetes' own validation (k8s.io/component-base/tracing/api/v1)."""
-    pasted = [text for kind, text in recipe("localhost:4317") if kind == "paste"]
+    pasted = [text for kind, text in recipe("127.0.0.1:4317") if kind == "paste"]
     config = yaml.safe_load("\n".join(pasted[:4]))
     assert config["apiVersion"] == "apiserver.config.k8s.io/v1beta1"
     assert config["kind"] == "TracingConfiguration"
@@ -224,7 +225,7 @@ def test_what_is_pasted_is_what_kubernetes_reads() -> None:
 
 
 def test_the_recipe_warns_of_what_breaks_clusters() -> None:
-    text = " ".join(text for _, text in recipe("localhost:4317"))
+    text = " ".join(text for _, text in recipe("127.0.0.1:4317"))
     assert "No backup in the manifests directory" in text
     assert "without it the server does not start" in text
     assert "v1 from Kubernetes 1.34 on" in text
@@ -234,7 +235,7 @@ def test_the_recipe_warns_of_what_breaks_clusters() -> None:
 
 
 def test_the_copied_recipe_is_comments_and_yaml() -> None:
-    lines = recipe_lines("localhost:4317")
+    lines = recipe_lines("127.0.0.1:4317")
     assert all(line.startswith("# ") for line in lines if "kubelet runs" in line or "kubeadm" in line)
-    assert "endpoint: localhost:4317" in lines
+    assert "endpoint: 127.0.0.1:4317" in lines
     assert not [line for line in lines if "\n" in line]

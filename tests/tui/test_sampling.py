@@ -135,8 +135,8 @@ def test_from_off_to_all_and_back_byte_for_byte(command: Command, nodes: tuple[P
     assert ("armed" in first, "sampling" in second, "all" in second) == (True, True, True)
     assert "! differs from" in out
     at = heading.index("ENDPOINT")
-    assert first[at:].startswith("localhost:4317")
-    assert second[at:].startswith("localhost:4317")
+    assert first[at:].startswith("127.0.0.1:4317")
+    assert second[at:].startswith("127.0.0.1:4317")
 
     code, out, err = command("sampling", "off", "--yes", *hosts(*nodes))
     assert code == 0, err

@@ -160,6 +160,50 @@ def bench(
         api.stop()
 
 
+# --- the kubeconfig and what is kept ---
+KUBECTL = """
+import os, pathlib, subprocess, sys, urllib.parse, yaml
+found = yaml.safe_load(open(os.environ["KUBECONFIG"]))
+if "--context" in sys.argv:
+    print("error: context does not exist", file=sys.stderr)
+    sys.exit(1)
+host = urllib.parse.urlsplit(found["clusters"][0]["cluster"]["server"]).netloc.replace(":", "_")
+kept = pathlib.Path(os.environ.get("KUBECACHEDIR") or os.path.expanduser("~/.kube/cache")) / "discovery" / host
+asks = ["GET:/api/v1/nodes"] if kept.is_dir() else ["GET:/api", "GET:/apis", "GET:/api/v1/nodes"]
+kept.mkdir(parents=True, exist_ok=True)
+sys.exit(subprocess.run([sys.executable, CLIENT, *asks]).returncode)
+"""
+"""Discovers as kubectl does: once for each host and port, kept where KUBECACHEDIR says."""
+
+
+def kubectl(at: Bench) -> list[str]:
+    program = at.folder / "kubectl"
+    program.write_text(f"#!{sys.executable}\nCLIENT = {str(at.folder / 'client.py')!r}\n{KUBECTL}")
+    program.chmod(0o755)
+    return [str(program)]
+
+
+def test_discovery_is_kept_for_the_next_run_and_told_apart(bench: MakeBench) -> None:
+    at = bench()
+    file = at.folder / "out.json"
+    first = at.run(*kubectl(at), "get", json=str(file))
+    assert "kubectl get: 3 requests (2 of discovery), 3 traced" in first.stderr
+    assert re.search(r"get .*/apis +\(discovery\)", first.stderr)
+    assert [json.loads(line)["discovery"] for line in file.read_text().splitlines()] == [True, True, False]
+    second = at.run(*kubectl(at), "get")
+    assert "kubectl get: 1 request, 1 traced" in second.stderr, "as untraced, when kubectl has it"
+    assert not (at.folder / ".kube").exists()
+    assert at.left() == []
+
+
+def test_a_command_that_names_a_context_is_told_where_to_name_it(bench: MakeBench) -> None:
+    at = bench()
+    done = at.run(*kubectl(at), "--context", "my prod", "get", "pods")
+    assert done.returncode == 1
+    assert "k8s-trace-tui trace --context 'my prod' -- kubectl ..." in done.stderr
+    assert "holds the context lab alone" in done.stderr
+
+
 # --- what is told ---------------------------------------------------------------------------------------
 def test_each_request_is_told_and_equals_what_the_other_commands_say(
     bench: MakeBench, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -104,7 +104,7 @@ def verifier(path: Path, states: Sequence[State], seconds: float = 15.0) -> Call
     """
 
     def verify(plan: Plan, started: str) -> bool | None:
-        begin = _nanoseconds(started)
+        begin = nanoseconds(started)
         if begin is None or of_database(path) is None:
             return None
         until = time.monotonic() + seconds
@@ -126,7 +126,7 @@ def verifier(path: Path, states: Sequence[State], seconds: float = 15.0) -> Call
     return verify
 
 
-def _nanoseconds(text: str) -> int | None:
+def nanoseconds(text: str) -> int | None:
     """An RFC 3339 time with up to nine decimals, in ns since the epoch."""
     match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\d*(Z|[+-]\d\d:\d\d)", text.strip())
     if match is None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from receiver.plain_text import shell_operand
+from tui.clusters import endpoint as endpoints
 from tui.clusters import flavours, rates
 from tui.clusters import probe as probing
 from tui.clusters.arriving import SECONDS, SERVICES, Stream, of_database, per_state
@@ -256,16 +257,23 @@ def _state_steps(node: NodeFindings, state: State, receiver: ReceiverFindings, r
         return [*steps, step(mark, flag, f"arm it{cost}: {arm}", off=True, mended_by="arm")]
     if state.note:
         steps.append(step(Mark.UNKNOWN, f"has a peculiarity: {_bare(state.note)}"))
-    endpoint = state.endpoint or probing.DEFAULT_ENDPOINT
+    endpoint = state.endpoint or endpoints.UNSET
     mismatch = _mismatch(node, endpoint, receiver)
     if mismatch:
         steps.append(
             step(
                 Mark.BAD,
                 mismatch,
-                f"receive there (--listen), or k8s-trace-tui sampling set RATE --endpoint {probing.DEFAULT_ENDPOINT}",
+                "receive there (--listen), or k8s-trace-tui sampling set RATE --endpoint "
+                + endpoints.on_this_machine(receiver.status),
             )
         )
+    named, instead = endpoints.needs_dns(endpoint)
+    if named:
+        way_out = f"k8s-trace-tui sampling set RATE --endpoint {instead}"
+        way_out += "" if state.part is Part.APISERVER else f" --component {part}"
+        way_out = f"give it the endpoint {instead}" if state.read_only else way_out
+        steps.append(step(Mark.UNKNOWN, named, way_out))
     if state.mode is Mode.ARMED:
         silent = rate is None or rate == 0
         text = f"is armed at rate 0, sends to {endpoint}: only forced requests are traced"
@@ -325,7 +333,7 @@ def _probe_steps(
                     Step(
                         Mark.BAD,
                         f"a span of our own to {to} is taken by somebody else: {_taker(one.address, listeners)}",
-                        "stop it, or use another port: --listen localhost:4318 here, --endpoint localhost:4318 there",
+                        "stop it, or use another port: --listen 127.0.0.1:4318 here, --endpoint 127.0.0.1:4318 there",
                         node,
                     )
                 )
@@ -462,21 +470,25 @@ def _proxies(facts: NodeFacts) -> tuple[str, ...]:
 
 def receiver_findings(path: Path) -> ReceiverFindings:
     """The receiver of a database as it is now: what its control socket says and what came in the last seconds."""
-    from receiver.control import ControlClient, ControlError
     from receiver.ingest.address import port_holder
 
-    status: dict[str, Any] | None = None
-    problem = ""
+    status, problem = receiver_status(path)
+    taken = status is None and _taken(PORT)
+    return ReceiverFindings(status, problem, port_holder(PORT) if taken else "", taken, of_database(path))
+
+
+def receiver_status(path: Path) -> tuple[dict[str, Any] | None, str]:
+    """What the receiver of a database says of itself; None where none answers, and then why."""
+    from receiver.control import ControlClient, ControlError
+
     try:
         client = ControlClient.connect(path, 2.0)
         try:
-            status = client.request("status")
+            return client.request("status"), ""
         finally:
             client.close()
     except ControlError as error:
-        problem = str(error)
-    taken = status is None and _taken(PORT)
-    return ReceiverFindings(status, problem, port_holder(PORT) if taken else "", taken, of_database(path))
+        return None, str(error)
 
 
 def _taken(port: int) -> bool:
@@ -498,7 +510,7 @@ def unheard(host: Host, node: str, endpoint: str) -> str:
     sent = [_send(host, node, address) for address in probing.addresses(endpoint)]
     if not sent or any(one.outcome in (Outcome.ACCEPTED, Outcome.UNSENT) for one in sent):
         return ""
-    where = endpoint or probing.DEFAULT_ENDPOINT
+    where = endpoint or endpoints.UNSET
     return f"Nobody takes spans at {where} of {node} now: they are dropped until a receiver listens there."
 
 
@@ -572,7 +584,7 @@ def _dialable(status: Mapping[str, Any]) -> list[str]:
     listeners = [one for one in status.get("listeners") or () if isinstance(one, Mapping)]
     plain = [str(one.get("address")) for one in listeners if not one.get("error") and not one.get("tls")]
     ours = [one for one in plain if not one.startswith("unix:") or _ours(one)]
-    return [one.replace("0.0.0.0:", "127.0.0.1:", 1).replace("[::]:", "[::1]:", 1) for one in ours[:_MOST_ADDRESSES]]
+    return [one for one in map(endpoints.dialable, ours[:_MOST_ADDRESSES]) if one]
 
 
 def _ours(address: str) -> bool:

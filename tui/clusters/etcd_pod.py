@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from tui.clusters import apiserver_pod, pods, tracing_file, versions
+from tui.clusters.endpoint import UNSET, chosen, warnings_of
 from tui.clusters.manifest import Flag, Pod
 from tui.clusters.model import Mode, NodeFacts, Part, Plan, PlanRefused, State, Trigger, Wish
 from tui.clusters.pods import Author
@@ -65,7 +66,7 @@ def _state(facts: NodeFacts, pod: Pod, flavour: str) -> State:
     if enable.form == "=" and enable.value.lower() not in _TRUE:
         line = pod.refusal(enable.path, f"--{enable.name} is neither true nor false, so etcd does not start.")
         return made(Mode.BROKEN, note=str(line))
-    endpoint = known[rules.address] or tracing_file.DEFAULT_ENDPOINT
+    endpoint = known[rules.address] or UNSET
     if rules.everything:
         why = f"etcd {version} records every request while tracing is on; from 3.5.5 on it does not."
         return made(Mode.SAMPLING, MILLION, endpoint, known[rules.instance], why)
@@ -117,6 +118,8 @@ def plan(facts: NodeFacts, wish: Wish, author: Author) -> Plan:
         )
     same = after.yaml.content == before.yaml.content
     changes = () if same else (pods.changed(facts.files[before.path], after.yaml.content),)
+    endpoint = "" if wish.per_million is None else _value(after, rules, rules.address) or UNSET
+    warnings += warnings_of(endpoint) if endpoint else ()
     questions: tuple[str, ...] = ()
     mends = pods.does_not_start(facts, before, _state(facts, before, "")) if changes else ""
     if changes:
@@ -142,12 +145,13 @@ def plan(facts: NodeFacts, wish: Wish, author: Author) -> Plan:
         price if changes else "Nothing changes.",
         tuple(warnings),
         questions,
-        snippet(rules, version, wish) if author.configured and adds else "",
+        snippet(rules, version, wish, _value(after, rules, rules.address)) if author.configured and adds else "",
         wish,
         before.path,
         before.container_name,
         _health(facts, before) if changes else (),
         before.grace_seconds,
+        endpoint,
         bool(mends),
     )
 
@@ -164,7 +168,7 @@ def _on(facts: NodeFacts, pod: Pod, rules: EtcdRules, version: Version, wish: Wi
             f"{facts.host}: etcd {version} has no sampling rate (it came with 3.5.11) and follows the API server only; "
             "arm it (rate 0), or upgrade it."
         )
-    address = _wished_address(wish.endpoint) if wish.endpoint else ""
+    address = _address(pod, rules, wish)
     instance = pod.value("name") or facts.hostname
     added: list[str] = []
     after = pod
@@ -229,6 +233,17 @@ def _environment(pod: Pod) -> PlanRefused | None:
     return None
 
 
+def _address(pod: Pod, rules: EtcdRules, wish: Wish) -> str:
+    """What the flag of the address shall say; "" where it stays as it is, or stays away: with tracing on and no such
+    flag etcd sends to its own default, and that is configured too."""
+    if wish.endpoint:
+        return _wished_address(wish.endpoint)
+    enable, now = _flag(pod, rules, rules.enable), _value(pod, rules, rules.address)
+    on = enable is not None and (enable.form != "=" or enable.value.lower() in _TRUE)
+    address = chosen("", now or (UNSET if on else ""), wish.otherwise)
+    return "" if on or now else _wished_address(address)
+
+
 def _wished_address(endpoint: str) -> str:
     tracing_file.check_wished(endpoint)
     if endpoint.startswith(("unix", "dns:")):
@@ -273,14 +288,14 @@ def _health(facts: NodeFacts, pod: Pod) -> tuple[str, ...]:
     return own + apiserver_pod.health(server)
 
 
-def snippet(rules: EtcdRules, version: Version, wish: Wish) -> str:
+def snippet(rules: EtcdRules, version: Version, wish: Wish, address: str) -> str:
     """What makes it last beyond `kubeadm upgrade`. kubeadm gives all members the same flags, so the name of the
     instance is left out."""
     # etcd tells nothing about kubeadm; 3.5.15 came with Kubernetes 1.31, whose kubeadm has v1beta4.
     modern = version.at_least(3, 5, 15)
     pairs = [(rules.enable, "true")]
-    if wish.endpoint:
-        pairs.append((rules.address, wish.endpoint))
+    if address:
+        pairs.append((rules.address, address))
     if wish.per_million and rules.rate:
         pairs.append((rules.rate, str(wish.per_million)))
     return "\n".join(

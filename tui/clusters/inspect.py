@@ -61,7 +61,7 @@ def facts_of(host: str, lines: Sequence[Sequence[str]]) -> NodeFacts:
     containers: list[Container] = []
     listeners: list[str] = []
     services: set[str] = set()
-    back_off: dict[str, int] = {}
+    back_off: dict[str, tuple[int, int]] = {}
     lacks: list[str] = []
     words: dict[str, str] = {}
     rollouts: list[RolloutFacts] = []
@@ -83,7 +83,7 @@ def facts_of(host: str, lines: Sequence[Sequence[str]]) -> NodeFacts:
                 case "service":
                     services.add(line[1])
                 case "backoff":
-                    back_off[bundle.plain(line[1])] = int(line[2])
+                    back_off[bundle.plain(line[1])] = (int(line[3]), int(line[2]))
                 case "lacks":
                     if len(lacks) < _MOST_LACKS:
                         lacks.append(bundle.plain(bundle.text(line[2]), bundle.SENTENCE))

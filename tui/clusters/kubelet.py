@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from tui.clusters.endpoint import UNSET
 from tui.clusters.model import Mode, NodeFacts, Part, PlanRefused, State
-from tui.clusters.tracing_file import DEFAULT_ENDPOINT
 from tui.clusters.yaml_text import Leaf, YamlText
 
 CONFIG: Final = "/var/lib/kubelet/config.yaml"
@@ -44,5 +44,5 @@ def state(facts: NodeFacts, flavour: str) -> State | None:
     rate = text.words(("tracing", "samplingRatePerMillion"), "0")
     if not re.fullmatch(r"\d{1,7}", rate):
         return made(Mode.UNKNOWN, note=f"{CONFIG}: the rate {rate[:40]!r} is no whole number.")
-    endpoint = text.words(("tracing", "endpoint"), DEFAULT_ENDPOINT)
+    endpoint = text.words(("tracing", "endpoint"), UNSET)
     return made(Mode.SAMPLING if int(rate) else Mode.ARMED, int(rate), endpoint)

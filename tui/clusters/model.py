@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol
 
+from tui.clusters.endpoint import FALLBACK
+
 MOST_BYTES: Final = 1 << 20
 """Of one file that is read from a host; a manifest has some 5 KB."""
 
@@ -161,8 +163,8 @@ class NodeFacts:
     listeners: tuple[str, ...] = ()
     services: frozenset[str] = frozenset()  # systemd units that are active: k3s, rke2-server, kube-apiserver, kubelet
     lock: str = ""  # who holds the lock on this host, "" for nobody
-    back_off: Mapping[str, int] = field(default_factory=dict)
-    """Controllers of which no container runs: in how many seconds kubelet probably starts each again."""
+    back_off: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Controllers of which no container runs: in how many seconds at least and at most kubelet starts each again."""
     lacks: tuple[str, ...] = ()
     """What starts a pod again on this node and is known not to work, kubelet first: a sentence each, without its full
     stop and with the way out behind its last colon."""
@@ -220,12 +222,13 @@ class State:
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What the operator wants of a component: `per_million` None turns tracing off, 0 arms it. An `endpoint` of ""
-    keeps the one that is configured, or takes `localhost:4317` where none is."""
+    keeps the one that is configured, or takes `otherwise` where none is."""
 
     part: Part
     per_million: int | None
     endpoint: str = ""
     name: str = ""  # for the journal: `arm`, `1 %`, `off`
+    otherwise: str = FALLBACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +272,7 @@ class Plan:
     container: str = ""  # name of the container that restarts
     health: tuple[str, ...] = ()  # URLs that must answer 200, in this order
     grace_seconds: int = 30  # the pod's terminationGracePeriodSeconds
+    endpoint: str = ""  # where the component sends then, "" where it does not trace
     mends: bool = False
     """As it is configured now the component does not start, by our rules or its own last words: this is the way out."""
 

@@ -586,26 +586,43 @@ toggles() {
 		awk -v now="$(date +%s)" -v window=$((600 * PACE / 1000)) '$1 + 0 <= now && $1 + 0 >= now - window { n++ } END { print n + 0 }')
 }
 
-# backing_off: LEFT is in how many seconds a controller of FOUND, none of which runs, is probably started again: kubelet
-# waits 10, 20, 40, 80, 160, 300 s, and forgets after 10 minutes that it ran
+# backing_off: in LEAST to LEFT seconds a controller of FOUND, none of which runs, is started again, and LATER says it in
+# words: by what kubelet says that it waits; else by how often it was restarted: kubelet waits 10, 20, 40, 80, 160, 300 s,
+# and forgets after 10 minutes without a restart, so that old ones count in the attempt alone
 backing_off() {
 	backing_line=$(printf '%s' "$FOUND" | sort -t' ' -k4,4n | tail -n 1)
 	backing_attempt=$(printf '%s' "$backing_line" | cut -d' ' -f4)
 	case $backing_attempt in '' | *[!0-9]*) backing_attempt=0 ;; esac
 	ago "$(printf '%s' "$backing_line" | cut -d' ' -f7)"
-	toggles
-	# old restarts count in the attempt, but no longer for kubelet
-	backing_times=$backing_attempt
-	if [ "$TOGGLES" -gt 0 ] && [ "$TOGGLES" -lt "$backing_times" ]; then backing_times=$TOGGLES; fi
-	LEFT=10
-	while [ "$backing_times" -gt 1 ] && [ "$LEFT" -lt 300 ]; do
-		LEFT=$((LEFT * 2))
-		backing_times=$((backing_times - 1))
+	kubelet_says "$(printf '%s' "$backing_line" | cut -d' ' -f2)" "$AGO"
+	if [ -n "$WAITS" ]; then
+		LEAST=$WAITS LEFT=$WAITS
+	else
+		toggles
+		back_off_after "$backing_attempt"
+		LEFT=$WAITS
+		if [ "$TOGGLES" -lt "$backing_attempt" ]; then backing_attempt=$TOGGLES; fi
+		back_off_after "$backing_attempt"
+		LEAST=$WAITS
+	fi
+	LEAST=$((LEAST - AGO)) LEFT=$((LEFT - AGO))
+	# kubelet looks at it again some seconds after the end
+	[ "$LEFT" -ge 15 ] || LEFT=15
+	[ "$LEAST" -ge 1 ] || LEAST=1
+	LATER="about $LEFT s"
+	if [ "$LEAST" -lt "$((LEFT - 15))" ]; then LATER="$LEAST to $LEFT s"; fi
+}
+
+# back_off_after RESTARTS: WAITS is for how long kubelet waits after so many, at least as long as it has since AGO
+back_off_after() {
+	WAITS=10
+	back_off_times=$1
+	while [ "$back_off_times" -gt 1 ] && [ "$WAITS" -lt 300 ]; do
+		WAITS=$((WAITS * 2))
+		back_off_times=$((back_off_times - 1))
 	done
-	while [ "$LEFT" -le "$AGO" ] && [ "$LEFT" -lt 300 ]; do LEFT=$((LEFT * 2)); done
-	[ "$LEFT" -le 300 ] || LEFT=300
-	LEFT=$((LEFT - AGO))
-	[ "$LEFT" -ge 5 ] || LEFT=5
+	while [ "$((WAITS + 20))" -le "$AGO" ] && [ "$WAITS" -lt 300 ]; do WAITS=$((WAITS * 2)); done
+	[ "$WAITS" -le 300 ] || WAITS=300
 }
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -970,7 +987,7 @@ controllers_back() {
 	span 60
 	controllers_limit=$((NOW + SPAN))
 	while :; do
-		controllers_missing= controllers_left=0
+		controllers_missing= controllers_left=0 controllers_later=
 		for controller in kube-controller-manager kube-scheduler; do
 			[ "$controller" != "$CONTAINER" ] || continue
 			containers "$controller" || continue
@@ -979,14 +996,14 @@ controllers_back() {
 			*)
 				controllers_missing="$controllers_missing $controller"
 				backing_off
-				if [ "$LEFT" -gt "$controllers_left" ]; then controllers_left=$LEFT; fi
+				if [ "$LEFT" -gt "$controllers_left" ]; then controllers_left=$LEFT controllers_later=$LATER; fi
 				;;
 			esac
 		done
 		[ -n "$controllers_missing" ] || break
 		now
 		if [ "$NOW" -ge "$controllers_limit" ]; then
-			journal note "in back-off:$controllers_missing; back in about $controllers_left s, 5 minutes at most"
+			journal note "in back-off:$controllers_missing; back in $controllers_later, 5 minutes at most"
 			return 0
 		fi
 		sleep "$TICK"
@@ -1336,7 +1353,7 @@ begin_alive() {
 		*)
 			if [ "$UNWELL" != allowed ] && [ "$TRIGGER" != watch ]; then
 				backing_off
-				decline "$controller is in back-off after its restarts: it should run again in about $LEFT s (5 minutes at most)" later "$LEFT"
+				decline "$controller is in back-off after its restarts: it should run again in $LATER (5 minutes at most)" later "$LEFT"
 			fi
 			;;
 		esac
@@ -1592,7 +1609,7 @@ inspect_live() {
 				'' | *" RUNNING "*) ;;
 				*)
 					backing_off
-					printf 'backoff\t%s\t%s\n' "$inspect_name" "$LEFT"
+					printf 'backoff\t%s\t%s\t%s\n' "$inspect_name" "$LEFT" "$LEAST"
 					;;
 				esac
 				;;

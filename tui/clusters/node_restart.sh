@@ -1,7 +1,7 @@
 #!/bin/sh
 # What starts a static pod again on a node, and whether all of it works: kubelet, that it reads this manifest, the
 # container runtime, room on the disks, the image. It stands before node.sh when that travels (see bundle.py): functions
-# alone, which use node.sh's ROOT, MANIFEST, CONTAINER, AGREED, D, have, limit, containers, inside, journal.
+# alone, which use node.sh's ROOT, KUBERNETES, PACE, MANIFEST, CONTAINER, AGREED, D, have, limit, containers, inside, journal.
 #
 # A check `lacks_X` sets LACK: no, yes (LACKS is the sentence, with the way out behind its only colon), or unknown (LACKS
 # is why nobody knows).
@@ -70,6 +70,43 @@ $(head -c 65536 "$ROOT$settings_file" 2>/dev/null | sed 's/^[A-Z_]*=//' | tr "\"
 		KUBELET_CONFIGURED="$KUBELET_CONFIGURED
 $(cat "$ROOT$settings_more"/*.conf 2>/dev/null | head -c "$MOST")"
 	fi
+}
+
+# kubelet_says NAME AGO: WAITS is for how many seconds kubelet says that it does not start a container of that name again,
+# which ended AGO seconds ago; "" where it says nothing. Its log has it at every verbosity; where that is not at hand, its
+# own list of pods.
+kubelet_says() {
+	WAITS=
+	if have journalctl; then
+		says_since=$(($(date +%s) - $2 * PACE / 1000 - 1))
+		WAITS=$(limit 5 journalctl -q -u kubelet --no-pager -o short-unix -n 5000 2>/dev/null | head -c 8388608 |
+			awk -v since="$says_since" '$1 + 0 >= since' | back_off_of "$1")
+	fi
+	if [ -n "$WAITS" ] || ! have curl || [ ! -r "$KUBERNETES/pki/apiserver-kubelet-client.crt" ]; then return 0; fi
+	kubelet_settings
+	kubelet_flag port
+	says_port=$VALUE
+	if [ -z "$says_port" ]; then
+		kubelet_value port
+		says_port=$VALUE
+	fi
+	case $says_port in '' | *[!0-9]*) says_port=10250 ;; esac
+	WAITS=$(limit 5 curl -q -s -k --noproxy '*' --max-time 4 --cert "$KUBERNETES/pki/apiserver-kubelet-client.crt" \
+		--key "$KUBERNETES/pki/apiserver-kubelet-client.key" "https://127.0.0.1:$says_port/pods" 2>/dev/null |
+		head -c 8388608 | back_off_of "$1")
+}
+
+# back_off_of NAME: of a log or a list of pods, the seconds of the last back-off that it tells of containers of that name
+back_off_of() {
+	grep -oE "back-off [0-9hms.]+ restarting failed container=$1 " | tail -n 1 | awk '{
+		seconds = 0
+		while (match($2, /^[0-9.]+[hms]/)) {
+			unit = substr($2, RLENGTH, 1)
+			seconds += substr($2, 1, RLENGTH - 1) * (unit == "h" ? 3600 : unit == "m" ? 60 : 1)
+			$2 = substr($2, RLENGTH + 1)
+		}
+		if ($2 == "" && seconds < 100000) printf "%.0f\n", seconds
+	}'
 }
 
 # kubelet_health: HEALTHZ is what kubelet's own health answers, 000 for nothing, off where it has none, - where nobody

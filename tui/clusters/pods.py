@@ -41,6 +41,8 @@ PROGRAMS: Final = {Part.APISERVER: "kube-apiserver", Part.ETCD: "etcd"}
 CONTROLLERS: Final = ("kube-controller-manager", "kube-scheduler")
 LONGEST_BACK_OFF: Final = 300
 """Seconds: kubelet never waits longer before it starts a container again."""
+_LATE_SECONDS: Final = 15
+"""That kubelet may take to look again when a back-off has ended."""
 RECENT_SECONDS: Final = 600
 """The kubelet forgets restarts, and with them the back-off, after about ten minutes."""
 
@@ -186,10 +188,11 @@ def check_controllers(facts: NodeFacts, part: Part, *, mends: bool = False) -> t
     names, one = " and ".join(missing), len(missing) == 1
     if mends or down(facts, PROGRAMS[part]):
         return (f"{names} of {facts.host} are down too and come back some minutes after the API server.",)
-    seconds = max(facts.back_off.get(name, LONGEST_BACK_OFF) for name in missing)
+    least, seconds = max((facts.back_off.get(name, (1, LONGEST_BACK_OFF)) for name in missing), key=lambda one: one[1])
+    time = f"{least} to {seconds} s" if least < seconds - _LATE_SECONDS else f"about {seconds} s"
     raise NotYet(
         f"{facts.host}: {names} {'is' if one else 'are'} in back-off, and another restart would make that longer: try "
-        f"again in about {seconds} s, when kubelet should have started {'it' if one else 'them'} (5 minutes at most).",
+        f"again in {time}, when kubelet should have started {'it' if one else 'them'} (5 minutes at most).",
         seconds,
     )
 
@@ -262,6 +265,17 @@ def stop_is_cheap(facts: NodeFacts, container: str) -> bool:
         for item in facts.containers or ()
         if item.pod_uid == now.pod_uid
     )
+
+
+def may_be_remembered(facts: NodeFacts, part: Part) -> bool:
+    """Whether kubelet may hold a back-off of the pod that runs, though its container was never restarted: the same pod
+    was here before within ten minutes, which a rollback or a change and its opposite make, and its old containers are
+    gone."""
+    now = running(facts, PROGRAMS[part])
+    if now is None or facts.now - _epoch(now.started) >= RECENT_SECONDS:
+        return False
+    recent = [one for one in facts.rollouts if one.part == part.value and 0 <= facts.now - one.when < RECENT_SECONDS]
+    return len(recent) > 1 or any(one.ended == "rolled back" for one in recent)
 
 
 def recent_changes(facts: NodeFacts) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Final
 
 from receiver.store.database import Database, StoreError
+from tui.clusters.endpoint import UNSET
 from tui.clusters.model import Host, ReachError
 
-DEFAULT_ENDPOINT: Final = "localhost:4317"
-"""Where the exporters send when nothing is configured."""
 SERVICE: Final = "k8s-trace-tui"
 SPAN_NAME: Final = "doctor: does this arrive?"
 _PATH: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -74,7 +73,7 @@ def addresses(endpoint: str) -> tuple[str, ...]:
     """The addresses that an exporter may dial for an endpoint: both loopback ones for `localhost`, and the bare address
     of `dns:///...`. () where it is none that can be tried from outside of the component.
     """
-    endpoint = endpoint.strip() or DEFAULT_ENDPOINT
+    endpoint = endpoint.strip() or UNSET
     if endpoint.startswith("unix:///"):
         return (endpoint,)
     endpoint = endpoint.removeprefix("dns:///").removeprefix("passthrough:///")

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from tui.clusters.endpoint import FALLBACK
 from tui.clusters.model import PlanRefused
 from tui.clusters.rates import MILLION
 from tui.clusters.versions import GROUP, KIND, ApiserverRules
@@ -17,8 +18,6 @@ from tui.clusters.yaml_text import Leaf, YamlText
 
 RATE: Final = "samplingRatePerMillion"
 ENDPOINT: Final = "endpoint"
-DEFAULT_ENDPOINT: Final = "localhost:4317"
-"""Where the exporter sends when the file names no endpoint."""
 
 _OURS: Final = "# Written by k8s-trace-tui; `k8s-trace-tui sampling off` takes it away again."
 _FILLED: Final = "# Written by k8s-trace-tui into a file that was empty."
@@ -96,9 +95,9 @@ def made(per_million: int, endpoint: str, rules: ApiserverRules, *, into: bool =
         _FILLED if into else _OURS,
         f"apiVersion: {rules.api_version}",
         f"kind: {KIND}",
-        f"{ENDPOINT}: {endpoint or DEFAULT_ENDPOINT}",
+        f"{ENDPOINT}: {endpoint or FALLBACK}",
     ]
-    if endpoint and not re.fullmatch(r"[A-Za-z][A-Za-z0-9./-]*:[A-Za-z0-9./_-]+", endpoint):
+    if endpoint and not re.fullmatch(r"(?:[A-Za-z][A-Za-z0-9./-]*|\d+(?:\.\d+){3}):[A-Za-z0-9./_-]+", endpoint):
         lines[3] = f"{ENDPOINT}: '{endpoint}'"
     return "\n".join([*lines, f"{RATE}: {per_million}", ""]).encode()
 

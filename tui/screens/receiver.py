@@ -11,6 +11,7 @@ from rich.style import Style
 from textual.widget import Widget
 
 from tui.cluster_feed import ClusterFeed, Examination
+from tui.clusters.endpoint import on_this_machine
 from tui.clusters.probe import SERVICE as OURSELVES
 from tui.evictions import whose
 from tui.feed import Snapshot, sender_key
@@ -37,20 +38,6 @@ _BROKEN_OFF: Final = "{} exports: over 16 MiB, too slow, or given up by the send
 
 
 # --- the recipe ------------------------------------------------------------------------------------
-def endpoint_of(status: dict[str, Any] | None) -> str:
-    """What a component on this machine writes as its endpoint: `localhost:PORT` for a loopback listener."""
-    for listener in _list(status, "listeners"):
-        address = str(listener.get("address", ""))
-        host, _, port = address.rpartition(":")
-        if listener.get("error") or not port.isdigit() or address.startswith("unix"):
-            continue
-        if host in ("127.0.0.1", "[::1]", "localhost"):
-            return f"localhost:{port}"
-        if host not in ("0.0.0.0", "[::]"):
-            return f"{host}:{port}"
-    return "localhost:4317"
-
-
 def recipe(endpoint: str) -> list[tuple[str, str]]:
     """How to turn tracing on, as (kind, text) lines; kind is "text", "paste", "file" or "warn".
 
@@ -303,7 +290,7 @@ class ReceiverScreen(FrameScreen):
         else:
             said = " To turn tracing on by hand:"
         lines: list[Line] = [[(said, p.warning if quiet >= QUIET_NS else p.title)]]
-        for kind, text in recipe(endpoint_of(snapshot.status)):
+        for kind, text in recipe(on_this_machine(snapshot.status)):
             if kind == "paste":
                 lines.append([(f"      {printable(text)}", styles[kind])])
                 continue
@@ -454,7 +441,7 @@ class ReceiverScreen(FrameScreen):
     # -- keys -------------------------------------------------------------------------------------------
     def action_copy(self) -> None:
         """What to paste."""
-        self.trace_app.copy_lines(recipe_lines(endpoint_of(self._status)), "recipe")
+        self.trace_app.copy_lines(recipe_lines(on_this_machine(self._status)), "recipe")
 
     def action_recipe(self) -> None:
         """Show it, or hide it."""

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Protocol
+from urllib.parse import parse_qsl
 
 from receiver.traces.hops import hop_of
 from receiver.traces.model import Body, Component, Kind, Node, Request, Span, Trace
 from receiver.traces.phases import Phases
-from receiver.traces.semantics import ALIASES, long_running
+from receiver.traces.semantics import ALIASES, MAX_TARGET, long_running
 from receiver.traces.timing import FILTERS, CriticalPath, Step
 
 NOTABLE_NS: Final = 100_000_000
@@ -182,6 +183,17 @@ class Case:
     def stream(self) -> bool:
         """Whether the request lasts as long as its client likes: a watch, `logs -f`, `exec` and the like."""
         return self.request is not None and long_running(self.request)
+
+    @cached_property
+    def query(self) -> dict[str, str]:
+        """What the URL of the request asks for behind its path, by name; of what is there twice the last."""
+        target = self.attribute(self.head, "target", MAX_TARGET) or self.attribute(self.head, "query", MAX_TARGET)
+        return dict(parse_qsl(target.rpartition("?")[2], max_num_fields=64)) if target else {}
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether it was asked for without storing anything (`dryRun=All`)."""
+        return self.query.get("dryRun") == "All"
 
     # -- bodies --------------------------------------------------------------------------------------
     def body(self, node: Node) -> Body | None:

@@ -63,6 +63,8 @@ def before_the_first_call(case: Case) -> Iterable[Finding]:
         ns, at = step.lead, node.span.span_id
         events = [(min(at, ns), name) for at, name, _ in case.events(node)]
         read = next((at for at, name in events if name.startswith("limitedReadBody")), 0)
+        if read >= 0.5 * ns and case.code == 413:
+            return  # it was not read to its end: `refused` tells why
         if read >= 0.5 * ns:
             text = f"The client was slow to send its body: {case.took(read)} until it had arrived."
             yield Finding("slow body", text, "slow body", read, False, at)

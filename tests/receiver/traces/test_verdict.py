@@ -36,6 +36,27 @@ def test_what_took_most_comes_first_where_the_request_went_well() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("target", "key", "said"),
+    [
+        (
+            shapes.PODS + "?dryRun=All&fieldManager=x",
+            "/pods/default/dry",
+            "A dry run of pods default/dry: nothing was stored.",
+        ),
+        (shapes.PODS + "?dryRun=All", "/minions/cp-1", "A dry run of pods default: nothing was stored."),
+        (shapes.PODS + "/web?dryRun=All", "/minions/cp-1", "A dry run of pods default/web: nothing was stored."),
+        (shapes.PODS + "?fieldManager=dryRun", "/pods/default/dry", ""),
+    ],
+)
+def test_a_dry_run_is_said_to_be_one_and_of_what(target: str, key: str, said: str) -> None:
+    scene = Scene("Create", code=201, ms=10, target=target).begin("Create", ms=10)
+    scene.span("cacher.Get", parent=scene.verb, at=2, ms=1, values={"key": key})
+    sentences = scene.verdict().sentences
+    assert sentences[-1].startswith("Nothing remarkable: 10.0 ms")
+    assert sentences[:-1] == ((said,) if said else ())
+
+
 def test_what_failed_comes_first_where_the_request_failed() -> None:
     scene = Scene(code=500, ms=2000).begin("Create", ms=2000)
     scene.hook("mutating", "injector", 0, 1200, 1190)
@@ -70,7 +91,29 @@ def test_a_slow_request_of_many_parts_is_not_called_unremarkable() -> None:
         (
             "Get",
             shapes.PODS + "/web/log?follow=true",
-            "A stream, open for 60.0 s: it lasts as long as its client likes.",
+            "A log that was followed for 60.0 s: that lasts as long as its client and the container like.",
+        ),
+        ("Get", shapes.PODS + "/web/log?container=web&tailLines=2", "A log, read in 60.0 s and not followed."),
+        (
+            "Get",
+            shapes.PODS + "/web/log",
+            "A log, read for 60.0 s: where it was followed, for as long as its client liked.",
+        ),
+        (
+            "Get",
+            shapes.PODS + "/web/exec?command=true",
+            "A command in a container, which ended after 60.0 s: it lasts as long as its process and its client like.",
+        ),
+        (
+            "Get",
+            shapes.PODS + "/web/attach",
+            "A client attached to a container, which ended after 60.0 s: it lasts as long as its process and its client"
+            " like.",
+        ),
+        (
+            "Get",
+            shapes.PODS + "/web/portforward",
+            "A port that was forwarded for 60.0 s: that lasts as long as its client likes.",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from receiver.store.database import Database
 from tests.conftest import StartReceiver
 from tests.doubles.replay import send
-from tui.clusters.arriving import Stream, _nanoseconds, of_database, per_state, streams, verifier
+from tui.clusters.arriving import Stream, nanoseconds, of_database, per_state, streams, verifier
 from tui.clusters.model import Mode, Part, Plan, State, Trigger
 
 
@@ -117,4 +117,4 @@ def test_only_a_span_that_began_after_the_restart_is_proof(receiver: StartReceiv
     ],
 )
 def test_times_of_containers(text: str, expected: int | None) -> None:
-    assert _nanoseconds(text) == expected
+    assert nanoseconds(text) == expected

@@ -23,7 +23,7 @@ from tui.clusters.probe import Outcome, Probe
 OURS = {"address": "127.0.0.1:4317", "name": "local", "tls": False, "error": None}
 OURS6 = {**OURS, "address": "[::1]:4317"}
 RUNNING = ReceiverFindings({"listeners": [OURS, OURS6], "db": "/x/spans.db"}, arriving=())
-API = State("cp-1", Part.APISERVER, Mode.SAMPLING, "v1.34.2", 10_000, "localhost:4317")
+API = State("cp-1", Part.APISERVER, Mode.SAMPLING, "v1.34.2", 10_000, "127.0.0.1:4317")
 TRACE = "ab" * 16
 
 
@@ -47,6 +47,28 @@ def test_all_is_well() -> None:
     assert only(steps, Mark.BAD) == []
     assert "port 4317 is ours" in only(steps, Mark.GOOD)
     assert "cp-1 apiserver v1.34.2 is ready" in only(steps, Mark.GOOD)
+
+
+@pytest.mark.parametrize(
+    ("part", "way_out"),
+    [
+        (Part.APISERVER, "k8s-trace-tui sampling set RATE --endpoint 127.0.0.1:4317"),
+        (Part.ETCD, "k8s-trace-tui sampling set RATE --endpoint 127.0.0.1:4317 --component etcd"),
+    ],
+)
+def test_an_endpoint_that_needs_dns_is_told(part: Part, way_out: str) -> None:
+    named = replace(API, part=part, endpoint="localhost:4317")
+    (step,) = [one for one in judge(RUNNING, [node(named)], WELL) if "DNS" in one.text]
+    assert "sends to localhost:4317" in step.text
+    assert "first spans after every start are lost" in step.text
+    assert step.way_out == way_out
+    assert not [one for one in judge(RUNNING, [node(API)], WELL) if "DNS" in one.text]
+
+
+def test_the_way_out_of_a_wrong_endpoint_is_where_the_receiver_listens() -> None:
+    elsewhere = replace(RUNNING, status={"listeners": [{**OURS, "address": "0.0.0.0:45319"}]})
+    (step,) = [one for one in judge(elsewhere, [node(API)], ()) if "does not listen there" in one.text]
+    assert step.way_out.endswith("--endpoint 127.0.0.1:45319")
 
 
 @pytest.mark.parametrize(

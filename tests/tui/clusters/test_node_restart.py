@@ -266,7 +266,7 @@ def test_a_tracing_file_that_keeps_it_down_is_mended(
         made = armed.tracing.read_text()
         assert "bogus" not in made
         assert f"samplingRatePerMillion: {rate}\n" in made
-        assert "endpoint: '127.0.0.1:4317'\n" in made, "the endpoint was not what is broken"
+        assert "endpoint: 127.0.0.1:4317\n" in made, "the endpoint was not what is broken"
 
 
 @pytest.mark.usefixtures("unhurried")

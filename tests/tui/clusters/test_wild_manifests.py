@@ -459,7 +459,7 @@ def test_any_manifest_is_as_wished_and_comes_back_byte_for_byte(text: str, first
         armed_once = armed_once or facts
         found = state(facts)
         assert (found.per_million, found.mode is Mode.ARMED) == (wish.per_million, wish.per_million == 0)
-        assert found.endpoint == (wish.endpoint or first.endpoint or "localhost:4317")
+        assert found.endpoint == (wish.endpoint or first.endpoint or "127.0.0.1:4317")
         assert only_added(text, content(facts).decode())
         assert applied(plan)
         assert read_by_libyaml(content(facts)) == expected(text, content(armed_once, FILE))

@@ -170,8 +170,9 @@ def _text(attributes: Mapping[str, Value], concept: str) -> str:
 class Get:
     """One GET through a proxy that has started. Made and run in a worker thread; `stop` from any."""
 
-    def __init__(self, proxy: Proxy, target: str) -> None:
+    def __init__(self, proxy: Proxy, target: str, agent: str = AGENT) -> None:
         self._proxy = proxy
+        self._agent = agent
         self._target = target
         self._connection: http.client.HTTPSConnection | None = None
         self._stopped = threading.Event()
@@ -189,7 +190,7 @@ class Get:
                 headers = {
                     "Authorization": f"Bearer {self._proxy.token}",
                     "Accept": "application/json",
-                    "User-Agent": AGENT,
+                    "User-Agent": self._agent,
                 }
                 connection.request("GET", self._target, headers=headers)
                 response = connection.getresponse()

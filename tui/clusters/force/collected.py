@@ -7,6 +7,7 @@ kubernetes-tracing 2.2, 7.3). Spans come late: exporters send every 5 s, each co
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +24,10 @@ from receiver.traces.listing import Row, rows
 from receiver.traces.model import Kind, Node, Trace
 from receiver.traces.reader import load
 from tui.clusters.doctor import ReceiverFindings, Step
+from tui.clusters.endpoint import needs_dns
 from tui.clusters.force.preconditions import Preconditions, Privilege, judge, sentence
 from tui.clusters.force.proxy import Seen
+from tui.clusters.reach.wire import plain
 
 WAIT: Final = 12.0
 """Seconds to wait for spans: two batches of every exporter and some slack."""
@@ -35,6 +38,7 @@ Array = npt.NDArray[Any]
 
 _CHUNKS: Final = 64
 _HEX: Final = "0123456789abcdef"
+_DISCOVERY: Final = re.compile(r"/(?:version|api(?:/[^/]+)?|apis(?:/[^/]+){0,2}|openapi/v[23](?:/.*)?)/?")
 
 
 class How(Enum):
@@ -374,6 +378,9 @@ def _missing(
         nothing += "; whether tracing is configured cannot be seen through the API"
     if way.way_out:
         return f"{nothing}; {way.text}: {way.way_out}."
+    named = next(filter(None, (needs_dns(one)[0] for one in known.endpoints)), "")
+    if named:
+        return f"{nothing}; it {plain(named, 240)}: run it again, and see k8s-trace-tui doctor."
     return f"{nothing}: see k8s-trace-tui doctor."
 
 
@@ -403,6 +410,11 @@ def _steps(known: Preconditions, receiver: ReceiverFindings | None, here: bool) 
 
 def _halves(trace_id: str) -> tuple[int, int]:
     return int(trace_id[:16], 16), int(trace_id[16:], 16)
+
+
+def is_discovery(seen: Seen) -> bool:
+    """Whether a request asks what the API server serves, as clients do before what they are told to do."""
+    return seen.method == "GET" and bool(_DISCOVERY.fullmatch(seen.target.partition("?")[0]))
 
 
 def described(seen: Seen) -> tuple[str, str, str]:

@@ -27,6 +27,21 @@ _MOST_BYTES: Final = 8 << 20
 _LAST: Final = (1 << 63) - 1
 _WORD: Final = re.compile(r"[a-z][a-z-]{0,30}")
 _WORDS: Final = 3
+_WITH_GLOBAL_OPTIONS: Final = frozenset(("kubectl", "oc", "helm"))
+_VALUED: Final = frozenset(
+    {
+        *("-n", "--namespace", "--context", "--cluster", "--user", "--kubeconfig", "-s", "--server", "--token", "--as"),
+        *("--as-group", "--as-uid", "--as-user-extra", "--username", "--password", "--certificate-authority"),
+        *("--client-certificate", "--client-key", "--tls-server-name", "--request-timeout", "--cache-dir"),
+        *("--profile", "--profile-output", "-v", "--v", "--vmodule", "--log-flush-frequency", "--kuberc"),
+        *("--kube-context", "--kube-apiserver", "--kube-token", "--kube-as-user", "--kube-as-group", "--kube-ca-file"),
+    }
+)
+"""Options of every sub-command that take a value (kubectl options, 1.36; helm 3)."""
+_SWITCHES: Final = frozenset(
+    ("--insecure-skip-tls-verify", "--disable-compression", "--match-server-version", "--warnings-as-errors", "--debug")
+)
+_JOINED: Final = re.compile(r"-n[A-Za-z0-9.-]+|-v[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +61,31 @@ def path_of(database: Path) -> Path:
 
 
 def words_of(command: Sequence[str]) -> str:
-    """The program's name and the sub-command before the first option, as far as they look like plain words."""
+    """The program's name and the sub-command before the first option, as far as they look like plain words. kubectl's
+    and helm's options that every sub-command takes may stand before it, and are left out with their values."""
     if not command:
         return ""
     said = [os.path.basename(command[0])[:40]]
-    for word in command[1:_WORDS]:
+    at = _behind_global_options(command) if said[0] in _WITH_GLOBAL_OPTIONS else 1
+    for word in command[at : at + _WORDS - 1]:
         if not _WORD.fullmatch(word):
             break
         said.append(word)
     return " ".join(said)
+
+
+def _behind_global_options(command: Sequence[str]) -> int:
+    """Where the sub-command stands; an option that is not known stands there, too, since it may have a value."""
+    at = 1
+    while at < len(command):
+        option, equals, _ = command[at].partition("=")
+        if option in _VALUED and not equals:
+            at += 2
+        elif (option in _VALUED and equals) or option in _SWITCHES or _JOINED.fullmatch(option):
+            at += 1
+        else:
+            break
+    return at
 
 
 def remember(database: Path, group: Group) -> None:

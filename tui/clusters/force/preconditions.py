@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from receiver.plain_text import shell_word
 from tui.clusters.doctor import Mark, ReceiverFindings, Step
+from tui.clusters.endpoint import UNSET
 from tui.clusters.model import ClusterError, Mode, Part, State
-from tui.clusters.probe import DEFAULT_ENDPOINT, addresses, loopback
+from tui.clusters.probe import addresses, loopback
 from tui.clusters.reach.wire import plain
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ class Preconditions:
     `version` is "" and `caller` None where they are not known, then `problem` may say why. `configured` is whether any
     API server has a tracing configuration, `unarmed` are the nodes of those that have none, `etcd_traced` is whether
     all of etcd traces: None unknown, and all as far as the API shows it (mirror pods) or the files of nodes that were
-    read. `per_million` is the lowest rate. `instances` are the `service.instance.id` of the API servers.
+    read. `per_million` is the lowest rate. `instances` are the `service.instance.id` of the API servers. Only on this
+    machine is it known where the two send (`endpoints`, `etcd_endpoints`) and when the API server `started` (ns since
+    the epoch, 0 unknown).
     """
 
     context: str
@@ -75,6 +78,8 @@ class Preconditions:
     per_million: int | None = None
     endpoints: tuple[str, ...] = ()
     instances: frozenset[str] = frozenset()
+    etcd_endpoints: tuple[str, ...] = ()
+    started: int = 0
 
     @property
     def minor(self) -> int | None:
@@ -98,18 +103,19 @@ class Preconditions:
 
 
 # --- asking -----------------------------------------------------------------------------------------
-def find(api: Api, states: Sequence[State] = ()) -> Preconditions:
+def find(api: Api, states: Sequence[State] = (), started: int = 0) -> Preconditions:
     """Ask the API of a context. What it does not answer stays unknown; a server that cannot be reached or does not know
     us is `problem`.
 
     Args:
         api: of the context.
         states: of nodes of that cluster whose files were read, if any: they know rate and endpoint.
+        started: when its API server did, in ns since the epoch, 0 unknown.
     """
     try:
         version = plain(api.version(), 64)
     except ClusterError as error:
-        return Preconditions(api.context, problem=str(error), **_of_states(states))
+        return Preconditions(api.context, problem=str(error), started=started, **_of_states(states))
     caller, problem = None, ""
     try:
         caller = who(api)
@@ -118,7 +124,7 @@ def find(api: Api, states: Sequence[State] = ()) -> Preconditions:
     known = _of_states(states)
     if known.get("configured") is None:
         known.update(_of_mirrors(api, known))
-    return Preconditions(api.context, version, caller, problem, instances=_instances(api), **known)
+    return Preconditions(api.context, version, caller, problem, instances=_instances(api), started=started, **known)
 
 
 def who(api: Api) -> Caller | None:
@@ -162,9 +168,11 @@ def _of_states(states: Sequence[State]) -> dict[str, Any]:
         known["configured"] = bool(on)
         known["unarmed"] = tuple(one.node for one in servers if one not in on)
         known["per_million"] = min(rates) if rates else None
-        known["endpoints"] = tuple(dict.fromkeys(one.endpoint or DEFAULT_ENDPOINT for one in on))
+        known["endpoints"] = tuple(dict.fromkeys(one.endpoint or UNSET for one in on))
     if members:
-        known["etcd_traced"] = all(one.mode in (Mode.ARMED, Mode.SAMPLING) for one in members)
+        tracing = [one for one in members if one.mode in (Mode.ARMED, Mode.SAMPLING)]
+        known["etcd_traced"] = len(tracing) == len(members)
+        known["etcd_endpoints"] = tuple(dict.fromkeys(one.endpoint or UNSET for one in tracing))
     return known
 
 

@@ -132,10 +132,13 @@ class Proxy:
     authority: bytes
     """The certificate (PEM) of the authority that signed the proxy's own; its key exists nowhere any more."""
 
-    def __init__(self, upstream: Upstream, *, token: str = "", on_seen: Callable[[Seen], None] | None = None) -> None:
-        """`token` "" makes one. `on_seen` is called in the proxy's thread as each request ends: it must be quick."""
+    def __init__(
+        self, upstream: Upstream, *, token: str = "", port: int = 0, on_seen: Callable[[Seen], None] | None = None
+    ) -> None:
+        """`token` "" makes one; `port` is taken if it is free, else another, as with 0. `on_seen` is called in the
+        proxy's thread as each request ends: it must be quick."""
         self.upstream = upstream
-        self.port = 0
+        self.port = port
         self.token = token or secrets.token_urlsafe(32)
         self.authority = b""
         self._expected = f"Bearer {self.token}".encode()
@@ -168,7 +171,7 @@ class Proxy:
         """
         try:
             self._tls, self.authority = throw_away()
-            listener = socket.create_server((ADDRESS, 0), backlog=4096)
+            listener = _listener(self.port)
         except OSError as error:
             raise ReachError(f"The proxy on {ADDRESS} cannot be started ({error.strerror}).") from error
         self.port = listener.getsockname()[1]
@@ -1143,6 +1146,18 @@ def _within(error: Malformed) -> str:
     """What it says, inside a sentence."""
     text = str(error).rstrip(".")
     return text[:1].lower() + text[1:]
+
+
+def _listener(port: int) -> socket.socket:
+    """On that port of loopback, or where it is taken on another.
+
+    Raises:
+        OSError: there is none.
+    """
+    if port:
+        with suppress(OSError):
+            return socket.create_server((ADDRESS, port), backlog=4096)
+    return socket.create_server((ADDRESS, 0), backlog=4096)
 
 
 def _keep_alive(plug: socket.socket) -> None:

@@ -40,6 +40,8 @@ def test_an_object_that_is_too_large(code: int, where: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("events", "cause", "text"),
     [
+        ([(850, "limitedReadBody failed")], "slow body",
+         "The client was slow to send its body: 850 ms (85 %) until it had arrived."),
         ([(850, "limitedReadBody succeeded")], "slow body",
          "The client was slow to send its body: 850 ms (85 %) until it had arrived."),
         ([(1, "limitedReadBody succeeded"), (5, "About to convert to expected version"), (800, "Conversion done"),
@@ -60,6 +62,16 @@ def test_what_passes_before_the_first_call(events: list[tuple[float, str]], caus
     found = scene.verdict()
     assert causes(found) == [cause]
     assert found.sentences[0] == text
+
+
+def test_a_body_that_is_refused_for_its_size_came_from_no_slow_client() -> None:
+    """As recorded from 1.36: 3 MiB are read before the limit is reached, and most of the request's time goes there."""
+    scene = Scene(code=413, ms=114, **{"http.request.body.size": 3_145_729}).begin("Create", ms=114)
+    scene.say((113, "limitedReadBody failed", {"len": 0, "err": "Request entity too large: limit is 3145728"}))
+    scene.span("SerializeObject", parent=scene.verb, at=113.5, ms=0.05)
+    found = scene.verdict()
+    assert causes(found) == ["object too large"]
+    assert found.sentences[0] == "The object is too large: the API server refused a body of 3.1 MB (413)."
 
 
 def test_encryption() -> None:
