@@ -70,7 +70,7 @@ def judge(trace: Trace, source: Source, *, authentication: int = 0, caller: bool
         found = [finding for finding in found if finding.failed]
     refused = case.code is None or case.code >= 400
     found.sort(key=lambda finding: (not (finding.failed and refused), -finding.ns))
-    said = [finding.text for finding in found] + _rest(case, found) + (_caller(case) if caller else [])
+    said = [finding.text for finding in found] + _rest(case, found) + _dry(case) + (_caller(case) if caller else [])
     if unknown.startswith("The request's status code") and any("no status code" in text for text in said):
         unknown = ""
     return Verdict(_sentences(said, unknown), tuple(found))
@@ -121,6 +121,17 @@ def _rest(case: Case, found: list[Finding]) -> list[str]:
     return []
 
 
+def _dry(case: Case) -> list[str]:
+    """That nothing was to be stored. The object of a create is not in its path: before it would be stored, what is
+    there under its key is looked up, until 1.36 by `cacher.Get`, in 1.37 by `Get etcd3` (3.3)."""
+    if not case.dry_run:
+        return []
+    creates = case.request is not None and case.request.verb == "create" and not case.request.name
+    keys = [case.attribute(node, "key") for node in case.named("cacher.Get", "Get etcd3")[:1] if creates]
+    name = next((f" of {cut(key.rpartition('/')[2])}" for key in keys if key), "")
+    return [f"A dry run{name}: nothing was stored."]
+
+
 def _caller(case: Case) -> list[str]:
     """What became of a `traceparent` that the caller sent (2.2): taken over, so that the caller's own span is a parent
     that does not come, or not trusted and kept as a link."""
@@ -136,7 +147,10 @@ def _plain(case: Case) -> str:
     """What is usual: the outcome and the largest parts of the time."""
     took = time_text(case.duration)
     if case.stream:
-        kind = "watch" if case.request is not None and case.request.verb == "watch" else "stream"
+        request = case.request
+        if request is not None and request.subresource == "exec":
+            return f"A command in a container (exec), open for {took}: it lasts as long as the command and its client."
+        kind = "watch" if request is not None and request.verb == "watch" else "stream"
         return f"A {kind}, open for {took}: it lasts as long as its client likes."
     if case.duration <= 0 and case.code is None:
         return "How long it took is not known: its span ends where it begins."
@@ -178,7 +192,7 @@ def _unknown(case: Case) -> str:
     if case.path.extended:
         code = "" if case.code is not None else ", and its status code is not known"
         return f"Kubernetes 1.33 ends its span early: the duration is that of the work below it{code}."
-    if case.trace.missing and _lost(case):
+    if case.trace.missing and not case.stream and _lost(case):  # until 1.35 a watch never sends its `List` (3.3)
         return "Spans of this request are missing, so something else may have taken part of the time."
     if case.request is not None and case.code is None and not case.stream:
         return "The request's status code is not in its span, so whether it succeeded cannot be known."

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Protocol
+from urllib.parse import parse_qs
 
 from receiver.traces.hops import hop_of
 from receiver.traces.model import Body, Component, Kind, Node, Request, Span, Trace
 from receiver.traces.phases import Phases
-from receiver.traces.semantics import ALIASES, long_running
+from receiver.traces.semantics import ALIASES, MAX_TARGET, long_running
 from receiver.traces.timing import FILTERS, CriticalPath, Step
 
 NOTABLE_NS: Final = 100_000_000
@@ -26,6 +27,8 @@ SLOW_HOOKS_NS: Final = 250_000_000
 0.1 s through two of them (recordings)."""
 MAX_TEXT: Final = 160
 """Characters of a name or message from a span that are repeated."""
+MAX_OPTIONS: Final = 64
+"""Parameters of a URL that are looked at."""
 MAX_NODES: Final = 64
 """Spans of one name that are looked into; a trace may hold any number."""
 FAILED: Final = 2
@@ -178,10 +181,29 @@ class Case:
         """Whether there are spans of what happens inside the API server, as since 1.26 (3.3)."""
         return self.filters_traced or any(self._by_name.get(name) for name in ("authentication", *VERBS))
 
-    @property
+    @cached_property
+    def options(self) -> dict[str, list[str]]:
+        """The parameters of the request's URL, none where its span does not give the URL."""
+        query = self.attribute(self.head, "target", MAX_TARGET).partition("?")[2]
+        try:
+            return parse_qs(query, max_num_fields=MAX_OPTIONS)
+        except ValueError:  # more than anybody means to ask with
+            return {}
+
+    @cached_property
     def stream(self) -> bool:
-        """Whether the request lasts as long as its client likes: a watch, `logs -f`, `exec` and the like."""
-        return self.request is not None and long_running(self.request)
+        """Whether the request lasts as long as its client likes: a watch, `logs -f`, `exec` and the like. One that was
+        refused did not begin to, and logs that are not followed end by themselves."""
+        if self.request is None or not long_running(self.request) or (self.code or 0) >= 400:
+            return False
+        if self.request.subresource == "log" and self.attribute(self.head, "target"):
+            return self.options.get("follow", [""])[0].lower() in ("true", "1")
+        return True
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether nothing was to be stored, as the URL says; what a body of DeleteOptions says is not in the trace."""
+        return "All" in self.options.get("dryRun", ())
 
     # -- bodies --------------------------------------------------------------------------------------
     def body(self, node: Node) -> Body | None:

@@ -72,6 +72,11 @@ def test_a_slow_request_of_many_parts_is_not_called_unremarkable() -> None:
             shapes.PODS + "/web/log?follow=true",
             "A stream, open for 60.0 s: it lasts as long as its client likes.",
         ),
+        (
+            "Get",
+            shapes.PODS + "/web/exec?command=ls",
+            "A command in a container (exec), open for 60.0 s: it lasts as long as the command and its client.",
+        ),
     ],
 )
 def test_what_lasts_as_long_as_its_client_likes_is_not_slow(verb: str, target: str, words: str) -> None:
@@ -79,6 +84,58 @@ def test_what_lasts_as_long_as_its_client_likes_is_not_slow(verb: str, target: s
     found = scene.verdict()
     assert causes(found) == []
     assert found.text == words
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "words"),
+    [
+        ("/web/log?tailLines=2", 200, "Nothing remarkable: 20.0 ms, of which the API server itself 20.0 ms (100 %)."),
+        ("/web/log?follow=true", 404, "Nothing remarkable: answered with 404 after 20.0 ms."),
+        ("/web/exec?command=ls", 400, "Nothing remarkable: answered with 400 after 20.0 ms."),
+        ("?watch=1", 410, "Nothing remarkable: answered with 410 after 20.0 ms."),
+    ],
+)
+def test_what_was_refused_or_ends_by_itself_is_no_stream(target: str, code: int, words: str) -> None:
+    assert Scene("Get", code=code, ms=20, target=shapes.PODS + target).begin("Get", ms=20).verdict().text == words
+
+
+def test_logs_of_which_nothing_says_whether_they_were_followed_may_be_a_stream() -> None:
+    scene = Scene("Get", code=200, ms=60_000, target="").begin("Get", ms=60_000)
+    assert "60.0 s" in scene.verdict().text
+    many = "&".join(f"o{number}=1" for number in range(1_000))
+    scene = Scene("Get", code=200, ms=20, target=f"{shapes.PODS}/web/log?{many}&follow=true").begin("Get", ms=20)
+    assert scene.verdict().text == "Nothing remarkable: 20.0 ms, of which the API server itself 20.0 ms (100 %)."
+
+
+def test_a_watch_whose_own_verb_span_never_comes_lacks_nothing() -> None:
+    """Until 1.35 the `List` of a watch is never ended, so never sent: what was below it is an orphan."""
+    shapes.watch_1_34(rec := Recorder())
+    rec.span("cacher.GetList", parent=b"never-is", at=1, ms=1)
+    assert "missing" not in verdict_of(rec).text
+
+
+@pytest.mark.parametrize("lookup", ["cacher.Get", "Get etcd3"])
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("?dryRun=All&fieldManager=k", " A dry run of web: nothing was stored."),
+        ("?fieldManager=k&dryRun=All", " A dry run of web: nothing was stored."),
+        ("?fieldManager=dryRun", ""),
+        ("", ""),
+    ],
+)
+def test_a_dry_run_is_said_to_be_one_and_has_its_name(query: str, words: str, lookup: str) -> None:
+    scene = Scene(ms=20, target=shapes.PODS + query).begin("Create", ms=20)
+    scene.span(lookup, parent=scene.verb, at=10, ms=1, values={"key": "/pods/default/web"})
+    assert scene.verdict().text == (
+        f"Nothing remarkable: 20.0 ms, of which the API server itself 19.0 ms (95 %).{words}"
+    )
+
+
+def test_a_dry_run_of_an_object_that_is_named_anyway_says_no_name() -> None:
+    scene = Scene("Delete", code=200, ms=20, target=shapes.PODS + "/web?dryRun=All").begin("Delete", ms=20)
+    scene.span("cacher.Get", parent=scene.verb, at=10, ms=1, values={"key": "/pods/default/web"})
+    assert scene.verdict().text.endswith(" A dry run: nothing was stored.")
 
 
 # --- what cannot be known -------------------------------------------------------------------------
