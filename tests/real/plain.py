@@ -5,11 +5,12 @@ Ports are free ones, identities are client certificates, everything is traced to
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.doubles.ports import free_port
 from tests.real import build
@@ -38,6 +39,13 @@ apiVersion: apiserver.config.k8s.io/v1
 kind: TracingConfiguration
 endpoint: {collector}
 samplingRatePerMillion: {per_million}
+"""
+_AUDITED: Final = """\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted]
+rules:
+- level: Metadata
 """
 
 
@@ -130,6 +138,12 @@ class Plain:
             check=False,
         )
 
+    def audited(self) -> dict[str, dict[str, Any]]:
+        """What its audit log says of each request that has ended, by audit id."""
+        lines = (self.run.path / "audit.log").read_bytes().splitlines(keepends=True)
+        events = [json.loads(line) for line in lines if line.endswith(b"\n")]  # the last may be half written
+        return {event["auditID"]: event for event in events}
+
     def close(self) -> None:
         """End it and remove what it wrote."""
         for process in (*self.controllers, self.api, self.etcd):
@@ -150,6 +164,7 @@ class Plain:
         for name in _CONTROLLERS:
             users = {f"system:{name}": self.authority.issue(f"system:{name}")}
             Kubeconfig(self.url, self.authority.pair.certificate, users).write(self.run.path / f"{name}.conf")
+        (self.run.path / "audit.yaml").write_text(_AUDITED)
         (self.run.path / "tracing.yaml").write_text(TRACING.format(collector=collector, per_million=per_million))
 
     def _etcd(self, binaries: Path, client_port: int, peer_port: int, collector: str) -> list[str]:
@@ -192,6 +207,8 @@ class Plain:
             "--service-cluster-ip-range=10.96.0.0/12",
             "--authorization-mode=Node,RBAC",
             f"--tracing-config-file={self.run.path / 'tracing.yaml'}",
+            f"--audit-policy-file={self.run.path / 'audit.yaml'}",
+            f"--audit-log-path={self.run.path / 'audit.log'}",
         ]
         # nobody makes the account that it would put into every pod
         return command if controllers else [*command, "--disable-admission-plugins=ServiceAccount"]

@@ -27,6 +27,8 @@ SLOW_HOOKS_NS: Final = 250_000_000
 0.1 s through two of them (recordings)."""
 MAX_TEXT: Final = 160
 """Characters of a name or message from a span that are repeated."""
+MAX_OPTIONS: Final = 64
+"""Parameters of a URL that are looked at."""
 MAX_NODES: Final = 64
 """Spans of one name that are looked into; a trace may hold any number."""
 FAILED: Final = 2
@@ -179,20 +181,31 @@ class Case:
         """Whether there are spans of what happens inside the API server, as since 1.26 (3.3)."""
         return self.filters_traced or any(self._by_name.get(name) for name in ("authentication", *VERBS))
 
-    @property
+    @cached_property
     def stream(self) -> bool:
-        """Whether the request lasts as long as its client likes: a watch, `logs -f`, `exec` and the like."""
-        return self.request is not None and long_running(self.request)
+        """Whether the request lasts as long as its client likes: a watch, `logs -f`, `exec` and the like. One that was
+        refused did not begin to, and logs that are not followed end by themselves."""
+        if self.request is None or not long_running(self.request) or (self.code or 0) >= 400:
+            return False
+        if self.request.subresource == "log" and self.attribute(self.head, "target"):
+            return self.query.get("follow", "").lower() in ("true", "1")
+        return True
 
     @cached_property
     def query(self) -> dict[str, str]:
-        """What the URL of the request asks for behind its path, by name; of what is there twice the last."""
-        target = self.attribute(self.head, "target", MAX_TARGET) or self.attribute(self.head, "query", MAX_TARGET)
-        return dict(parse_qsl(target.rpartition("?")[2], max_num_fields=64)) if target else {}
+        """What the URL of the request asks for behind its path, by name; of what is there twice the last. Nothing where
+        its span does not give it, or where that is more than anybody means to ask with."""
+        found = self.attribute(self.head, "target", MAX_TARGET).partition("?")[2]
+        found = found or self.attribute(self.head, "query", MAX_TARGET)
+        try:
+            return dict(parse_qsl(found, max_num_fields=MAX_OPTIONS))
+        except ValueError:
+            return {}
 
     @property
     def dry_run(self) -> bool:
-        """Whether it was asked for without storing anything (`dryRun=All`)."""
+        """Whether nothing was to be stored, as the URL says (`dryRun=All`); what a body of DeleteOptions says is not in
+        the trace."""
         return self.query.get("dryRun") == "All"
 
     # -- bodies --------------------------------------------------------------------------------------

@@ -42,6 +42,29 @@ def test_a_slow_authorization_is_its_webhook_which_is_not_traced() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("verb", "target", "wait", "cause"),
+    [
+        ("Create", "/apis/toys.example/v1/namespaces/a/balls", 2_006, "custom resource new"),
+        ("Create", "/apis/toys.example/v1/namespaces/a/balls", 1_990, "authorization slow"),
+        ("Create", "/apis/toys.example/v1/namespaces/a/balls", 3_100, "authorization slow"),
+        ("Update", "/apis/toys.example/v1/namespaces/a/balls/b", 2_006, "authorization slow"),
+        ("Create", "/apis/apps/v1/namespaces/a/deployments", 2_006, "authorization slow"),
+        ("Create", shapes.PODS, 2_006, "authorization slow"),
+    ],
+)
+def test_a_create_of_a_custom_resource_that_was_just_defined_waits_for_2_s(
+    verb: str, target: str, wait: float, cause: str
+) -> None:
+    found = Scene(verb, ms=wait + 10, target=target).begin(verb, at=wait, ms=wait + 10).verdict()
+    assert causes(found) == [cause]
+    if cause == "custom resource new":
+        assert found.text == (
+            "It waited 2.01 s (100 %) before it was handled: most likely because its custom resource was defined a "
+            "moment ago, when the API server lets every create wait for 2 s; or authorization was slow."
+        )
+
+
 def test_a_slow_authentication() -> None:
     late = Scene(ms=100).begin("Create", ms=100).verdict(authentication=2_000_000_000)
     assert causes(late) == ["authentication slow"]
