@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,11 @@ from tests.live_receiver import LiveReceiver, start_receiver
 # inherit that: Ctrl-C, which tests send, would do nothing.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Images of containers like to set it, and then each of a thousand processes that are started here compiles the program
+# anew: 0.15 s of a receiver's 0.45 s, 0.3 s of the screens' 0.8 s.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RECORDINGS_VARIABLE = "K8S_TRACE_TUI_RECORDINGS"
