@@ -296,11 +296,13 @@ class Kubelet:
         path = b"GET /api/v1/namespaces/kube-system/pods/x HTTP/1.1\r\nHost: api\r\n\r\n"
         try:
             port = int((self.home / "port").read_text())
-            with socket.create_connection(("127.0.0.1", port), 0.2) as plain:
-                with self.credentials().wrap_socket(plain, server_hostname="127.0.0.1") as connection:
-                    connection.settimeout(0.2)
-                    connection.sendall(path)
-                    self.reads = b" 200 " in connection.recv(64)
+            with (
+                socket.create_connection(("127.0.0.1", port), 0.2) as plain,
+                self.credentials().wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+            ):
+                connection.settimeout(0.2)
+                connection.sendall(path)
+                self.reads = b" 200 " in connection.recv(64)
         except (OSError, ValueError):
             pass
         return self.reads
