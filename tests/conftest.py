@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.live_receiver import LiveReceiver, start_receiver
+from tests.scheduling import LongestFirst, place
 
 # A shell starts what it puts into the background with SIGINT ignored, and every program started from here would
 # inherit that: Ctrl-C, which tests send, would do nothing.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Images of containers like to set it, and then each of a thousand processes that are started here compiles the program
+# anew: 0.15 s of a receiver's 0.45 s, 0.3 s of the screens' 0.8 s.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RECORDINGS_VARIABLE = "K8S_TRACE_TUI_RECORDINGS"
@@ -27,8 +34,19 @@ StartReceiver = Callable[..., LiveReceiver]
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """For `-n auto`: half as many again as there are cores; a third of the tests' time is waiting."""
-    return max(2, (os.cpu_count() or 1) * 3 // 2)
+    """For `-n auto`: twice as many as there are cores; a third of the tests' time is waiting."""
+    return 2 * (os.cpu_count() or 1)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LongestFirst | None:
+    """What is long first, unless `--dist` asks for another order."""
+    return LongestFirst(config, log) if config.getoption("dist") == "load" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On a worker; a run without any keeps the order of the files."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: place(item.nodeid))
 
 
 @pytest.fixture(scope="session")

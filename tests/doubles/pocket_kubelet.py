@@ -140,8 +140,9 @@ class Kubelet:
         self.rescan_at = 0.0
         self.random = random.Random(1)
         self.ending = False
-        self.asked_at = 0.0
-        self.reads = False
+        self.asked_at = self.renewed_at = 0.0
+        self.reads = self.renewed = False
+        self.trust: tuple[int, ssl.SSLContext] | None = None
         self.process = root / "proc" / str(os.getpid())
         self.health: ThreadingHTTPServer | None = None
         self.wanted = self.running = True
@@ -170,14 +171,15 @@ class Kubelet:
     # --- files -----------------------------------------------------------------------------------------
     def scan(self, now: float) -> None:
         there: dict[str, tuple[int, int, int]] = {}
-        for path in self.manifests.iterdir():
-            if path.name.startswith(".") or not path.is_file():
-                continue
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                continue
-            there[path.name] = (status.st_mtime_ns, status.st_ino, status.st_size)
+        with os.scandir(self.manifests) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or not entry.is_file():
+                    continue
+                try:
+                    status = os.stat(entry.path)
+                except FileNotFoundError:
+                    continue
+                there[entry.name] = (status.st_mtime_ns, status.st_ino, status.st_size)
         changed = [name for name, mark in there.items() if self.seen.get(name) != mark]
         changed.sort(key=lambda name: there[name][0])
         for name in changed:
@@ -291,20 +293,29 @@ class Kubelet:
         if now - self.asked_at < self.pace:
             return self.reads
         self.asked_at, self.reads = now, False
-        pki = self.root / "etc/kubernetes/pki"
         path = b"GET /api/v1/namespaces/kube-system/pods/x HTTP/1.1\r\nHost: api\r\n\r\n"
         try:
             port = int((self.home / "port").read_text())
-            with socket.create_connection(("127.0.0.1", port), 0.2) as plain:
-                context = ssl.create_default_context(cafile=pki / "ca.crt")
-                context.load_cert_chain(pki / "apiserver-kubelet-client.crt", pki / "apiserver-kubelet-client.key")
-                with context.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
-                    connection.settimeout(0.2)
-                    connection.sendall(path)
-                    self.reads = b" 200 " in connection.recv(64)
+            with (
+                socket.create_connection(("127.0.0.1", port), 0.2) as plain,
+                self.credentials().wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+            ):
+                connection.settimeout(0.2)
+                connection.sendall(path)
+                self.reads = b" 200 " in connection.recv(64)
         except (OSError, ValueError):
             pass
         return self.reads
+
+    def credentials(self) -> ssl.SSLContext:
+        """Those of kubelet for the API; read again when the authority's file is another one."""
+        pki = self.root / "etc/kubernetes/pki"
+        made = (pki / "ca.crt").stat().st_mtime_ns
+        if self.trust is None or self.trust[0] != made:
+            context = ssl.create_default_context(cafile=pki / "ca.crt")
+            context.load_cert_chain(pki / "apiserver-kubelet-client.crt", pki / "apiserver-kubelet-client.key")
+            self.trust = made, context
+        return self.trust[1]
 
     def collect(self, running: Running, now: float) -> None:
         """See whether it has ended, and kill it when its grace is over."""
@@ -318,7 +329,7 @@ class Kubelet:
         elif running.kill_at is not None:
             code = 0
         else:
-            if self.api_answers():
+            if self.lease_renewed(now):
                 running.api_seen, running.api_lost = True, None
             elif running.api_lost is None:
                 running.api_lost = now
@@ -335,6 +346,12 @@ class Kubelet:
             wait = 0.5 if crashes == 0 else min(300, 10 * 2 ** (crashes - 1))
             worker.crashes[running.uid] = crashes + 1
             worker.next_try = now + wait * self.pace
+
+    def lease_renewed(self, now: float) -> bool:
+        """Whether the API answered the controllers; they renew their leases every 2 s."""
+        if now - self.renewed_at >= 2 * self.pace:
+            self.renewed_at, self.renewed = now, self.api_answers()
+        return self.renewed
 
     def api_answers(self) -> bool:
         try:
@@ -420,7 +437,10 @@ class Kubelet:
         draft.rename(path)
 
     def obey(self, now: float) -> None:
-        for path in (self.home / "stop").glob("[!.]*"):
+        for name in os.listdir(self.home / "stop"):
+            if name.startswith("."):
+                continue
+            path = self.home / "stop" / name
             running = self.containers.get(path.name)
             if running is None or running.exit_code is not None:
                 path.unlink(missing_ok=True)

@@ -237,7 +237,7 @@ class ControlPlane:
                 time.sleep(0.1)
 
     def follow(self, name: str) -> rollout.Outcome:
-        return rollout.follow(self.host, name, poll=0.15)
+        return rollout.follow(self.host, name, poll=0.3)
 
     def stop(self) -> None:
         self.kubelet.terminate()
