@@ -122,6 +122,7 @@ class _Relayed(Connection):
     kept: bytes = b""  # came, and was not handed on yet
     kept_since: float = 0.0
     stopped: bool = False  # it is not read now
+    changed: bool = False  # what it is to be watched for
     paid: bool = False  # it has had its turn to reach gRPC
     closing: bool = False
     leaving: int = 0  # places that are given back in a moment
@@ -529,14 +530,14 @@ class Acceptor:
         except Exception:  # noqa: BLE001 - this connection's alone
             _log.exception("a connection of %s", one.sender)
             self._drop(one)
-        if not one.dropped:
+        if not one.dropped and (one.changed or end.ended or events & selectors.EVENT_WRITE):
             self._after(one)
 
     def _read_requests(self, one: _Relayed, outer: _End) -> None:
         flow = one.flow
         assert flow is not None
         if flow.paused:
-            one.stopped = True
+            one.stopped = one.changed = True
             flow.resting.append(one)
             return
         kept = len(one.kept)
@@ -567,6 +568,7 @@ class Acceptor:
         if passed:
             if one.inner.waiting:
                 one.inner.waiting += data[:passed]
+                one.changed = True
             else:
                 _send(one.inner, data[:passed])
         if passed < size:
@@ -581,7 +583,7 @@ class Acceptor:
 
     def _hold_back(self, one: _Relayed) -> None:
         """Read no more until a stream of the sender's ends."""
-        one.stopped = True
+        one.stopped = one.changed = True
         flow = one.flow
         assert flow is not None
         flow.piece, flow.held_back = _SMALL_PIECE, time.monotonic()
@@ -641,11 +643,11 @@ class Acceptor:
         if not wait:
             inner = self._connect(one, route.inner)
             if inner is not None:
-                one.inner = _End(inner, one)
+                one.inner, one.changed = _End(inner, one), True
                 return True
             wait = _BACK_OFF_SECONDS  # gRPC has not accepted those before it yet
         one.kept = bytes(data)
-        one.stopped = True
+        one.stopped = one.changed = True
         self._later(wait, lambda: self._resume(one))
         return False
 
@@ -681,6 +683,7 @@ class Acceptor:
         data = self._buffer[:count]
         if outer.waiting:
             outer.waiting += data
+            one.changed = True
         else:
             _send(outer, data)
         if requests is not None:
@@ -710,6 +713,7 @@ class Acceptor:
     # -- what follows ---------------------------------------------------------------------------------------
     def _after(self, one: _Relayed) -> None:
         """Hand on that a side ended, and watch for what may come now."""
+        one.changed = False
         outer, inner = one.outer, one.inner
         assert outer is not None
         if outer.ended:
@@ -798,9 +802,11 @@ def _send(end: _End, data: memoryview | None = None) -> None:
             sent = end.socket.send(data)
             if sent < len(data):
                 end.waiting += data[sent:]
+                end.connection.changed = True
     except BlockingIOError:
         if data is not None:
             end.waiting += data
+            end.connection.changed = True
     except OSError:  # it may have sent something before it went
         end.deaf = True
         end.waiting.clear()

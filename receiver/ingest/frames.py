@@ -143,7 +143,7 @@ class RequestFrames:
     def _data_follows(self, data: memoryview, at: int) -> bool:
         """Whether data of any stream, or a stream's end, comes after this: then all headers before it are handed on,
         for its sake or because nothing else would bring them."""
-        at, size = max(at, self._looked), len(data)
+        first, at, size = at, max(at, self._looked), len(data)
         while size - at >= 9:
             word, flags, _ = _HEADER.unpack_from(data, at)
             length, kind = word >> 8, word & 0xFF
@@ -152,9 +152,10 @@ class RequestFrames:
                 return True
             at += 9 + length
         self._looked = at
-        if size >= MOST_KEPT:
-            self._cleared = size
-        return size >= MOST_KEPT
+        if size - first < MOST_KEPT:
+            return False
+        self._cleared = size
+        return True
 
 
 class ResponseFrames:

@@ -57,7 +57,10 @@ _SENDERS_TURN_SECONDS: Final = 0.5
 """... and after this it gives way to a sender that has none, where there are more senders than turns."""
 _TURN_SECONDS: Final = 5.0
 """A request waits so long for its turn to be read."""
-_LOOKAHEAD: Final = 64 << 10  # bytes of a message that a connection may hold before it is read
+_LOOKAHEAD: Final = 256 << 10
+"""Bytes of a message that may come before it is read; the acceptor bounds for how many streams."""
+_LOOKAHEAD_TLS: Final = 64 << 10
+"""... where it sees no streams."""
 _SENDERS: Final = 200
 _PORT_TRIES: Final = 5
 _PEERS: Final = 512
@@ -273,7 +276,7 @@ class Ingest:
                 ("grpc.max_receive_message_length", MAX_MESSAGE),
                 # What is not read yet stays with its sender, however fast that one is.
                 ("grpc.http2.bdp_probe", 0),
-                ("grpc.http2.lookahead_bytes", _LOOKAHEAD),
+                ("grpc.http2.lookahead_bytes", _LOOKAHEAD if self._credentials is None else _LOOKAHEAD_TLS),
                 ("grpc.max_concurrent_streams", 2 * self._limits.requests),
                 ("grpc.server_handshake_timeout_ms", 10_000),  # TLS, and HTTP/2's settings
                 ("grpc.max_connection_idle_ms", 600_000),
