@@ -541,7 +541,10 @@ class Acceptor:
             flow.resting.append(one)
             return
         kept = len(one.kept)
-        count = outer.socket.recv_into(self._buffer[kept:], min(flow.piece, len(self._buffer) - kept))
+        if kept:
+            count = outer.socket.recv_into(self._buffer[kept:], min(flow.piece, len(self._buffer) - kept))
+        else:
+            count = outer.socket.recv_into(self._buffer, flow.piece)
         if not count:
             outer.ended = True
             if one.kept:  # what it waits for does not come any more
@@ -672,7 +675,7 @@ class Acceptor:
 
     def _read_responses(self, one: _Relayed, inner: _End) -> None:
         try:
-            count = inner.socket.recv_into(self._buffer[:_PIECE])
+            count = inner.socket.recv_into(self._buffer, _PIECE)
         except ConnectionResetError:
             count = 0
         if not count:
