@@ -398,10 +398,15 @@ class Ingest:
         if waiting is None:
             self._crowded(context, caller, self._waiting, 1, _TOO_MANY)
         try:
-            reading = self._reading.take(*who, timeout=_TURN_SECONDS, cut=cut, slow=_SLOW_SENDER_SECONDS)
+            reading = self._reading.take(
+                *who, timeout=_TURN_SECONDS, cut=cut, slow=_SLOW_SENDER_SECONDS, wanted=context.is_active
+            )
         finally:
             self._waiting.give_back(waiting)
         if reading is None:
+            if not context.is_active():  # nobody waits for an answer
+                self._tally.break_off()
+                context.abort(grpc.StatusCode.CANCELLED, "The sender took the request back.")
             self._crowded(context, caller, self._reading, 1, "Too many requests are being read.")
         return reading
 

@@ -23,7 +23,7 @@ from receiver.ingest.address import Address, ListenError, NotHere, is_open, port
 from receiver.ingest.large import LARGE
 from receiver.ingest.server import MAX_MESSAGE, METHOD, Limits
 from tests.eventually import eventually
-from tests.http2_client import PREFACE, Answers, begun, connect, frame, headers, message
+from tests.http2_client import PREFACE, Answers, begun, connect, frame, headers, message, reset
 from tests.receiver.ingest.inside import Bench, export, request
 
 
@@ -197,6 +197,20 @@ def test_calls_without_a_message_lose_their_turns_when_they_are_needed(
         export(address, request(first=100))
         assert inside.spans() == 1
         eventually(lambda: inside.ingest.shares()[0]["cut"] >= 1)
+
+
+def test_calls_that_were_taken_back_do_not_wait_for_a_turn(bench: Callable[..., Bench]) -> None:
+    inside = bench()
+    address = inside.ingest.listen("", "127.0.0.1:0").address
+    with stuck(address, 8), contextlib.ExitStack() as held:
+        eventually(lambda: inside.ingest._reading.used == 8)
+        waiting = [held.enter_context(connect(address, PREFACE + begun(1))) for _ in range(4)]
+        eventually(lambda: inside.ingest._reading.waiting == 4)
+        for one in waiting:
+            one.sendall(reset(1))
+        eventually(lambda: inside.tally.broken_off == 4)
+        assert inside.ingest._reading.used == 8
+        assert (inside.ingest._reading.waiting, inside.ingest._waiting.used, inside.tally.refused) == (0, 0, 0)
 
 
 def test_no_more_messages_are_read_at_once_than_there_are_turns(bench: Callable[..., Bench]) -> None:
