@@ -680,6 +680,7 @@ class Acceptor:
             count = 0
         if not count:
             inner.ended = True
+            self._give_all_back(one)
             return
         outer, requests = one.outer, one.requests
         assert outer is not None
@@ -708,6 +709,13 @@ class Acceptor:
             self._freed = True
 
         self._later(_RESET_SECONDS, give_back)
+
+    def _give_all_back(self, one: _Relayed) -> None:
+        """A side is gone: nothing will tell how its streams end."""
+        if one.requests is not None:
+            one.requests.streams.clear()
+        if one.claim.held > one.leaving:
+            self._give_back_later(one, one.claim.held - one.leaving)
 
     def _malformed(self, one: _Relayed, error: FramingError) -> None:
         _log.info("%s of %s sends %s", one.peer, one.sender, error)
@@ -777,13 +785,11 @@ class Acceptor:
                 if end.events:
                     self._selector.unregister(end.socket)
                 end.socket.close()
+        self._streams.leave(one.claim)
+        self._give_all_back(one)
         one.outer = one.inner = one.requests = None
         one.kept = b""
-        self._streams.leave(one.claim)
-        held = one.claim.held - one.leaving
-        if held:
-            self._give_back_later(one, held)
-        self._freed = True
+        self._freed = True  # another may be next now
 
 
 def pair_text(pair: Pair) -> str:

@@ -22,6 +22,8 @@ from receiver.ingest.accounts import Accounts
 from receiver.ingest.sender import Pair
 from receiver.ingest.server import METHOD
 from receiver.ingest.streams import StreamShares
+from receiver.ingest.tls import server_credentials
+from tests.doubles.certificates import Authority
 from tests.eventually import eventually
 from tests.http2_client import PREFACE, Answers, begun, connect, frame, headers, message, reset
 from tests.receiver.ingest.inside import Bench, export, request
@@ -365,6 +367,31 @@ def _refused(address: str) -> bool:
     except ConnectionRefusedError:
         return True
     return False
+
+
+@pytest.mark.parametrize("clients", [False, True])
+def test_with_tls_the_sender_is_the_certificate_or_the_user(
+    bench: Callable[..., Bench], tmp_path: Path, clients: bool
+) -> None:
+    authority = Authority(tmp_path)
+    server, client = authority.issue("server"), authority.issue("etcd-1")
+    inside = bench(
+        credentials=server_credentials(server.certificate, server.key, authority.certificate if clients else None)
+    )
+    address = inside.ingest.listen("", "127.0.0.1:0").address
+    shown = (client.key.read_bytes(), client.certificate.read_bytes()) if clients else (None, None)
+    credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes(), *shown)
+    expected = "certificate CN=etcd-1" if clients else f"uid {os.getuid()}"
+    with grpc.secure_channel(address, credentials) as channel:
+        for number in range(1, 4):
+            channel.unary_unary(METHOD)(request(first=number, text="x" * 200_000), timeout=20)
+        assert set(inside.database.sender) == {expected}
+        assert inside.database.read_after(0)[0].peer.startswith("127.0.0.1:")
+        (share,) = inside.ingest.shares()
+        assert (share["sender"], share["connections"], share["requests"]) == (expected, 1, 3)
+        (connection,) = inside.ingest._acceptor._connections
+        assert connection.called > 0
+        eventually(lambda: connection.calls == 0)
 
 
 def test_nobody_else_may_enter_where_grpc_listens(bench: Callable[..., Bench]) -> None:
