@@ -30,6 +30,10 @@ class Taken:
     """Requests that were refused or cut off because it had its share."""
     crowded_out: int
     ended: int
+    held_back: int = 0
+    """Times that a connection of its was not read for a while."""
+    turned_away: int = 0
+    """Connections that were not let in."""
 
     @property
     def words(self) -> str:
@@ -42,8 +46,11 @@ class Taken:
         ):
             if number:
                 facts.append(f"{count(number)} {what}")
-        if self.ended:
-            facts.append(f"{_many(self.ended, 'connection')} ended")
+        if self.held_back:
+            facts.append(f"held back {_many(self.held_back, 'time')}")
+        for number, what in ((self.ended, "ended"), (self.turned_away, "turned away")):
+            if number:
+                facts.append(f"{_many(number, 'connection')} {what}")
         return f"{self.sender}: {', '.join(facts)}"
 
 
@@ -70,6 +77,8 @@ def taken(status: Mapping[str, Any] | None) -> list[Taken]:
             number(row, "refused") + number(row, "cut"),
             number(row, "crowded_out"),
             number(row, "ended"),
+            number(row, "held_back"),
+            number(row, "turned_away"),
         )
         for row in rows
     ]

@@ -29,28 +29,33 @@ class Account:
     """Requests that were ended for another sender's sake, or because they were slow."""
     ended: int = 0
     """Connections that were ended."""
+    held_back: int = 0
+    """Times that a connection was not read for a while: its sender had its share, or no data came."""
+    turned_away: int = 0
+    """Connections that were not let in."""
     _recent: OrderedDict[int, list[int]] = field(default_factory=OrderedDict)
-    """By second: refused, crowded out, cut, ended."""
+    """By second, in the order of `_RECENT`."""
 
     def note(self, what: int, count: int = 1) -> None:
         """Count what was denied in this second."""
         second = int(time.monotonic())
-        counts = self._recent.setdefault(second, [0, 0, 0, 0])
+        counts = self._recent.setdefault(second, [0] * len(_RECENT))
         counts[what] += count
         while len(self._recent) > _MINUTE:
             self._recent.popitem(last=False)
 
-    def last_minute(self) -> tuple[int, int, int, int]:
-        """What was denied in it: refused, crowded out, cut, ended."""
+    def last_minute(self) -> list[int]:
+        """What was denied in it, in the order of `_RECENT`."""
         since = time.monotonic() - _MINUTE
-        sums = [0, 0, 0, 0]
+        sums = [0] * len(_RECENT)
         for second, counts in self._recent.items():
             if second >= since:
                 sums = [a + b for a, b in zip(sums, counts, strict=True)]
-        return sums[0], sums[1], sums[2], sums[3]
+        return sums
 
 
-_REFUSED, _CROWDED, _CUT, _ENDED = range(4)
+_RECENT: Final = ("refused", "crowded_out", "cut", "ended", "held_back", "turned_away")
+_REFUSED, _CROWDED, _CUT, _ENDED, _HELD_BACK, _TURNED_AWAY = range(len(_RECENT))
 
 
 class Accounts:
@@ -96,6 +101,20 @@ class Accounts:
             account.ended += connections
             account.note(_ENDED, connections)
 
+    def held_back(self, sender: str) -> None:
+        """A connection is not read for a while."""
+        with self._lock:
+            account = self._of(sender)
+            account.held_back += 1
+            account.note(_HELD_BACK)
+
+    def turned_away(self, sender: str) -> None:
+        """A connection was not let in."""
+        with self._lock:
+            account = self._of(sender)
+            account.turned_away += 1
+            account.note(_TURNED_AWAY)
+
     def to_json(self, connections: dict[str, int], waiting: dict[str, int]) -> list[dict[str, Any]]:
         """As in the control socket's `status`; who was denied most in the last minute first.
 
@@ -118,7 +137,9 @@ class Accounts:
                 "crowded_out": account.crowded_out,
                 "cut": account.cut,
                 "ended": account.ended,
-                "last_minute": dict(zip(("refused", "crowded_out", "cut", "ended"), recent, strict=True)),
+                "held_back": account.held_back,
+                "turned_away": account.turned_away,
+                "last_minute": dict(zip(_RECENT, recent, strict=True)),
             }
             for account, recent in rows
         ]
@@ -140,19 +161,26 @@ def limited(shares: list[dict[str, Any]]) -> str:
     Args:
         shares: as `Accounts.to_json` gives them.
     """
-    held_back = [one for one in shares if any(one["last_minute"][key] for key in ("refused", "cut", "ended"))]
-    if not held_back:
+    denied_something = [one for one in shares if any(one["last_minute"][key] for key in _DENIED)]
+    if not denied_something:
         return ""
-    first, more = held_back[0], len(held_back) - 1
+    first, more = denied_something[0], len(denied_something) - 1
     recent, total = first["last_minute"], sum(int(one["connections"]) for one in shares)
     facts = []
     if first["connections"]:
         facts.append(f"holds {first['connections']:,} of {total:,} connections")
     denied = recent["refused"] + recent["cut"]
-    if denied:
-        facts.append(f"had {denied:,} of its requests refused or cut off in the last minute")
-    if recent["ended"]:
-        facts.append(f"lost {recent['ended']:,} connections")
+    lately = [
+        (denied, f"had {denied:,} of its requests refused or cut off"),
+        (recent["held_back"], f"was held back {_times(recent['held_back'])}"),
+        (recent["turned_away"], f"was turned away {_times(recent['turned_away'])}"),
+        (recent["ended"], f"lost {recent['ended']:,} connections"),
+    ]
+    when = " in the last minute"
+    for number, fact in lately:
+        if number:
+            facts.append(fact + when)
+            when = ""
     others = f", as do {more:,} more" if more else ""
     sentence = f"{first['sender']} takes more than its share{others}: it {_joined(facts)}."
     suffering = [one for one in shares if one is not first and one["last_minute"]["crowded_out"]]
@@ -161,6 +189,13 @@ def limited(shares: list[dict[str, Any]]) -> str:
         number = one["last_minute"]["crowded_out"]
         sentence += f" {number:,} request{'s' * (number != 1)} of {one['sender']} found no room meanwhile."
     return sentence
+
+
+_DENIED: Final = [what for what in _RECENT if what != "crowded_out"]
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number:,} times"
 
 
 def _joined(facts: list[str]) -> str:

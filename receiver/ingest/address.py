@@ -11,18 +11,16 @@ import stat
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from typing import Any, Final
 
 from receiver.store import ownership
-
-if TYPE_CHECKING:
-    import grpc
 
 _PATH_BYTES: Final = 107  # sun_path of a unix socket, without its final zero (unix(7))
 _HOST: Final = re.compile(r"[\w.-]+")
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 _LOOPBACK: Final = ("127.0.0.1", "::1")
+_WILDCARDS: Final = ("0.0.0.0", "::")
+_BACKLOG: Final = 4_096
 _NAME: Final = re.compile(r"[^\s=:/\[\]]{1,64}")
 
 
@@ -158,23 +156,27 @@ class Address:
                 " which hold names of secrets and users: give --tls-cert and --tls-key, or --insecure if you want that."
             )
 
-    def bind(self, server: grpc.Server, credentials: grpc.ServerCredentials | None) -> int:
-        """Add it to a gRPC server; the port that was bound, 1 for a unix socket.
+    def listen(self) -> socket.socket:
+        """Open it: a socket that listens. That of a wildcard, 0.0.0.0 or [::], is at every address of this machine, of
+        IPv6 and of IPv4.
 
         Raises:
-            RuntimeError: gRPC could not bind it.
+            NotHere: this machine has no such address.
+            ListenError: it is taken or not allowed.
         """
-        before = os.umask(0o177) if self.path else None  # the socket is 0600 from its first moment
+        if self.path:
+            _claim_path(self)
+            return _opened(self, socket.AF_UNIX, self.path)
+        if self.host in _WILDCARDS:
+            try:
+                return _opened(self, socket.AF_INET6, ("::", self.port), both=True)
+            except ListenError:  # no IPv6 here, perhaps; what it is else, IPv4 tells
+                return _opened(self, socket.AF_INET, ("0.0.0.0", self.port))
         try:
-            # gRPC takes the path for a part of a URI and decodes it: %41 would bind another path than the one asked for
-            at = f"unix:{quote(os.fsencode(self.path))}" if self.path else str(self)
-            port = server.add_secure_port(at, credentials) if credentials else server.add_insecure_port(at)
-        finally:
-            if before is not None:
-                os.umask(before)
-        if not port:
-            raise RuntimeError(f"gRPC did not bind {self}")
-        return port
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except (OSError, UnicodeError) as error:
+            raise ListenError(f"{self.host} is not a known host name: check --listen {self}.") from error
+        return _opened(self, found[0][0], found[0][4])
 
 
 def _is_host(host: str) -> bool:
@@ -202,32 +204,37 @@ def is_open(text: str, addresses: Collection[str]) -> bool:
     return any(str(place) in addresses for place in Address.parse(text).places())
 
 
-def claim(address: Address) -> None:
-    """See to it that an address is free: gRPC itself would only say that it failed.
+def _opened(
+    address: Address, family: socket.AddressFamily, where: tuple[Any, ...] | str, *, both: bool = False
+) -> socket.socket:
+    """`both`: for IPv4 as well.
 
     Raises:
-        NotHere: this machine has no such address.
-        ListenError: it is taken or not allowed.
+        ListenError: it cannot be opened.
     """
-    if address.path:
-        _claim_path(address)
-        return
+    before = os.umask(0o177) if address.path else None  # the socket is 0600 from its first moment
+    opened = None
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:
-        raise ListenError(f"{address.host} is not a known host name: check --listen {address}.") from error
-    for family, kind, protocol, _, where in found:
-        try:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6 and address.host != "::":  # gRPC opens the wildcard for IPv4 as well
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind(where)
-        except OSError as error:
-            raise _why_not(address, error) from error
+        opened = socket.socket(family, socket.SOCK_STREAM)
+        if family != socket.AF_UNIX:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
+        opened.bind(where)
+        opened.listen(_BACKLOG)
+    except OSError as error:
+        if opened is not None:
+            opened.close()
+        raise _why_not(address, error) from error
+    finally:
+        if before is not None:
+            os.umask(before)
+    return opened
 
 
 def _why_not(address: Address, error: OSError) -> ListenError:
+    if address.path:
+        return ListenError(f"{address} cannot be opened ({error.strerror}): name another path.")
     if error.errno == errno.EADDRINUSE:
         holder = port_holder(address.port)
         by = f"by {holder}" if holder else "by another program (root can see which: ss -ltnp)"
@@ -283,7 +290,7 @@ def _answers(path: Path) -> bool:
 
 
 def release(address: Address) -> None:
-    """Take away the socket of a listener that was closed, where gRPC left it."""
+    """Take away the socket of a listener that was closed, if it is there still."""
     if address.path:
         path = Path(address.path)
         try:

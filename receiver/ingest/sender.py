@@ -14,7 +14,6 @@ import struct
 import sys
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -23,7 +22,8 @@ MAX_NAME: Final = 160
 """Characters of a sender's name: a certificate's subject is longer if its owner likes."""
 LOOPBACK: Final = "address loopback"
 """Who connects over loopback and whose socket is nobody's: all of them are one sender."""
-_TABLE_SECONDS: Final = 0.5
+_TABLE_SECONDS: Final = 0.02
+_OLD_SECONDS: Final = 0.5
 _ESTABLISHED_UNTIL_CLOSED: Final = frozenset(range(1, 12)) - {6, 7, 10}  # not TIME_WAIT, CLOSE, LISTEN (tcp_states.h)
 
 Pair = tuple[str, int]
@@ -91,6 +91,7 @@ _REPLY: Final = struct.Struct("=BBBB HH16s16sIII IIIII".replace(" ", ""))
 _HEADER: Final = struct.Struct("=IHHII")
 _SOCK_DIAG: Final = 4
 _BY_FAMILY: Final = 20
+_MAPPED: Final = bytes(10) + b"\xff\xff"
 
 
 class SocketOwners:
@@ -99,13 +100,13 @@ class SocketOwners:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._netlink: socket.socket | None = None
-        self._works = sys.platform == "linux"
+        self._works: bool | None = None  # the kernel's answers; None while that is not known
         self._table: dict[tuple[Pair, Pair], int] = {}
         self._read_at = float("-inf")
         self._sequence = 0
 
-    def uid_of(self, there: Pair, here: Sequence[Pair]) -> int | None:
-        """The owner of the socket that is bound to `there` and connected to one of `here`.
+    def uid_of(self, there: Pair, here: Pair) -> int | None:
+        """The owner of the socket that is bound to `there` and connected to `here`.
 
         Returns:
             None where there is no such socket on this machine, or nobody has it open any more. A socket that its
@@ -114,11 +115,26 @@ class SocketOwners:
         if sys.platform != "linux":
             return None
         with self._lock:
-            for place in here:
-                found = self._ask(there, place) if self._works else None
-                if found is not None:
+            if self._works is None:
+                self._works = True
+                self._works = self._knows_ours()
+            if self._works:
+                found = self._ask(there, here)
+                if self._works:
                     return found
-            return None if self._works else self._look(there, here)
+            return self._look(there, here)
+
+    def _knows_ours(self) -> bool:
+        """Whether the kernel knows the owner of a connection that we make: without its module for TCP it says that
+        there is no such socket, as it does of one that is of another machine, and all users would be one."""
+        try:
+            with (
+                socket.create_server(("127.0.0.1", 0)) as server,
+                socket.create_connection(server.getsockname()) as one,
+            ):
+                return self._ask(one.getsockname(), server.getsockname()) is not None
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Give the kernel's socket back."""
@@ -166,18 +182,26 @@ class SocketOwners:
             return None
         return int(uid)
 
-    def _look(self, there: Pair, here: Sequence[Pair]) -> int | None:
-        """The same from the kernel's table of all sockets, read at most twice a second."""
-        now = time.monotonic()
-        if now - self._read_at > _TABLE_SECONDS:
-            self._table, self._read_at = _tcp_table(), now
-        source = _canonical(there)
-        return next((self._table[source, to] for to in map(_canonical, here) if (source, to) in self._table), None)
+    def _look(self, there: Pair, here: Pair) -> int | None:
+        """The same from the kernel's table of all sockets, which is read again for what is not in it, but not all the
+        time: of many that come at once some are nobody's then."""
+        key = _canonical(there), _canonical(here)
+        if key not in self._table or time.monotonic() - self._read_at > _OLD_SECONDS:
+            now = time.monotonic()
+            if now - self._read_at > _TABLE_SECONDS:
+                self._table, self._read_at = _tcp_table(), now
+        return self._table.get(key)
 
 
 def _packed(host: str) -> bytes | None:
-    address = _ip(host)
-    return None if address is None else address.packed
+    """An address's octets; of an IPv4 address in an IPv6 one, the IPv4 one's."""
+    try:
+        if ":" not in host:
+            return socket.inet_pton(socket.AF_INET, host)
+        packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    except (OSError, ValueError):
+        return None
+    return packed[12:] if packed.startswith(_MAPPED) else packed
 
 
 def _canonical(pair: Pair) -> Pair:
@@ -205,28 +229,3 @@ def _hex_pair(text: str) -> Pair:
     digits, _, port = text.partition(":")
     words = struct.pack(f"={len(digits) // 8}I", *(int(digits[at : at + 8], 16) for at in range(0, len(digits), 8)))
     return _canonical((str(ipaddress.ip_address(words)), int(port, 16)))
-
-
-# --- remembered by connection ----------------------------------------------------------------------
-class Remembered:
-    """What is known of connections by their peer, the last ones used, each for a short time only: another
-    connection may come from the same port, and must not go on under the name of the one before."""
-
-    def __init__(self, seconds: float, most: int) -> None:
-        self._seconds = seconds
-        self._most = most
-        self._known: OrderedDict[tuple[int, str], tuple[float, str]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[int, str]) -> str | None:
-        """The name, None where it must be found again."""
-        found = self._known.get(key)
-        return found[1] if found is not None and time.monotonic() - found[0] < self._seconds else None
-
-    def put(self, key: tuple[int, str], name: str) -> None:
-        """Remember a name from now on."""
-        with self._lock:
-            self._known[key] = time.monotonic(), name
-            self._known.move_to_end(key)
-            while len(self._known) > self._most:
-                self._known.popitem(last=False)

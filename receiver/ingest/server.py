@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its warnings would go to the terminal
 
@@ -29,15 +30,12 @@ import grpc
 import numpy as np
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from receiver.ingest.acceptor import Acceptor, Route
 from receiver.ingest.accounts import Accounts
-from receiver.ingest.address import Address, ListenError, NotHere, claim, release
+from receiver.ingest.address import Address, ListenError, NotHere, release
 from receiver.ingest.callers import Caller, Callers
-from receiver.ingest.callers import peer_name as peer_name
-from receiver.ingest.connections import Connections
 from receiver.ingest.decode import Decoded, Malformed, decode
 from receiver.ingest.large import LARGE, Gone, LargeRequests
-from receiver.ingest.relay import Relay
-from receiver.ingest.sender import Pair, uid_name
 from receiver.ingest.shares import Place, Shares
 from receiver.ingest.threads import Threads
 from receiver.store.chunk import Chunk
@@ -59,7 +57,10 @@ _SENDERS_TURN_SECONDS: Final = 0.5
 """... and after this it gives way to a sender that has none, where there are more senders than turns."""
 _TURN_SECONDS: Final = 5.0
 """A request waits so long for its turn to be read."""
-_LOOKAHEAD: Final = 64 << 10  # bytes of a message that a connection may hold before it is read
+_LOOKAHEAD: Final = 256 << 10
+"""Bytes of a message that may come before it is read; the acceptor bounds for how many streams."""
+_LOOKAHEAD_TLS: Final = 64 << 10
+"""... where it sees no streams."""
 _SENDERS: Final = 200
 _PORT_TRIES: Final = 5
 _PEERS: Final = 512
@@ -174,9 +175,8 @@ class Listener:
     tls: bool
     error: str | None = None
     server: grpc.Server | None = None
-    bound: Address | None = None
-    relay: Relay | None = None
-    places: tuple[Pair, ...] = ()
+    bound: tuple[Address, ...] = ()
+    route: Route | None = None
 
     @property
     def address(self) -> str:
@@ -221,12 +221,10 @@ class Ingest:
         self._large = LargeRequests()
         self._lock = threading.Lock()
         self._pool = Threads(_THREADS, "export")
-        self._connections = Connections(
-            lambda there, here: self._callers.at(there, (here,)), self.accounts.ended, self._now_and_then
-        )
+        self._acceptor = Acceptor(self._callers.at, self.accounts, self._now_and_then)
         self._agents: dict[str, str] = {}
         self._listeners: list[Listener] = []
-        self._connections.start()
+        self._acceptor.start()
 
     # -- listeners ------------------------------------------------------------------------------------
     @property
@@ -247,74 +245,54 @@ class Ingest:
         """
         address = Address.parse(text)
         address.check(secure=self._credentials is not None, insecure=self._insecure)
-        for last in (False,) * _PORT_TRIES + (True,):
-            places = _claim(address.places())
-            for place in places:  # a name may mean another address now than when it was looked at
-                place.check(secure=self._credentials is not None, insecure=self._insecure)
-            server, listener = self._listener(name, text)
-            try:
-                bound = self._bind(server, places, text, listener)
-            except ListenError:
-                server.stop(None)
-                if listener.relay is not None:
-                    listener.relay.close()
-                if last or address.path or address.port or len(places) == 1:
-                    raise
-                continue  # the port that was picked for 127.0.0.1 is taken on [::1]
-            break
-        listener.bound = bound[0]
-        listener.addresses = tuple(map(str, bound))
+        places = address.places()
+        for place in places:  # a name may mean another address now than when it was looked at
+            place.check(secure=self._credentials is not None, insecure=self._insecure)
+        sockets, bound = _opened(places)
+        listener = Listener(name, tuple(map(str, bound)), self._credentials is not None, bound=bound)
         listener.name = name or ("local" if address.local and not address.path else listener.address)
-        listener.places = tuple((place.host, place.port) for place in bound if not place.path)
-        server.start()
-        if listener.relay is not None:
-            listener.relay.start()
-        for _, port in listener.places:
-            self._connections.listens(port)
+        listener.route = self._acceptor.route(sockets, tls=listener.tls)
+        try:
+            listener.server = self._server(listener, listener.route.inner)
+        except RuntimeError as error:
+            _log.warning("%s: %s", text, error)
+            self._acceptor.accept_no_more(listener.route)
+            raise ListenError(f"{text} cannot be opened: gRPC does not listen behind it; the log says more.") from error
+        listener.server.start()
+        self._acceptor.accept(listener.route)
         with self._lock:
             self._listeners.append(listener)
         return listener
 
-    def _bind(self, server: grpc.Server, places: Sequence[Address], text: str, listener: Listener) -> list[Address]:
-        """Bind all of these, on one port where they leave that open."""
-        bound: list[Address] = []
-        for place in places:
-            if bound and not place.port:
-                place = place.at(bound[0].port)
-                claim(place)
-            try:
-                if place.path:
-                    listener.relay = Relay(place.path, uid_name, self.accounts.ended)
-                    replace(place, path=listener.relay.inner).bind(server, self._credentials)
-                    bound.append(place)
-                else:
-                    bound.append(place.at(place.bind(server, self._credentials)))
-            except (RuntimeError, OSError) as error:
-                _log.warning("binding %s: %s", place, error)
-                raise ListenError(f"{text} cannot be opened: another program may have taken it this moment.") from error
-        return bound
+    def _server(self, listener: Listener, path: str) -> grpc.Server:
+        """gRPC behind a listener, at a path of ours.
 
-    def _listener(self, name: str, text: str) -> tuple[grpc.Server, Listener]:
+        Raises:
+            RuntimeError: it does not listen there.
+        """
         server = grpc.server(
             self._pool,  # type: ignore[arg-type]  # of which gRPC needs `submit` only
             options=(
-                ("grpc.so_reuseport", 0),  # else two receivers share a port, and the spans, without an error
                 ("grpc.max_receive_message_length", MAX_MESSAGE),
                 # What is not read yet stays with its sender, however fast that one is.
                 ("grpc.http2.bdp_probe", 0),
-                ("grpc.http2.lookahead_bytes", _LOOKAHEAD),
+                ("grpc.http2.lookahead_bytes", _LOOKAHEAD if self._credentials is None else _LOOKAHEAD_TLS),
                 ("grpc.max_concurrent_streams", 2 * self._limits.requests),
                 ("grpc.server_handshake_timeout_ms", 10_000),  # TLS, and HTTP/2's settings
                 ("grpc.max_connection_idle_ms", 600_000),
-                ("grpc.max_allowed_incoming_connections", 2 * self._connections.most),
+                ("grpc.max_allowed_incoming_connections", 2 * self._acceptor.most),
                 ("grpc.keepalive_time_ms", 60_000),  # a sender that vanished gives its connection back
                 ("grpc.keepalive_timeout_ms", 20_000),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ),
         )
-        listener = Listener(name, (text,), self._credentials is not None, server=server)
         server.add_generic_rpc_handlers((_Handlers(self, listener),))
-        return server, listener
+        at = f"unix:{quote(path)}"  # gRPC takes it for a part of a URI
+        if self._credentials is not None:
+            server.add_secure_port(at, self._credentials)
+        else:
+            server.add_insecure_port(at)
+        return server
 
     def note(self, name: str, text: str, error: str) -> None:
         """Remember an address that could not be opened, so that the status tells it."""
@@ -338,31 +316,30 @@ class Ingest:
         with self._lock:
             gone, self._listeners = self._listeners, []
         self._close(gone, grace)
-        self._connections.stop()
+        self._acceptor.stop()
         self._pool.shutdown(wait=False)
         self._large.close()
         self._callers.owners.close()
 
     def _close(self, listeners: Sequence[Listener], grace: float) -> None:
+        for one in listeners:
+            if one.route is not None:
+                self._acceptor.accept_no_more(one.route)
         ends = [one.server.stop(grace) for one in listeners if one.server is not None]
         for end in ends:
             end.wait(grace + 1)
         for one in listeners:
-            for _, port in one.places:
-                self._connections.listens(port, -1)
-            if one.relay is not None:
-                one.relay.close()
-            if one.bound is not None:
-                release(one.bound)
+            if one.route is not None:
+                self._acceptor.end(one.route)
+            for address in one.bound:
+                release(address)
 
     # -- who takes how much -----------------------------------------------------------------------------
     def shares(self) -> list[dict[str, Any]]:
         """Each sender's use of the receiver, as in the control socket's `status`."""
-        connections = Counter(self._connections.count())
-        for one in self.listeners:
-            if one.relay is not None:
-                connections.update(one.relay.count())
-        return self.accounts.to_json(connections, Counter(self._waiting.held()) + Counter(self._reading.held()))
+        return self.accounts.to_json(
+            self._acceptor.count(), Counter(self._waiting.held()) + Counter(self._reading.held())
+        )
 
     def _now_and_then(self) -> None:
         self._reading.cut_older(_MESSAGE_SECONDS)
@@ -382,11 +359,10 @@ class Ingest:
 
     def export(self, messages: Iterator[bytes], context: grpc.ServicerContext, listener: Listener) -> bytes:
         """One request, from its first byte to its answer."""
-        relay = listener.relay
-        caller = self._callers.of(context, id(listener), listener.places, relay.sender_of if relay else None)
-        if relay is not None:
-            relay.called(unquote(context.peer())[5:])
-        self._connections.call(caller.peer, caller.sender)
+        connection = self._acceptor.connection(unquote(context.peer())[5:])
+        caller = self._callers.of(context, connection)
+        if connection is not None:
+            self._acceptor.call(connection)
         place: Place | None = None
         shares = self._places
         try:
@@ -409,7 +385,8 @@ class Ingest:
         finally:
             if place is not None:
                 shares.give_back(place)
-            self._connections.call_ended(caller.peer)
+            if connection is not None:
+                self._acceptor.call_ended(connection)
 
     def _turn(self, context: grpc.ServicerContext, caller: Caller) -> Place:
         """Wait for a turn to be read. Whoever has one may lose it: until a message is here, nothing is lost by it."""
@@ -421,10 +398,15 @@ class Ingest:
         if waiting is None:
             self._crowded(context, caller, self._waiting, 1, _TOO_MANY)
         try:
-            reading = self._reading.take(*who, timeout=_TURN_SECONDS, cut=cut, slow=_SLOW_SENDER_SECONDS)
+            reading = self._reading.take(
+                *who, timeout=_TURN_SECONDS, cut=cut, slow=_SLOW_SENDER_SECONDS, wanted=context.is_active
+            )
         finally:
             self._waiting.give_back(waiting)
         if reading is None:
+            if not context.is_active():  # nobody waits for an answer
+                self._tally.break_off()
+                context.abort(grpc.StatusCode.CANCELLED, "The sender took the request back.")
             self._crowded(context, caller, self._reading, 1, "Too many requests are being read.")
         return reading
 
@@ -522,25 +504,36 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         return self._serve if handler_call_details.method == METHOD else None
 
 
-def _claim(places: Sequence[Address]) -> list[Address]:
-    """Those of the addresses that this machine has, found free.
+def _opened(places: Sequence[Address]) -> tuple[list[socket.socket], tuple[Address, ...]]:
+    """Those of the addresses that this machine has, opened, on one port where they leave that open.
 
     Raises:
         NotHere: it has none of them.
         ListenError: one is taken or not allowed.
     """
-    here: list[Address] = []
-    missing: NotHere | None = None
-    for place in places:
+    for tries_left in reversed(range(_PORT_TRIES)):
+        sockets: list[socket.socket] = []
+        bound: list[Address] = []
+        missing: NotHere | None = None
         try:
-            claim(place)
-        except NotHere as error:
-            missing = error
-        else:
-            here.append(place)
-    if missing is not None and not here:
-        raise missing
-    return here
+            for place in places:
+                wanted = place.at(bound[0].port) if bound and not place.port else place
+                try:
+                    sockets.append(wanted.listen())
+                except NotHere as error:
+                    missing = error
+                    continue
+                bound.append(wanted if wanted.path else wanted.at(sockets[-1].getsockname()[1]))
+            if not bound and missing is not None:
+                raise missing
+        except ListenError:
+            for one in sockets:
+                one.close()
+            if not tries_left or not bound or places[0].port:
+                raise
+            continue  # the port that was picked for 127.0.0.1 is taken on [::1]
+        return sockets, tuple(bound)
+    raise AssertionError("not reached")
 
 
 def _answer(decoded: Decoded) -> bytes:

@@ -122,6 +122,7 @@ class Shares:
         timeout: float = 0.0,
         cut: Callable[[], object] | None = None,
         slow: float = float("inf"),
+        wanted: Callable[[], bool] | None = None,
     ) -> Place | None:
         """Hold pieces, of which there must be one at least; more than there are can be held by who is alone.
 
@@ -132,6 +133,7 @@ class Shares:
             cut: what ends the work for which they are held. Who gives it may lose them at any moment: to a sender that
                 has less than its share, or when it held them for longer than `slow`, to whoever needs them.
             slow: seconds.
+            wanted: looked at while it waits; it waits no longer when that is False.
 
         Returns:
             None when there are none for this sender now.
@@ -155,10 +157,12 @@ class Shares:
         until = time.monotonic() + timeout
         while True:
             left = until - time.monotonic()
-            step = left if cut is None else min(left, _CUT_SECONDS)
+            step = left if cut is None and wanted is None else min(left, _CUT_SECONDS)
             if waiter.granted.acquire(timeout=max(0.0, step)):
                 return place
             cuts = []
+            if wanted is not None and not wanted():
+                left = 0.0
             with self._lock:
                 if waiter.granted.acquire(blocking=False):  # in this very moment
                     return place

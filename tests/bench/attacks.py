@@ -15,6 +15,7 @@ import encodings.idna
 import itertools
 import os
 import resource
+import select
 import socket
 import subprocess
 import sys
@@ -30,9 +31,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from receiver.control import ControlClient, ControlError
 from tests.bench.terminal import percentile
+from tests.http2_client import ACK, END_STREAM, HEADERS, METHOD, PREFACE, frame, headers, reset
 from tests.live_receiver import LiveReceiver, start_receiver
 
-METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 UID = 1_001
 SECONDS = 12.0
 MOST_SECONDS = 60.0
@@ -137,7 +138,7 @@ class Good:
 def attacks(folder: Path, seconds: float) -> dict[str, Any]:
     """Each attack on a receiver of its own."""
     result: dict[str, Any] = {"attacker": f"uid {UID}" if os.getuid() == 0 else "the same user: not root"}
-    chosen = [name for name in os.environ.get("ATTACKS", "").split(",") if name] or ["none", *ATTACKS]
+    chosen = [name for name in os.environ.get("ATTACKS", "").split(";") if name] or ["none", *ATTACKS]
     for name in chosen:
         result[name] = _under(name, folder / f"{name}.db")
     return result
@@ -192,26 +193,10 @@ def _told(receiver: LiveReceiver) -> dict[str, Any]:
     return {"status_ms": round((time.perf_counter() - began) * 1e3), "said": status.get("limited", "")}
 
 
+Attack = Callable[[str, threading.Event], None]
+
+
 # --- the attacker ----------------------------------------------------------------------------------------
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    """HTTP/2 (RFC 9113) by hand."""
-    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
-
-
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, b"")
-HEADERS = b"".join(
-    b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value
-    for name, value in (
-        (b":method", b"POST"),
-        (b":scheme", b"http"),
-        (b":path", METHOD.encode()),
-        (b":authority", b"x"),
-        (b"content-type", b"application/grpc"),
-        (b"te", b"trailers"),
-    )
-)
-
-
 def _open(address: str, sent: bytes) -> socket.socket | None:
     host, _, port = address.rpartition(":")
     try:
@@ -320,29 +305,140 @@ def _half_idle() -> bytes:
 
 
 def _half_headers() -> bytes:
-    return PREFACE + _frame(1, 0, 1, HEADERS[:30])  # no END_HEADERS: a CONTINUATION would follow
+    return PREFACE + frame(1, 0, 1, HEADERS[:30])  # no END_HEADERS: a CONTINUATION would follow
+
+
+def _streams(connections: int, each: int, *, end: bool = False, back: bool = False, data: bytes = b"") -> Attack:
+    """So many raw connections with so many calls each, that bring no message; whatever ends begins again.
+
+    Args:
+        end: they say at once that nothing follows.
+        back: they are taken back at once, and 50 more begin all the time.
+        data: what of a message they bring.
+    """
+
+    def calls(first: int, count: int) -> bytes:
+        sent = []
+        for stream in range(first, first + 2 * count, 2):
+            sent.append(headers(stream, END_STREAM if end else 0))
+            if data:
+                sent.append(frame(0, 0, stream, data))
+            if back:
+                sent.append(reset(stream))
+        return b"".join(sent)
+
+    def attack(address: str, stop: threading.Event) -> None:
+        poll, held = select.epoll(), dict[int, tuple[socket.socket, list[int], bytearray]]()
+
+        def begin(number: int, count: int) -> None:
+            connection, next_one, _ = held[number]
+            with contextlib.suppress(OSError):
+                connection.sendall(calls(next_one[0], count))
+            next_one[0] += 2 * count
+
+        while not stop.is_set():
+            while len(held) < connections and (connection := _open(address, PREFACE)) is not None:
+                connection.setblocking(False)
+                number = connection.fileno()
+                held[number] = connection, [1], bytearray()
+                poll.register(number, select.EPOLLIN)
+                begin(number, each)
+            for number, _ in poll.poll(0.05):
+                connection, _, came = held[number]
+                try:
+                    data = connection.recv(1 << 18)
+                except OSError:
+                    data = b""
+                if not data:
+                    poll.unregister(number)
+                    connection.close()
+                    del held[number]
+                    continue
+                came += data
+                ended = _ended(connection, came)
+                if ended and not back:
+                    begin(number, ended)
+            for number in list(held) if back else ():
+                begin(number, 50)
+
+    return attack
+
+
+def _ended(connection: socket.socket, came: bytearray) -> int:
+    """How many streams ended with the frames that are whole; SETTINGS and PING are answered."""
+    ended = 0
+    while len(came) >= 9 and len(came) >= 9 + (length := int.from_bytes(came[:3], "big")):
+        kind, flags, payload = came[3], came[4], bytes(came[9 : 9 + length])
+        if kind in (4, 6) and not flags & ACK:
+            with contextlib.suppress(OSError):
+                connection.sendall(frame(kind, ACK, 0, payload if kind == 6 else b""))
+        ended += kind == 3 or (kind < 2 and flags & END_STREAM)
+        del came[: 9 + length]
+    return ended
+
+
+def _again(count: int, *, leave: bool = False) -> Attack:
+    """So many connections that say nothing, opened again at once; `leave`: the oldest is closed for each new one."""
+
+    def attack(address: str, stop: threading.Event) -> None:
+        host, _, port = address.rpartition(":")
+        poll, held = select.epoll(), dict[int, socket.socket]()
+        while not stop.is_set():
+            while len(held) < count:
+                one = socket.socket()
+                one.setblocking(False)
+                one.connect_ex((host, int(port)))
+                held[one.fileno()] = one
+                poll.register(one, select.EPOLLIN)
+            if leave:
+                number, one = next(iter(held.items()))
+                del held[number]
+                one.close()
+                continue
+            for number, _ in poll.poll(0.02):
+                try:
+                    gone = not held[number].recv(1 << 16)
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    gone = True
+                if gone:
+                    held.pop(number).close()
+
+    return attack
 
 
 def _slow_message() -> bytes:
     """A message of 8 MiB begins, on each of 8 streams; one byte more follows now and then on the first."""
     begun = b"".join(
-        _frame(1, 4, stream, HEADERS) + _frame(0, 0, stream, b"\0" + (8 << 20).to_bytes(4, "big") + bytes(100))
+        frame(1, 4, stream, HEADERS) + frame(0, 0, stream, b"\0" + (8 << 20).to_bytes(4, "big") + bytes(100))
         for stream in range(1, 16, 2)
     )
     return PREFACE + begun
 
 
-ATTACKS: dict[str, Callable[[str, threading.Event], None]] = {
+ATTACKS: dict[str, Attack] = {
     "33 empty streams": _empty(33),
     "200 empty streams": _empty(200),
     "4 senders of 130,000 spans": _flood(4, _large),
     "1,500 idle connections": _raw(1_500, _half_idle),
     "200 connections, 10,000 services": _flood(200, _named),
     "500 half headers": _raw(500, _half_headers),
-    "50 slow messages on 8 streams": _raw(50, _slow_message, _frame(0, 0, 1, b"\0")),
+    "50 slow messages on 8 streams": _raw(50, _slow_message, frame(0, 0, 1, b"\0")),
     "4 gzip bombs": _flood(4, _zeros, gzipped=True),
     "4 senders of 130,000 spans as gzip": _flood(4, _large, gzipped=True),
+    "8 connections of 64 empty streams": _streams(8, 64),
+    "500 connections of 64 empty streams": _streams(500, 64),
+    "500 connections of 64 begun messages": _streams(500, 64, data=b"\0"),
+    "100 connections of 64 ended streams": _streams(100, 64, end=True),
+    "100 connections of streams taken back": _streams(100, 50, back=True),
+    "3,000 connections opened again": _again(3_000),
+    "connections that come and go": _again(400, leave=True),
+    "20 users of 8 empty streams": _streams(1, 8),
+    "20 users of 8 begun messages": _streams(1, 8, data=b"\0"),
 }
+USERS = {name: 20 for name in ATTACKS if name.startswith("20 users")}
+"""Attacks that as many users take part in; one, where this is not root."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -354,8 +450,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 16_384), hard))
     if os.getuid() == 0:
-        os.setgid(UID)
-        os.setuid(UID)
+        more = 0
+        while more < USERS.get(options.kind, 1) - 1 and os.fork():
+            more += 1
+        os.setgid(UID + more)
+        os.setuid(UID + more)
     stop = threading.Event()
     threading.Timer(MOST_SECONDS, stop.set).start()
     threading.Thread(target=ATTACKS[options.kind], args=(options.address, stop), daemon=True).start()

@@ -35,6 +35,22 @@ def test_the_sentence_says_who_starves_whom() -> None:
     assert sentence(quiet.to_json({"uid 0": 1}, {})) == ""
 
 
+def test_who_is_held_back_at_the_door_is_named() -> None:
+    found = Accounts()
+    for _ in range(1_200):
+        found.held_back("uid 1001")
+    found.turned_away("uid 1001")
+    found.arrived("uid 0", 1)
+    shares = found.to_json({"uid 1001": 3, "uid 0": 1}, {})
+    assert sentence(shares) == (
+        "uid 1001 takes more than its share: it holds 3 of 4 connections, was held back 1,200 times in the last minute"
+        " and was turned away once."
+    )
+    one, other = taken({"shares": shares})
+    assert one.words == ("uid 1001: 3 connections, 0 requests, 0 B, held back 1,200 times, 1 connection turned away")
+    assert "held" not in other.words
+
+
 def test_accounts_are_bounded() -> None:
     found = Accounts()
     for number in range(5 * MOST):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections import Counter
-from contextlib import ExitStack
 
 import pytest
 from hypothesis import given
@@ -16,15 +14,12 @@ from receiver.ingest.connections import (
     IDLE_SECONDS,
     SILENT_SECONDS,
     Connection,
-    Connections,
-    _shut,
     allow_files,
     files_allowed,
-    pair_text,
     to_end,
 )
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
 
 
 def test_a_few_may_be_silent_for_ever() -> None:
@@ -73,55 +68,6 @@ def test_never_more_are_left_and_never_below_an_equal_share(connections: list[Co
     assert sum(left.values()) <= most
     for sender, had in before.items():
         assert left[sender] >= min(had, FEW, most // len(before)) or not ended[sender]
-
-
-@linux
-def test_it_finds_the_sockets_of_its_listeners_and_ends_who_has_most() -> None:
-    ended: Counter[str] = Counter()
-    names: dict[tuple[str, int], str] = {}
-    with ExitStack() as held:
-        server = held.enter_context(socket.create_server(("127.0.0.1", 0)))
-        other = held.enter_context(socket.create_server(("127.0.0.1", 0)))
-        looks = Connections(
-            lambda there, here: names[there], lambda sender, count: ended.update({sender: count}), lambda: None, most=8
-        )
-        looks.listens(server.getsockname()[1])
-
-        def come(sender: str, to: socket.socket = server) -> tuple[socket.socket, socket.socket]:
-            client = held.enter_context(socket.create_connection(to.getsockname()))
-            names[client.getsockname()] = sender
-            return client, held.enter_context(to.accept()[0])
-
-        good = [come("uid 0") for _ in range(2)]
-        elsewhere = come("uid 7", other)
-        many = [come("uid 1001") for _ in range(20)]
-        for client, _ in many[-3:]:
-            looks.call(pair_text(client.getsockname()), "uid 1001")
-        looks.look()
-        assert ended == {"uid 1001": 14}
-        for client, accepted in (*good, elsewhere, *many[-3:]):
-            client.sendall(b"x")
-            assert accepted.recv(1) == b"x"
-        for client, _ in many[:3]:
-            client.settimeout(10)
-            assert client.recv(1) == b""
-        assert looks.count() == {"uid 0": 2, "uid 1001": 20}
-        looks.listens(server.getsockname()[1], -1)
-        looks.look()
-        assert looks.count() == {}
-
-
-@linux
-def test_a_number_that_is_something_else_by_now_is_left_alone() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
-        accepted, _ = server.accept()
-        with accepted:
-            assert not _shut(accepted.fileno(), "127.0.0.1:1")
-            client.sendall(b"x")
-            assert accepted.recv(1) == b"x"
-            assert _shut(accepted.fileno(), pair_text(client.getsockname()))
-            assert client.recv(1) == b""
-    assert not _shut(10_000_000, "127.0.0.1:1")
 
 
 @linux

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from receiver.ingest import sender
-from receiver.ingest.callers import OTHERS, SERVICES, Callers, Services, peer_pair
-from receiver.ingest.sender import LOOPBACK, MAX_NAME, Remembered, SocketOwners, address_name, certificate_name
+from receiver.ingest.callers import OTHERS, SERVICES, Callers, Services
+from receiver.ingest.sender import LOOPBACK, MAX_NAME, SocketOwners, address_name, certificate_name
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux who owns a socket")
 root = pytest.mark.skipif(os.getuid() != 0, reason="becomes another user: needs root")
@@ -65,6 +65,7 @@ def test_the_uid_that_owns_the_other_end(
     monkeypatch: pytest.MonkeyPatch, family: socket.AddressFamily, host: str, table: bool
 ) -> None:
     monkeypatch.setattr(sender, "_TABLE_SECONDS", -1.0)
+    monkeypatch.setattr(sender, "_OLD_SECONDS", -1.0)
     owners = SocketOwners()
     owners._works = not table
     with socket.socket(family) as server, closing(owners):
@@ -72,7 +73,7 @@ def test_the_uid_that_owns_the_other_end(
         server.listen()
         with client_of(server, 1234) as process:
             connection, there = server.accept()
-            here = [("10.1.2.3", 1), server.getsockname()[:2]]
+            here = server.getsockname()[:2]
             with connection:
                 assert owners.uid_of(there[:2], here) == 1234
                 tell(process, "half")
@@ -97,10 +98,35 @@ def test_an_ipv4_connection_to_a_listener_at_every_address() -> None:
         connection, there = server.accept()
         with connection:
             assert there[0] == "::ffff:127.0.0.1"
+            here = connection.getsockname()[:2]
+            assert here[0] == "::ffff:127.0.0.1"
             for works in (True, False):
                 owners._works = works
-                assert owners.uid_of(there[:2], [("127.0.0.1", server.getsockname()[1])]) == os.getuid()
-            assert Callers(False).at(there[:2], [("::", server.getsockname()[1])]) == f"uid {os.getuid()}"
+                assert owners.uid_of(there[:2], here) == os.getuid()
+            assert Callers(False).at(there[:2], here) == f"uid {os.getuid()}"
+
+
+@linux
+def test_where_the_kernel_knows_no_tcp_the_table_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its module for TCP the kernel answers ENOENT, as for a socket that is not there."""
+    owners = SocketOwners()
+    monkeypatch.setattr(owners, "_ask", lambda there, here: None)
+    with socket.create_server(("127.0.0.1", 0)) as server, closing(owners):
+        for _ in range(3):  # also one that came after the table was read
+            with socket.create_connection(server.getsockname()) as client:
+                connection, there = server.accept()
+                with connection:
+                    assert owners.uid_of(there, connection.getsockname()) == os.getuid()
+                    assert owners.uid_of(("127.0.0.1", 1), client.getpeername()) is None
+                monkeypatch.setattr(owners, "_read_at", float("-inf"))
+        assert owners._works is False
+
+
+@linux
+def test_the_kernel_is_asked_as_long_as_it_answers() -> None:
+    with closing(SocketOwners()) as owners:
+        assert owners.uid_of(("127.0.0.1", 1), ("127.0.0.1", 2)) is None
+        assert owners._works is True
 
 
 def test_addresses_have_no_port_and_of_ipv6_only_the_network() -> None:
@@ -108,9 +134,6 @@ def test_addresses_have_no_port_and_of_ipv6_only_the_network() -> None:
     assert address_name("2001:db8:1:2:3::4") == address_name("2001:db8:1:2:ffff::1") == "address 2001:db8:1:2::/64"
     assert address_name("fe80::1%eth0") == address_name("fe80::2%eth1")
     assert {address_name(host) for host in ("127.0.0.1", "127.9.8.7", "::1", "::ffff:127.0.0.1")} == {LOOPBACK}
-    assert peer_pair("[::ffff:10.0.0.1]:4317") == ("::ffff:10.0.0.1", 4317)
-    assert peer_pair("10.0.0.1:4317") == ("10.0.0.1", 4317)
-    assert peer_pair("unix") is None
 
 
 def test_a_certificates_subject_is_the_sender_bounded_and_printable() -> None:
@@ -126,19 +149,6 @@ def test_a_certificates_subject_is_the_sender_bounded_and_printable() -> None:
     assert name({"x509_common_name": [b"a\x1b[2J\n\xff"]}).isprintable()
     pem: list[Any] = [name({"x509_pem_cert": [one]}) for one in (b"one", b"two")]
     assert pem[0] != pem[1]
-
-
-def test_a_name_is_remembered_for_a_moment_only() -> None:
-    for_ever, not_at_all = Remembered(1e9, 2), Remembered(0.0, 2)
-    for known in (for_ever, not_at_all):
-        known.put((1, "a"), "uid 0")
-    assert for_ever.get((1, "a")) == "uid 0"
-    assert for_ever.get((2, "a")) is None, "another listener"
-    assert not_at_all.get((1, "a")) is None, "another may come from the same port"
-    for peer in "bc":
-        for_ever.put((1, peer), "uid 1")
-    assert for_ever.get((1, "a")) is None
-    assert len(for_ever._known) == 2
 
 
 def test_sixteen_services_of_a_user_are_told_apart_and_none_of_others() -> None:

@@ -9,97 +9,22 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
 
 from receiver.ingest.address import Address, ListenError, NotHere, is_open, port_holder, split_name
 from receiver.ingest.large import LARGE
-from receiver.ingest.server import MAX_MESSAGE, METHOD, Ingest, Limits, Tally, peer_name
-from receiver.store.chunk import Chunk
-from receiver.store.database import Database, DiskFull
-from receiver.store.writer import Writer
+from receiver.ingest.server import MAX_MESSAGE, METHOD, Limits
 from tests.eventually import eventually
-
-
-class Slow(Database):
-    """A database whose disk can be stopped, or filled."""
-
-    gate: threading.Event
-    sender: list[str]
-    full = False
-
-    @classmethod
-    def make(cls) -> Slow:
-        database = cls.memory()
-        assert isinstance(database, cls)
-        database.gate = threading.Event()
-        database.gate.set()
-        database.sender = []
-        return database
-
-    def append(self, chunks: Sequence[Chunk]) -> list[int]:
-        self.gate.wait(30)
-        self.sender += [chunk.sender for chunk in chunks]
-        if self.full:
-            raise DiskFull("No space: free some.")
-        return super().append(chunks)
-
-
-class Bench:
-    """A receiver's inside: database, writer, servers."""
-
-    def __init__(self, **options: Any) -> None:
-        self.database = Slow.make()
-        self.writer = Writer(self.database, **options.pop("writer", {}))
-        self.writer.start()
-        self.tally = Tally()
-        self.ingest = Ingest(self.writer, self.tally, **options)
-
-    def spans(self) -> int:
-        return sum(len(chunk.spans) for chunk in self.database.read_after(0, 10_000))
-
-    def close(self) -> None:
-        self.database.gate.set()
-        self.ingest.stop(1.0)
-        self.writer.stop()
-
-
-@pytest.fixture
-def bench() -> Iterator[Callable[..., Bench]]:
-    made: list[Bench] = []
-
-    def make(**options: Any) -> Bench:
-        made.append(Bench(**options))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
-def request(spans: int = 1, trace: bytes = b"t" * 16, first: int = 1, text: str = "") -> bytes:
-    sent = ExportTraceServiceRequest()
-    group = sent.resource_spans.add()
-    group.resource.attributes.add(key="service.name").value.string_value = "etcd"
-    scope = group.scope_spans.add()
-    for number in range(first, first + spans):
-        span = scope.spans.add(trace_id=trace, span_id=number.to_bytes(8, "big"), name="x", kind=1)
-        if text:
-            span.attributes.add(key="k").value.string_value = text
-    return sent.SerializeToString()
-
-
-def export(address: str, body: bytes, timeout: float = 20.0, **options: Any) -> ExportTraceServiceResponse:
-    with grpc.insecure_channel(address, options=(("grpc.use_local_subchannel_pool", 1),), **options) as channel:
-        return ExportTraceServiceResponse.FromString(channel.unary_unary(METHOD)(body, timeout=timeout))
+from tests.http2_client import PREFACE, Answers, begun, connect, frame, headers, message, reset
+from tests.receiver.ingest.inside import Bench, export, request
 
 
 def refused(address: str, body: bytes, **options: Any) -> grpc.RpcError:
@@ -230,58 +155,76 @@ def test_a_full_disk_is_said_and_gone_when_there_is_space_again(bench: Callable[
     assert inside.spans() == 1
 
 
-def nothing(never: threading.Event) -> Iterator[bytes]:
-    """A message that does not come."""
-    never.wait(30)
-    yield request()
+@contextlib.contextmanager
+def stuck(address: str, calls: int) -> Iterator[list[socket.socket]]:
+    """Calls that began to send a message, each on a connection of its own."""
+    with contextlib.ExitStack() as held:
+        yield [held.enter_context(connect(address, PREFACE + begun(1))) for _ in range(calls)]
 
 
-def test_a_stream_without_a_message_takes_no_place(bench: Callable[..., Bench]) -> None:
+def test_calls_that_brought_no_data_are_not_seen_by_grpc(bench: Callable[..., Bench]) -> None:
+    inside = bench()
+    address = inside.ingest.listen("", "127.0.0.1:0").address
+    with contextlib.ExitStack() as held:
+        silent = [held.enter_context(connect(address, PREFACE + headers(1) + headers(3))) for _ in range(40)]
+        eventually(lambda: sum(inside.ingest._acceptor.count().values()) == 40)
+        for number in range(1, 4):
+            export(address, request(first=number))
+        assert inside.ingest._reading.used == inside.ingest._waiting.used == inside.tally.refused == 0
+        silent[7].sendall(message(3, request(first=4)) + message(1, request(first=5)))
+        assert sorted(Answers(silent[7]).ended(2)) == [1, 3]
+    assert inside.spans() == 5
+
+
+def test_a_call_without_a_message_takes_no_place(bench: Callable[..., Bench]) -> None:
     inside = bench(limits=Limits(requests=4))
     address = inside.ingest.listen("", "127.0.0.1:0").address
-    never = threading.Event()
-    with grpc.insecure_channel(address) as channel:
-        stuck = [channel.stream_unary(METHOD).future(nothing(never), timeout=30) for _ in range(4)]
+    with stuck(address, 4):
         eventually(lambda: inside.ingest._reading.used == 4)
         for number in range(1, 4):
             export(address, request(first=number))
         assert (inside.spans(), inside.tally.refused) == (3, 0)
-        never.set()
-        for one in stuck:
-            one.result(20)
 
 
-def test_streams_without_a_message_lose_their_turns_when_they_are_needed(
+def test_calls_without_a_message_lose_their_turns_when_they_are_needed(
     bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("receiver.ingest.server._SLOW_SENDER_SECONDS", 0.5)
     inside = bench()
     address = inside.ingest.listen("", "127.0.0.1:0").address
-    never = threading.Event()
-    with grpc.insecure_channel(address) as channel:
-        stuck = [channel.stream_unary(METHOD).future(nothing(never), timeout=30) for _ in range(33)]
-        try:
-            eventually(lambda: inside.ingest._reading.used == 8 and inside.ingest._reading.waiting == 25)
-            export(address, request(first=100))
-            assert inside.spans() == 1
-            eventually(lambda: inside.ingest.shares()[0]["cut"] >= 1)
-        finally:
-            never.set()
-            for one in stuck:
-                one.cancel()
+    with stuck(address, 33):
+        eventually(lambda: inside.ingest._reading.used == 8 and inside.ingest._reading.waiting >= 20)
+        export(address, request(first=100))
+        assert inside.spans() == 1
+        eventually(lambda: inside.ingest.shares()[0]["cut"] >= 1)
+
+
+def test_calls_that_were_taken_back_do_not_wait_for_a_turn(bench: Callable[..., Bench]) -> None:
+    inside = bench()
+    address = inside.ingest.listen("", "127.0.0.1:0").address
+    with stuck(address, 8), contextlib.ExitStack() as held:
+        eventually(lambda: inside.ingest._reading.used == 8)
+        waiting = [held.enter_context(connect(address, PREFACE + begun(1))) for _ in range(4)]
+        eventually(lambda: inside.ingest._reading.waiting == 4)
+        for one in waiting:
+            one.sendall(reset(1))
+        eventually(lambda: inside.tally.broken_off == 4)
+        assert inside.ingest._reading.used == 8
+        assert (inside.ingest._reading.waiting, inside.ingest._waiting.used, inside.tally.refused) == (0, 0, 0)
 
 
 def test_no_more_messages_are_read_at_once_than_there_are_turns(bench: Callable[..., Bench]) -> None:
     inside = bench(limits=Limits(requests=8, reading=2))
     address = inside.ingest.listen("", "127.0.0.1:0").address
-    never = threading.Event()
-    with grpc.insecure_channel(address) as channel:
-        sending = [channel.stream_unary(METHOD).future(nothing(never), timeout=30) for _ in range(6)]
+    body = request()
+    with contextlib.ExitStack() as held:
+        sending = [held.enter_context(connect(address, PREFACE + begun(1, len(body)))) for _ in range(6)]
         eventually(lambda: inside.ingest._reading.waiting == 4)
         assert inside.ingest._reading.used == 2
-        never.set()
         for one in sending:
-            one.result(20)
+            one.sendall(frame(0, 1, 1, body))
+        for one in sending:
+            assert Answers(one).ended(1) == [1]
     assert inside.tally.requests == 6
 
 
@@ -339,26 +282,9 @@ def test_a_request_that_ends_the_decoding_process_is_refused_and_the_next_has_a_
 
 
 def _never_reading(streams: range, body: bytes) -> bytes:
-    """HTTP/2 (RFC 9113) by hand: exports from a client that gives the server no window to answer into."""
-
-    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-        return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
-
-    headers = b"".join(
-        b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value
-        for name, value in (
-            (b":method", b"POST"),
-            (b":scheme", b"http"),
-            (b":path", METHOD.encode()),
-            (b":authority", b"x"),
-            (b"content-type", b"application/grpc"),
-            (b"te", b"trailers"),
-        )
-    )
-    no_window = b"\0\x04" + bytes(4)  # SETTINGS_INITIAL_WINDOW_SIZE 0
-    message = b"\0" + len(body).to_bytes(4, "big") + body
-    calls = b"".join(frame(1, 4, stream, headers) + frame(0, 1, stream, message) for stream in streams)
-    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, no_window) + calls
+    """Exports from a client that gives the server no window to answer into."""
+    no_window = frame(4, 0, 0, b"\0\x04" + bytes(4))  # SETTINGS_INITIAL_WINDOW_SIZE 0
+    return PREFACE + no_window + b"".join(headers(stream) + message(stream, body) for stream in streams)
 
 
 def test_one_listener_goes_while_another_serves(bench: Callable[..., Bench]) -> None:
@@ -450,11 +376,14 @@ def test_unix_sockets(bench: Callable[..., Bench], tmp_path: Path) -> None:
         inside.ingest.listen("x", f"unix:{path}")  # somebody listens: it is not taken away
     export(listener.address, request(first=2, text="x" * 3_000_000))  # more than the sockets between hold
     assert inside.database.sender == [f"uid {os.getuid()}"] * 2
-    private = Path(listener.relay.inner).parent if listener.relay else tmp_path
-    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert listener.route is not None
+    inner = Path(listener.route.inner)
+    assert stat.S_IMODE(inner.parent.stat().st_mode) == 0o700
     inside.ingest.unlisten("cp1")
     assert not path.exists()
-    assert not private.exists()
+    assert not inner.exists()
+    inside.ingest.stop(1.0)
+    assert not inner.parent.exists()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user: needs root")
@@ -547,6 +476,3 @@ def test_names() -> None:
         split_name("two words=127.0.0.1:4317")
     with pytest.raises(ListenError):
         split_name("=127.0.0.1:4317")
-    assert peer_name("ipv6:%5B::1%5D:5") == "[::1]:5"
-    assert peer_name("ipv4:127.0.0.1:5") == "127.0.0.1:5"
-    assert peer_name("unix:") == "unix"

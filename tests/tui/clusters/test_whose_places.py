@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from receiver.ingest.address import Address, ListenError, claim
+from receiver.ingest.address import Address, ListenError
 from tests.somebody_else import UID, directory_of, listing, needs_root
 from tui.clusters import doctor
 from tui.clusters.force import identity
@@ -48,7 +48,7 @@ def test_root_listens_on_no_socket_in_another_users_directory(there: str) -> Non
                 one.bind(str(theirs / "otlp.sock"))
         before = listing(theirs)
         with pytest.raises(ListenError, match=r"belongs to somebody else .*--listen"):
-            claim(Address.parse(f"unix:{theirs}/otlp.sock"))
+            Address.parse(f"unix:{theirs}/otlp.sock").listen()
         assert listing(theirs) == before
 
 
