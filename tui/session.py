@@ -189,6 +189,8 @@ class _Reading:
                 take(path, self._database, self._say, arrived_now=False, stop=self._stop)
             except StoreError as problem:
                 self._say(str(problem))
+            except Exception as error:  # noqa: BLE001 - the other files are read all the same
+                self._say(f"Reading {path} failed ({type(error).__name__}: {error}).")
 
 
 # --- the application -------------------------------------------------------------------------------

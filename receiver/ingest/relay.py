@@ -123,22 +123,31 @@ class Relay:
         looked = time.monotonic()
         try:
             while not self._stopping:
-                for key, events in self._selector.select(_LOOK_SECONDS):
-                    if key.fileobj is self._listener:
-                        self._accept()
-                    elif key.data is not None:
-                        self._move(key.data[0], key.data[1], events)
-                now = time.monotonic()
-                if now - looked >= _LOOK_SECONDS:
-                    looked = now
-                    self._look(now)
-        except Exception:  # noqa: BLE001 - the log says why this listener is silent
-            _log.exception("unix relay")
+                try:
+                    for key, events in self._selector.select(_LOOK_SECONDS):
+                        self._serve(key, events)
+                    now = time.monotonic()
+                    if now - looked >= _LOOK_SECONDS:
+                        looked = now
+                        self._look(now)
+                except Exception:  # noqa: BLE001 - without this thread the listener is silent
+                    _log.exception("unix relay")
+                    time.sleep(_BACK_OFF_SECONDS)
         finally:
             for one in list(self._connections.values()):
                 self._drop(one)
             for part in (self._listener, self._wake, self._waker, self._selector):
                 part.close()
+
+    def _serve(self, key: selectors.SelectorKey, events: int) -> None:
+        if key.fileobj is self._listener:
+            self._accept()
+        elif key.data is not None:
+            try:
+                self._move(key.data[0], key.data[1], events)
+            except Exception:
+                self._drop(key.data[0])  # or it fails again at once
+                raise
 
     def _look(self, now: float) -> None:
         self._end(to_end(self._connections.values(), MOST, now))
@@ -175,6 +184,9 @@ class Relay:
             if error.errno not in (errno.EAGAIN, errno.ECONNREFUSED):
                 _log.warning("unix relay: %s", error)
             return
+        except Exception:
+            outer.close()
+            raise
         peer = inner.getsockname()
         ends = _End(outer), _End(inner)
         one = _Relayed(sender, peer, time.monotonic(), ends=ends)
