@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from receiver.plain_text import one_line
+
 MOST_BYTES: Final = 16 << 20
 _MOST_VALUES: Final = 200_000
 _MOST_ENTRIES: Final = 1_000
@@ -133,10 +135,3 @@ def _bounded(value: Any, depth: int) -> Any:
     if isinstance(value, dict):
         return {one_line(key[:_LONGEST]): _bounded(inside, depth + 1) for key, inside in value.items()}
     return [_bounded(inside, depth + 1) for inside in value]
-
-
-def one_line(text: str) -> str:
-    """A text with what is no printable character shown as `\\x1b` or `\\u202e`."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -210,6 +210,9 @@ class ControlServer:
             except (OSError, RuntimeError) as error:  # no thread, or it went away
                 _log.warning("a client of the control socket was sent away: %s", error)
                 connection.close()
+            except Exception:  # noqa: BLE001 - without this thread nobody can ask any more
+                _log.exception("a client of the control socket was sent away")
+                connection.close()
 
     def _turn_away(self, server: socket.socket) -> None:
         """With no file left, one that is kept for this lets the next client hear that it is not served."""

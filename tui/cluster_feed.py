@@ -535,9 +535,12 @@ class ClusterFeed:
                 problem = str(error)
             except Exception as error:  # noqa: BLE001 - the screen goes on and says it
                 problem = f"A fault ended it here ({type(error).__name__}: {error}); the node goes on by itself."
-            if not self._ended.is_set():
-                self._look(planes, run)  # before it counts as ended: nobody sees the end with the states of before
-                self.read()
+            try:
+                if not self._ended.is_set():
+                    self._look(planes, run)  # before it counts as ended: nobody sees the end with the states of before
+                    self.read()
+            except Exception as error:  # noqa: BLE001 - it must count as ended, whatever the nodes say now
+                problem = problem or f"The nodes could not be looked at again ({type(error).__name__}: {error})."
             self._change_run(ended=True, question="", problem=problem)
 
         self._rolling = threading.Thread(target=work, name="rollout", daemon=True)

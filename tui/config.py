@@ -11,6 +11,8 @@ from typing import Final
 
 from platformdirs import user_config_path
 
+from receiver.store import ownership
+
 NAME: Final = "k8s-trace-tui"
 MAX_FILE: Final = 256 << 10
 _WORDS: Final[Mapping[object, str]] = {
@@ -72,15 +74,40 @@ def theme_directory() -> Path:
     return config_directory() / "themes"
 
 
+_WAY_OUT: Final = "or run this with a home of its own (sudo -H)"
+
+
+def own_themes() -> tuple[list[Path], list[str]]:
+    """The operator's own directory of themes, [] where it is not believed, and why, as a sentence."""
+    directory = theme_directory()
+    if why := _not_believed(directory):
+        return [], [f"The themes in {directory} are not used, because {why}: take that from them, {_WAY_OUT}."]
+    return [directory], []
+
+
+def _not_believed(path: Path) -> str:
+    """Why a file is not read from where we look by ourselves, "" where it may be. Under sudo, or after `su`, the home
+    may be somebody else's, who must not decide what we do."""
+    try:
+        return ownership.why_not_believed(path)
+    except OSError as error:
+        return "" if isinstance(error, (FileNotFoundError, PermissionError)) else f"of an error ({error.strerror})"
+
+
 def load_settings(path: Path | None = None) -> tuple[Settings, list[str]]:
     """Settings of a file, and one sentence for everything in it that is not used.
 
     Args:
-        path: the file; None reads the default one, which may well not be there.
+        path: the file; None reads the default one, which may well not be there. That is used where only we and root
+            can change it.
     """
     file = path or default_file()
     if path is None and not os.path.exists(file):  # also when its directory is somebody else's, as after `su`
         return Settings(), []
+    if path is None and (why := _not_believed(file)):
+        return Settings(), [
+            f"Settings file {file} is not used, because {why}: name it with --config if you trust it, {_WAY_OUT}."
+        ]
     try:
         content = _read(file)
     except _Unreadable as problem:

@@ -608,6 +608,9 @@ class Feed:
             except (OSError, RuntimeError, StoreError) as error:
                 self._link_problem = str(error)
                 link = None
+            except Exception as error:  # noqa: BLE001 - a defect must be seen, not leave counters that stand still
+                self._link_problem = f"Asking the receiver failed ({type(error).__name__}: {error}); trying again."
+                link = None
             self._ended.wait(STATUS_EVERY)
         if link is not None:
             link.close()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from receiver.store.database import Database, StoreError
 from receiver.store.place import choose_database, database_to_watch
 from tui.cluster_feed import ControlPlanes, Named
-from tui.config import Settings, theme_directory
+from tui.config import Settings, own_themes
 from tui.feed import Feed, Link
 from tui.printing import warn
 from tui.terminal_text import count
@@ -189,6 +189,8 @@ class _Reading:
                 take(path, self._database, self._say, arrived_now=False, stop=self._stop)
             except StoreError as problem:
                 self._say(str(problem))
+            except Exception as error:  # noqa: BLE001 - the other files are read all the same
+                self._say(f"Reading {path} failed ({type(error).__name__}: {error}).")
 
 
 # --- the application -------------------------------------------------------------------------------
@@ -228,12 +230,13 @@ def _run(
         def defect(self) -> Exception | None:
             return self._exception
 
+    themes, not_used = own_themes()
     app = Session(
         feed,
         settings,
         title=title,
-        problems=problems,
-        theme_directories=[theme_directory()],
+        problems=[*problems, *not_used],
+        theme_directories=themes,
         control_planes=planes,
         no_control_planes=no_planes,
         look_at_once=look_at_once,

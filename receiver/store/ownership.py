@@ -184,6 +184,29 @@ def _why_not(here: Standing, option: str) -> str:
     return ""
 
 
+def why_not_believed(path: Path) -> str:
+    """Why a file, or a directory of files, that decides what this program does is not to be read where nobody named it:
+    some words that follow "because"; "" where only root and we can change it, or nothing is there.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    here = standing(path)
+    if here.found is None:
+        return ""
+    if not _trusted(here.found.st_uid):
+        return f"it belongs to somebody else ({name_of(here.found.st_uid)})"
+    if here.whose is not None:
+        directory, uid = here.whose
+        return f"the directory {directory} belongs to somebody else ({name_of(uid)})"
+    if here.link is not None:
+        link, uid = here.link
+        return f"the link {link} belongs to somebody else ({name_of(uid)})"
+    if here.open_to is not None:
+        return f"others may write into {here.open_to}"
+    return "others may write into it" if _open_to_others(here.found) else ""
+
+
 def our_place(path: Path, option: str = "--db") -> Path:
     """A path with its links resolved, where only root and we can change what is there.
 

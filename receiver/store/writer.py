@@ -155,7 +155,11 @@ class Writer(threading.Thread):
             if not group:
                 self._probe()
                 continue
-            error, final = self._store(group)
+            try:
+                error, final = self._store(group)
+            except Exception:  # noqa: BLE001 - the senders must hear of it, and the thread must live
+                _log.exception("while storing")
+                error, final = self._defect(), False
             with self._wake:
                 self._bytes -= sum(pending.size for pending in group)
             for pending in group:
@@ -218,6 +222,10 @@ class Writer(threading.Thread):
             return None, False
         return self._commit([piece for pending in group for piece in pending.chunks])
 
+    def _defect(self) -> str:
+        self.problem = "Spans cannot be stored because of a defect in this program: its log says more."
+        return self.problem
+
     def _commit(self, chunks: list[Chunk]) -> tuple[str | None, bool]:
         try:
             ids = self._database.append(chunks)
@@ -239,8 +247,7 @@ class Writer(threading.Thread):
             return self.problem, False
         except Exception:  # noqa: BLE001 - the sender must hear that nothing was stored, and the thread must live
             _log.exception("commit failed")
-            self.problem = "Spans cannot be stored because of a defect in this program: its log says more."
-            return self.problem, False
+            return self._defect(), False
         for chunk, number in zip(chunks, ids, strict=True):
             chunk.id = number
         self.problem, self.disk_full, self._crowded = "", False, False

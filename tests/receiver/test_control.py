@@ -62,6 +62,24 @@ def test_it_goes_on_after_errors(tmp_path: Path) -> None:
     assert not thread.is_alive()
 
 
+def test_what_nobody_expected_sends_one_client_away_and_later_ones_are_served(
+    server: ControlServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = [IndexError("a defect")]
+
+    def meet(connection: socket.socket) -> None:
+        if errors:
+            raise errors.pop()
+        real(connection)
+
+    real = server._meet
+    monkeypatch.setattr(server, "_meet", meet)
+    with pytest.raises(ControlError):
+        asks(tmp_path)
+    assert not errors
+    assert asks(tmp_path) == "say"
+
+
 def test_without_a_file_left_clients_hear_so_and_later_ones_are_served(server: ControlServer, tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

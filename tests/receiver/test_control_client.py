@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from receiver import answers
 from receiver.__main__ import Options, _attend
 from receiver.control import ControlClient, ControlError, control_path
+from receiver.plain_text import one_line
 from receiver.store.database import Database
 from receiver.store.retention import Policy
 from tests.somebody_else import DATABASE, UID, directory_of, forked, listing, needs_root, python, receiving, start
@@ -265,6 +266,10 @@ def test_a_text_is_one_line_that_does_nothing_to_a_terminal() -> None:
     said = {**STATUS, "message": "\x1b]52;c;eA==\x07\r\nk8s-trace-tui: all is well\u202e\ud800"}
     told = answers.read("status", json.dumps(said).encode())["message"]
     assert told == r"\x1b]52;c;eA==\x07\r\nk8s-trace-tui: all is well\u202e\ud800"
+    hidden = "e" + "\u0301" * 40 + "\u3164\ufe0f\U000e0041"  # what `str.isprintable` lets through
+    told = answers.read("status", json.dumps({**STATUS, "message": hidden}).encode())["message"]
+    assert told == one_line(hidden)
+    assert "\u3164" not in told
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tui.config import MAX_FILE, Settings, load_settings
+from tests.somebody_else import UID, directory_of, needs_root
+from tui.config import MAX_FILE, Settings, default_file, load_settings, own_themes, theme_directory
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -46,6 +47,49 @@ def test_everything_that_can_be_set(tmp_path: Path) -> None:
 def test_no_default_file_is_no_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert load_settings() == (Settings(), [])
+
+
+@pytest.mark.parametrize("open_to_others", ["the file", "its directory"])
+def test_a_file_that_others_may_write_is_used_only_where_it_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, open_to_others: str
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    theme_directory().mkdir(parents=True)
+    file = default_file()
+    file.write_text("context: lab\n")
+    assert load_settings() == (Settings(context="lab", file=file), [])
+    assert own_themes() == ([theme_directory()], [])
+    (file if open_to_others == "the file" else file.parent).chmod(0o777)
+    found, (said,) = load_settings()
+    assert found == Settings()
+    assert str(file) in said
+    assert "others may write" in said
+    assert "--config" in said
+    assert load_settings(file)[0].context == "lab"
+    theme_directory().chmod(0o777)
+    none, (said,) = own_themes()
+    assert none == []
+    assert "others may write" in said
+
+
+@needs_root
+@pytest.mark.parametrize("home", [True, False])
+def test_root_does_not_do_what_is_set_in_somebody_elses_home(monkeypatch: pytest.MonkeyPatch, home: bool) -> None:
+    """sudo without -H, su -m"""
+    with directory_of(UID) as theirs:
+        monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+        monkeypatch.setenv(*(("HOME", str(theirs)) if home else ("XDG_CONFIG_HOME", str(theirs))))
+        file = default_file()
+        assert file.is_relative_to(theirs)
+        theme_directory().mkdir(parents=True)
+        file.write_text("hosts: ['ssh://root@elsewhere']\n")  # root's by itself, in a directory of that user's
+        found, (said,) = load_settings()
+        assert found == Settings()
+        assert f"the directory {theirs} belongs to somebody else (user {UID})" in said
+        assert "sudo -H" in said
+        none, (said,) = own_themes()
+        assert none == []
+        assert "somebody else" in said
 
 
 def test_an_empty_file_is_no_problem(tmp_path: Path) -> None:

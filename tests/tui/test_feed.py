@@ -324,6 +324,25 @@ def test_status_problems_and_holds_go_through_the_link(monkeypatch: pytest.Monke
     assert link.closed
 
 
+def test_a_link_with_a_defect_is_a_problem_and_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tui.feed.STATUS_EVERY", 0.02)
+    link = FakeLink()
+    broken = threading.Event()
+
+    def status() -> dict[str, Any] | None:
+        if not broken.is_set():
+            raise IndexError("a defect")
+        return {"message": "It answers."}
+
+    monkeypatch.setattr(link, "status", status)
+    feed = Feed(demo_database(), link=lambda: link)
+    feed.start()
+    eventually(lambda: "IndexError: a defect" in feed.snapshot.problem)
+    broken.set()
+    eventually(lambda: feed.snapshot.problem == "It answers.")
+    feed.stop()
+
+
 def test_a_link_that_cannot_be_made_is_a_problem_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tui.feed.STATUS_EVERY", 0.02)
     attempts: list[int] = []

@@ -146,6 +146,8 @@ class Scan:
                 self.problem = ""
             except StoreError as error:
                 self.problem = str(error)
+            except Exception as error:  # noqa: BLE001 - a defect must be seen, not leave a scan that stands still
+                self.problem = f"Reading attributes failed ({type(error).__name__}: {error}); trying again."
             self._wake.wait(None if not self.problem else 1.0)
             self._wake.clear()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.somebody_else import UID, directory_of, listing, needs_root
 from tui.clusters import doctor
 from tui.clusters.force import identity
 from tui.clusters.model import ClusterError, ReachError
+from tui.clusters.reach.contexts import contexts, load_without_files
 from tui.clusters.reach.private_folder import private_folder
 from tui.clusters.reach.ssh import Tunnel
 from tui.terminal_text import clock
@@ -110,3 +112,31 @@ def test_a_tunnel_leads_to_loopback_only(named: str) -> None:
 
 def test_the_latest_time_that_a_status_may_tell_is_shown() -> None:
     assert clock((1 << 63) - 1, True)
+
+
+@needs_root
+def test_root_reads_a_kubeconfig_in_somebody_elses_home_only_where_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says which program is run to log in."""
+    with directory_of(UID) as theirs:
+        file = theirs / ".kube" / "config"
+        file.parent.mkdir()
+        ran = theirs / "ran"
+        plugin = {"command": "touch", "args": [str(ran)], "interactiveMode": "Never"}
+        user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", **plugin}}
+        content = {
+            "current-context": "lab",
+            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "operator"}}],
+            "clusters": [{"name": "lab", "cluster": {"server": "https://127.0.0.1:1"}}],
+            "users": [{"name": "operator", "user": user}],
+        }
+        file.write_text(json.dumps(content))
+        monkeypatch.setenv("HOME", str(theirs))
+        monkeypatch.delenv("KUBECONFIG", raising=False)
+        for use in (contexts, lambda: load_without_files("lab")):
+            with pytest.raises(ReachError, match=f"somebody else .*{UID}.* KUBECONFIG .*sudo -H"):
+                use()
+        assert not ran.exists()
+        monkeypatch.setenv("KUBECONFIG", str(file))
+        assert [one.name for one in contexts()] == ["lab"]
+        monkeypatch.delenv("KUBECONFIG")
+        assert [one.name for one in contexts(file)] == ["lab"]

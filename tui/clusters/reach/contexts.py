@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
+from receiver.store.ownership import why_not_believed
 from tui.clusters.model import ReachError
 from tui.clusters.reach.plugins import quiet_plugins
 from tui.clusters.reach.private_folder import private_folder
@@ -78,7 +79,31 @@ def kubeconfig_file(kubeconfig: Path | None = None) -> str:
     """The file, or several with colons between: what was named, else KUBECONFIG, else ~/.kube/config."""
     if kubeconfig is not None:
         return str(kubeconfig)
-    return os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
+    return os.environ.get("KUBECONFIG") or str(_at_home())
+
+
+def _at_home() -> Path:
+    return Path("~/.kube/config").expanduser()
+
+
+def _check_home(kubeconfig: Path | None) -> None:
+    """A kubeconfig says what is run to log in. Under sudo, or after `su`, the home may be somebody else's: what lies
+    there is not what root named. What KUBECONFIG names is.
+
+    Raises:
+        ReachError: root would read somebody else's.
+    """
+    if kubeconfig is not None or os.environ.get("KUBECONFIG") or os.geteuid() != 0:
+        return
+    try:
+        why = why_not_believed(_at_home())
+    except OSError as error:
+        why = f"it cannot be looked at ({error.strerror})"
+    if why:
+        raise ReachError(
+            f"Root does not read the kubeconfig {plain(str(_at_home()))}, because {plain(why)}: name it by KUBECONFIG"
+            " if you trust it, or run this with root's home (sudo -H)."
+        )
 
 
 def contexts(kubeconfig: Path | None = None) -> tuple[ContextName, ...]:
@@ -87,6 +112,7 @@ def contexts(kubeconfig: Path | None = None) -> tuple[ContextName, ...]:
     Raises:
         ReachError: it cannot be read.
     """
+    _check_home(kubeconfig)
     file = kubeconfig_file(kubeconfig)
     merger = _merged(file)
     if merger is None:
@@ -174,6 +200,7 @@ def _content(context: str, file: str | None) -> bytes:
 
 
 def _loaded(context: str, kubeconfig: Path | None, folder: Path | None, own: bool) -> Loaded:
+    _check_home(kubeconfig)
     file = kubeconfig_file(kubeconfig)
     merger = _merged(file)
     if merger is None:

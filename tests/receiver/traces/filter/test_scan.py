@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -152,3 +154,27 @@ def test_unusual_encodings_are_read_the_long_way() -> None:
         )
         assert kept.key == "number"
         assert reader.read(raw) == [b"\x01" if kept.value.int_value == 7 else b""]
+
+
+def test_a_defect_while_reading_is_said_and_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    database = Database.create(tmp_path / "spans.db")
+    stored(database, 0, 5)
+    index = Index()
+    index.extend(database.read_after(0, 1000))
+    real, broken = database.packed_bodies, threading.Event()
+
+    def packed_bodies(ids: Iterable[int]) -> dict[int, bytes]:
+        if not broken.is_set():
+            raise IndexError("a defect")
+        return real(ids)
+
+    monkeypatch.setattr(database, "packed_bodies", packed_bodies)
+    scan = Scan(database, VIEW.query.attributes, index)
+    scan.start()
+    eventually(lambda: "IndexError: a defect" in scan.problem)
+    broken.set()
+    scan.follow(index)
+    eventually(lambda: scan.progress.read == 5 and scan.problem == "")
+    scan.cancel()
+    scan.join(5)
+    database.close()
