@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -77,6 +80,34 @@ def test_every_module_is_in_the_wheel() -> None:
         for directory in {path.parent for path in (HOUSE / package).rglob("*.py")}:
             name = ".".join(directory.relative_to(HOUSE).parts)
             assert f'"{name}"' in text, f"{name} is not in [tool.setuptools] packages"
+
+
+_CITED = re.compile(r"\bfacts(?:\.md)?\s+(\d+(?:\.\d+)?(?:(?:, | and |,\s+)\d+(?:\.\d+)?)*)")
+_CITED_BY_RULES = re.compile(r"\((?:recorded, )?(\d+(?:\.\d+)?(?:, \d+(?:\.\d+)?)*)\)\.?")
+
+
+def test_every_fact_that_is_cited_is_told() -> None:
+    """`facts 3.3` is a section of docs/facts.md; docstrings of verdicts name the number alone."""
+    told = set(re.findall(r"^###? (\d+(?:\.\d+)?) ", (HOUSE / "docs/facts.md").read_text(), re.MULTILINE))
+    found = 0
+    for path in sorted(path for package in ("tui", "receiver", "tests") for path in (HOUSE / package).rglob("*.py")):
+        patterns = [_CITED]
+        if path.parent.name == "rules" and "tests" not in path.parts:
+            patterns.append(_CITED_BY_RULES)
+        docstrings = " ".join(_docstrings_and_comments(path))
+        for pattern in patterns:
+            for cited in pattern.findall(docstrings):
+                sections = re.findall(r"\d+(?:\.\d+)?", cited)
+                found += len(sections)
+                assert set(sections) <= told, f"{path.relative_to(HOUSE)} cites {cited}, which docs/facts.md has not"
+    assert found > 60
+
+
+def _docstrings_and_comments(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and token.string.startswith('"""')):
+                yield " ".join(token.string.split())
 
 
 def test_nothing_of_a_machine_is_in_the_files() -> None:

@@ -39,7 +39,7 @@ SPAN: Final = np.dtype(
 )
 assert SPAN.itemsize == 56
 
-# component of a span, as the sender's resource and scope tell it (facts: kubernetes-tracing 7.4)
+# component of a span, as the sender's resource and scope tell it (docs/facts.md 7.4)
 OTHER, APISERVER, ETCD, KUBELET, RUNTIME = range(5)
 COMPONENT_NAMES: Final = ("other", "apiserver", "etcd", "kubelet", "runtime")
 COMPONENT_MASK: Final = 0x0F

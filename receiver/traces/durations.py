@@ -1,7 +1,7 @@
 """How long each trace's headline took, for all traces at once: a column beside the index that grows with it.
 
 Mostly that is the headline's own span. Kubernetes 1.33 ends the SERVER span in its audit filter, after microseconds,
-and the work goes on (facts: kubernetes-tracing 3.3); `timing.headline_end` and `phases.breakdown` say how the true end
+and the work goes on (docs/facts.md 3.3); `timing.headline_end` and `phases.breakdown` say how the true end
 is found. Here the same is found without a look at every trace: only where the API server began something of its own
 when the headline's span had ended, the spans of that trace are walked.
 """

@@ -1,7 +1,7 @@
 """What a span is and does, for somebody who knows neither etcd nor the API server, and where it comes from.
 
 Two lines each: what happens in it and what its time means; which releases send it and what gives it its attributes.
-Facts: kubernetes-tracing 3.2 to 3.3, 4, 5, 7, 10; static-pod-rollout 8.
+docs/facts.md 3.2, 3.3, 4, 5, 7, 10, 12.
 """
 
 from __future__ import annotations

@@ -459,7 +459,7 @@ class Facets:
     ) -> Array:
         """Which calls may have, or did, deny their request.
 
-        A denial fails no span of the API server; only an event of the verb span names the webhook (facts: 10), and
+        A denial fails no span of the API server; only an event of the verb span names the webhook (facts 10), and
         events are not resident. What is: the request was refused with 4xx, this was the last webhook asked, it
         answered, and nothing was written to etcd after it.
         """

@@ -55,7 +55,7 @@ class Place:
 
 
 def places(trace: Trace, webhooks: Mapping[str, tuple[str, str]] | None = None) -> dict[str, Place]:
-    """The place of every span by its id (facts: kubernetes-tracing 7.4).
+    """The place of every span by its id (docs/facts.md 7.4).
 
     Args:
         webhooks: of `webhooks_of`, or {} where they are not known.

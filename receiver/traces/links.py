@@ -3,7 +3,7 @@
 A span names the traces it links to in its body. The index knows which spans link to which trace, so the other
 direction is found without reading bodies; those of the few spans found then say which span is meant.
 
-Who makes them in Kubernetes (facts: kubernetes-tracing 2.2, 2.5): the API server, for a caller whose traceparent it
+Who makes them in Kubernetes (docs/facts.md 2.2, 2.5): the API server, for a caller whose traceparent it
 does not trust, which is everybody up to 1.32 and everybody outside system:masters and system:monitoring since: kubelet,
 a webhook that calls back, an operator's own header. The kubelet's server does so for all. The link leads to the
 caller's own span, which nobody need have sent here: the id may be invented.

@@ -1,7 +1,7 @@
 """From one trace to those that it shares something with: joins over traces, each written as a filter of the list.
 
 What traces share is an object, a namespace, a client, an audit id (which the API server hands on to an aggregated one,
-and puts on its spans in every trace of a request: facts, kubernetes-tracing 7.3), the process that served them, or a
+and puts on its spans in every trace of a request: docs/facts.md 7.3), the process that served them, or a
 webhook.
 """
 

@@ -297,7 +297,7 @@ def _places(ns: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """One kind of what a control plane does all the time (facts: kubernetes-tracing 8)."""
+    """One kind of what a control plane does all the time (docs/facts.md 8)."""
 
     name: str
     says: str

@@ -1,7 +1,7 @@
 """Spans of several hosts shown as if their clocks agreed. For the eye only: what is stored never changes.
 
 A call's server side lies within its client side. Where the two were stamped by different clocks and it does not, it
-is shown in the middle of it, and with it all that the server's own clock stamped below (facts: peers 4.2). Nothing
+is shown in the middle of it, and with it all that the server's own clock stamped below (docs/facts.md 13.2). Nothing
 moves within one clock, nor further than `LIMIT`: what is off by more was stepped, or is no call.
 """
 

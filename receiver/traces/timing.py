@@ -17,7 +17,7 @@ from receiver.traces.model import Component, Kind, Node, Span, Trace
 from receiver.traces.tree import walk
 
 STREAMS: Final = frozenset({"etcdserverpb.Watch/Watch", "etcdserverpb.Lease/LeaseKeepAlive"})
-"""Calls that stay open for as long as their client lives; nobody waits for their end (facts: kubernetes-tracing 8)."""
+"""Calls that stay open for as long as their client lives; nobody waits for their end (docs/facts.md 8)."""
 FILTERS: Final = frozenset(
     {"authentication", "audit", "impersonation", "constrainedimpersonation", "priorityandfairness", "authorization"}
 )
@@ -97,7 +97,7 @@ class CriticalPath:
 def critical_path(trace: Trace) -> CriticalPath | None:
     """The critical path of the headline; fills `critical_ns` of every node (0 off the path).
 
-    Follows facts/peers 4.1. From a span's end backwards the child that ended last is chosen, then the one that had
+    Follows docs/facts.md 13.1. From a span's end backwards the child that ended last is chosen, then the one that had
     ended last when it began, and so on; each is followed the same way. Linear but for sorting siblings.
 
     None for a trace without a headline or whose headline has no start time.

@@ -1,6 +1,6 @@
 """The causes that a verdict can name, by subject. Each rule is a function that looks for one cause and returns what it
-found; its docstring names the fact it rests on (numbers are sections of the project's fact sheet on Kubernetes
-tracing, `recorded` is what the recordings of real clusters show)."""
+found; its docstring names the fact it rests on (numbers are sections of docs/facts.md, `recorded` is what the
+recordings of real clusters show)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traces of every release, written down as the API server sends them (facts: kubernetes-tracing 3.3), and the way from
+"""Traces of every release, written down as the API server sends them (docs/facts.md 3.3), and the way from
 such a trace to an index."""
 
 from __future__ import annotations

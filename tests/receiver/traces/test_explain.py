@@ -22,7 +22,7 @@ from tests.receiver.traces.test_reader import RELEASES
 APISERVER, ETCD, KUBELET, RUNTIME = Component.APISERVER, Component.ETCD, Component.KUBELET, Component.RUNTIME
 INTERNAL, SERVER, CLIENT = Kind.INTERNAL, Kind.SERVER, Kind.CLIENT
 
-# every name of the fact sheet: kubernetes-tracing 3.2, 4, 5, static-pod-rollout 8
+# every name of docs/facts.md 3.2, 4, 5, 12
 NAMES: dict[tuple[Component, Kind], str] = {
     (APISERVER, SERVER): "KubernetesAPI|GET|POST|GET /api/v1/namespaces/{:namespace}/pods/{:name}",
     (APISERVER, INTERNAL): "authentication|audit|impersonation|constrainedimpersonation|priorityandfairness"

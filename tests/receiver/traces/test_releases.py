@@ -155,7 +155,7 @@ def test_what_authentication_took_before_a_privileged_request(release: str) -> N
 
 def old_exporter(body: bytes) -> bytes:
     """The same spans as kubernetes 1.22 to 1.25 and etcd up to 3.5.10 send them: OTLP 0.9, whose
-    `instrumentation_library_spans` has the number that `scope_spans` has now (facts 0, 9)."""
+    `instrumentation_library_spans` has the number that `scope_spans` has now (docs/facts.md 9)."""
     kinds = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="otlp09.proto", package="otlp09", syntax="proto3")
     for message, fields in {

@@ -1,6 +1,6 @@
 """Kinds of control planes that are recognised and shown, and not changed from here: each says why, and what to do.
 
-Where each carries its tracing: facts/kubernetes-tracing 6.2.
+Where each carries its tracing: docs/facts.md 6.2.
 """
 
 from __future__ import annotations

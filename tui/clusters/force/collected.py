@@ -1,8 +1,8 @@
 """What became of a command's requests: their traces as they arrive here, and why one does not.
 
 A request whose trace was taken is found by the id that it was given; any other, where the sampler took it, by its audit
-id, which is on its spans, or by the link that the API server's span has to the caller's context (facts:
-kubernetes-tracing 2.2, 7.3). Spans come late: exporters send every 5 s, each component for itself.
+id, which is on its spans, or by the link that the API server's span has to the caller's context (docs/facts.md
+2.2, 7.3). Spans come late: exporters send every 5 s, each component for itself.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A client certificate for whoever may not bring a trace: the operator's own name and groups, and system:monitoring.
 
 It is asked for by a CertificateSigningRequest for `kubernetes.io/kube-apiserver-client`: admission forbids that signer
-system:masters and nothing else (facts: kubernetes-tracing 2.4), and system:monitoring itself grants reading health and
+system:masters and nothing else (docs/facts.md 2.4), and system:monitoring itself grants reading health and
 metrics. Certificate and key are one PEM file (0600) a context under the configuration directory, with a line before
 them that says whose they are; they go to no other server than the one that the context named when they were made.
 """

@@ -1,6 +1,6 @@
 """Whether the requests of a context can be forced to be traced, and what stands in the way.
 
-Four things decide (facts: kubernetes-tracing 2.2, 2.4): the API server's release, who the caller is to it, whether
+Four things decide (docs/facts.md 2.2, 2.4): the API server's release, who the caller is to it, whether
 tracing is configured, and whether what it exports gets to the receiver here. `find` asks the API for them, a handful of
 small requests; `judge` says in steps what they mean. Nothing is changed.
 """
