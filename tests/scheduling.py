@@ -16,9 +16,7 @@ LONG = (
     "tests/tui/clusters/test_sampling_live.py",
     "tests/tui/clusters/test_etcd.py",
     "tests/receiver/traces/test_verdicts_of_recordings.py",
-    "tests/receiver/traces/test_changes.py",
-    "tests/receiver/traces/test_comparing.py",
-    "tests/receiver/traces/test_durations.py",
+    "tests/receiver/traces/test_path.py",
     "tests/receiver/traces",
     "tests/receiver/store/test_room.py",
     "tests/tui/clusters/test_faults.py",
@@ -52,8 +50,20 @@ TOGETHER = {
     "tests/e2e/test_recordings.py::test_counts_are_those_of_the_largest_recording": "full",
     "tests/e2e/test_recordings.py::test_every_request_is_told_as_its_spans_tell_it": "full",
     "tests/e2e/test_recordings.py::test_a_traceparent_is_honoured_or_becomes_a_link": "full",
+    "tests/receiver/traces/test_verdicts_of_recordings.py": "recorded, and judged",
+    "tests/receiver/traces/test_changes.py": "recorded, and judged",
+    "tests/receiver/traces/test_comparing.py": "recorded, and judged",
+    "tests/receiver/traces/test_links.py": "recorded, and judged",
+    "tests/receiver/traces/test_explain.py": "recorded",
+    "tests/receiver/traces/test_hotspots.py": "recorded",
+    "tests/receiver/traces/test_listing.py": "recorded",
+    "tests/receiver/traces/test_pairing.py": "recorded",
+    "tests/receiver/traces/test_path.py": "recorded",
+    "tests/receiver/traces/test_phases.py": "recorded",
+    "tests/receiver/traces/test_reader.py": "recorded",
 }
-"""What one worker runs all the same, because it reads what was sent once: by test, the name of the fixture."""
+"""What one worker runs as a whole, because it reads what was read or sent once for all of it: by test or file, the
+fixture. Ten seconds of a worker go into reading all recordings, thirty into judging them."""
 
 
 def place(nodeid: str) -> int:
@@ -63,10 +73,9 @@ def place(nodeid: str) -> int:
 
 def unit(nodeid: str) -> str:
     """What one worker runs as a whole: a test, those that share a fixture, or a file."""
-    name = nodeid.partition("[")[0]
-    if name in TOGETHER:
-        return TOGETHER[name]
-    return nodeid if nodeid.startswith(APART) else nodeid.partition("::")[0]
+    file, test = nodeid.partition("::")[0], nodeid.partition("[")[0]
+    shared = TOGETHER.get(test) or TOGETHER.get(file)
+    return shared or (nodeid if nodeid.startswith(APART) else file)
 
 
 class LongestFirst(LoadScopeScheduling):

@@ -18,7 +18,8 @@ def test_what_is_named_is_there(name: str) -> None:
     if path.is_file():
         text = path.read_text()
         assert not function or f"def {function}(" in text
-        assert name not in TOGETHER or f"def {TOGETHER[name]}(" in text, "no such fixture"
+        fixture = TOGETHER.get(name, "").partition(",")[0]
+        assert f"{fixture}: " in text, "no test asks for that fixture"
     else:
         assert path.is_dir() or list(path.parent.glob(f"{path.name}*.py")), "neither a file nor the beginning of one"
 
@@ -26,9 +27,9 @@ def test_what_is_named_is_there(name: str) -> None:
 def test_what_is_long_comes_first_and_a_file_stays_whole() -> None:
     types, plain = "tests/test_house.py::test_strict_types", "tests/tui/test_keys.py::test_x[1]"
     assert place(types) == 0
-    assert place("tests/receiver/traces/test_changes.py::test_x") < place("tests/receiver/traces/test_path.py::test_x")
+    assert place("tests/receiver/traces/test_path.py::test_x") < place("tests/receiver/traces/test_tree.py::test_x")
     assert place(plain) > max(map(place, LONG))
     assert unit(plain) == "tests/tui/test_keys.py"
     assert unit(types) == types
-    assert len({unit(name) for name in TOGETHER}) == len(set(TOGETHER.values()))
+    assert {unit(name) for name in TOGETHER} == set(TOGETHER.values())
     assert unit("tests/e2e/test_recordings.py::test_same_trees_whatever_the_order[torn]") == "mixed"

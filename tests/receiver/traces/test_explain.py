@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.ingest.recordings import take
-from receiver.store.database import Database
 from receiver.store.index import Index
 from receiver.traces.explain import FILTERS, LONGEST, Explanation, explain
 from receiver.traces.model import Component, Kind, Node, Span
 from receiver.traces.reader import load
 from receiver.traces.tree import walk
+from tests.receiver.traces.conftest import Recordings
 from tests.receiver.traces.shapes import T0, Recorder
 from tests.receiver.traces.test_reader import RELEASES
 
@@ -158,12 +156,8 @@ def test_every_release(release: str) -> None:
         *(f"{one}.otlp.jsonl.gz" for one in ("cluster-rate-full", "kubeadm-node", "kubelet-and-containerd")),
     ],
 )
-def test_every_span_of_a_real_cluster_is_explained(recordings: Path, name: str) -> None:
-    database = Database.memory()
-    take(recordings / name, database, pytest.fail, arrived_now=False)
-    index = Index()
-    index.extend(database.read_after(0, 10_000))
-    found = explained(index)
+def test_every_span_of_a_real_cluster_is_explained(recorded: Recordings, name: str) -> None:
+    found = explained(recorded(name).index)
     assert {key for key, said in found.items() if not said.known} == set()
     own = {key for key, said in found.items() if "webhook's own" in said.what}
     assert own == {key for key in found if key[0] == "label-injector-webhook"}

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from receiver.ingest.recordings import take
 from receiver.store.chunk import ROLE_LINK, Chunk
 from receiver.store.database import Database, decompress
 from receiver.store.index import Index
@@ -16,6 +13,7 @@ from receiver.traces.bodies import Bodies
 from receiver.traces.links import Relation, count, relations
 from receiver.traces.reader import load
 from receiver.traces.tree import walk
+from tests.receiver.traces.conftest import Recordings
 from tests.receiver.traces.shapes import CLIENT, CORE, GRPC, HTTP, SERVER, T0, Recorder, chunks_of
 
 KUBELET = "k8s.io/kubernetes/pkg/kubelet"
@@ -166,16 +164,9 @@ def test_a_flood_of_links_is_bounded() -> None:
     assert len(found) <= 64 + 64 * 64
 
 
-def recorded(file: Path) -> tuple[Index, Bodies]:
-    database = Database.memory()
-    take(file, database, pytest.fail, arrived_now=False)
-    index = Index()
-    index.extend(database.read_after(0, 10_000))
-    return index, Bodies(database)
-
-
-def test_the_one_link_of_a_real_cluster_leads_to_a_caller_that_was_not_received(recordings: Path) -> None:
-    index, bodies = recorded(recordings / "cluster-rate-full.otlp.jsonl.gz")
+def test_the_one_link_of_a_real_cluster_leads_to_a_caller_that_was_not_received(recorded: Recordings) -> None:
+    full = recorded("cluster-rate-full")
+    index, bodies = full.index, full.bodies
     facts = np.flatnonzero(index.role == ROLE_LINK)
     assert len(facts) == 1
     trace_id = index.trace_id(int(index.slot[index.fact_row[facts[0]]]))
@@ -190,9 +181,9 @@ def test_the_one_link_of_a_real_cluster_leads_to_a_caller_that_was_not_received(
 
 
 @pytest.mark.parametrize("name", ["kubeadm-node", "kubelet-and-containerd"])
-def test_nodes_whose_callers_send_no_context_have_no_links(recordings: Path, name: str) -> None:
+def test_nodes_whose_callers_send_no_context_have_no_links(recorded: Recordings, name: str) -> None:
     """In neither were the kubelet and the API server traced together."""
-    index, bodies = recorded(recordings / f"{name}.otlp.jsonl.gz")
+    index, bodies = recorded(name).index, recorded(name).bodies
     assert not (index.role == ROLE_LINK).any()
     for slot in range(0, index.traces, 97):
         assert relations(index, bodies, index.trace_id(slot), T0, live=False) == []

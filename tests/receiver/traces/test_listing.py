@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from receiver.store import files
 from receiver.store.chunk import FACT, SPAN, Chunk, Resource
 from receiver.store.index import Index
 from receiver.traces import listing
@@ -16,14 +14,15 @@ from receiver.traces.listing import BIG, rows
 from receiver.traces.pairing import catch_up, pairs
 from receiver.traces.phases import Breakdown, breakdown
 from receiver.traces.reader import SETTLE_NS, summaries
-from tests.receiver.traces.shapes import FILTER, HTTP, MS, SERVER, T0, Recorder, authenticated_above, index_of
+from tests.receiver.traces.conftest import Recordings
+from tests.receiver.traces.shapes import FILTER, HTTP, MS, SERVER, T0, Recorder, authenticated_above
 
 LATER = T0 + 60_000_000_000
 
 
 @pytest.mark.parametrize("name", ["create-pod-webhooks.otlp.jsonl", "kubeadm-node.otlp.jsonl.gz"])
-def test_each_line_is_of_one_trace(recordings: Path, name: str) -> None:
-    index = index_of(files.read(recordings / name, pytest.fail))
+def test_each_line_is_of_one_trace(recorded: Recordings, name: str) -> None:
+    index = recorded(name).index
     slots = list(range(index.traces))[:: max(1, index.traces // 300)]
     before = pairs(index).before_requests(index.traces)
     found = rows(index, slots, LATER)

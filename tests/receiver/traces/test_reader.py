@@ -22,6 +22,7 @@ from receiver.traces.query import Query, View, select
 from receiver.traces.reader import SETTLE_NS, load, summaries
 from receiver.traces.tree import walk
 from tests.receiver.traces import shapes
+from tests.receiver.traces.conftest import Recordings
 from tests.receiver.traces.shapes import AGENT, AUDIT, PODS, SERVER, T0, Recorder, chunks_of, index_of
 
 LATER = T0 + 60_000_000_000
@@ -281,8 +282,8 @@ COUNTS = {  # spans, traces, requests, error spans, orphans: the README beside t
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_counts_of_a_recording(recordings: Path, name: str) -> None:
-    index = index_of(files.read(recordings / name, pytest.fail))
+def test_counts_of_a_recording(recorded: Recordings, name: str) -> None:
+    index = recorded(name).index
     rows = summaries(index, range(index.traces), LATER)
     orphans = 0
     for summary in rows if index.traces < 2000 else rows[:: index.traces // 500]:

@@ -109,10 +109,11 @@ ARMING = [
 def test_killed_while_arming(control_plane: ControlPlane, step: str, way: str) -> None:
     old, plan = control_plane.files(), control_plane.arm()
     name = killed_at(control_plane, plan, step)
-    (interrupted,) = control_plane.facts().rollouts
-    assert (interrupted.ended, interrupted.alive) == ("", False)
-    with pytest.raises(PlanRefused, match="interrupted"):
-        rollout.begin(control_plane.host, control_plane.arm(), who="bob")
+    if way == "finish":  # what is found, and refused, is the same whichever way is gone after
+        (interrupted,) = control_plane.facts().rollouts
+        assert (interrupted.ended, interrupted.alive) == ("", False)
+        with pytest.raises(PlanRefused, match="interrupted"):
+            rollout.begin(control_plane.host, control_plane.arm(), who="bob")
     going_on = rollout.finish if way == "finish" else rollout.undo
     assert going_on(control_plane.host, name) == name
     outcome = control_plane.follow(name)
