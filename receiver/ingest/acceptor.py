@@ -48,8 +48,7 @@ _SMALL_PIECE: Final = 16 << 10
 _HELD: Final = 512 << 10  # bytes that wait for the other side; then no more are read
 _LOOK_SECONDS: Final = 1.0
 _TURN_SECONDS: Final = 0.001
-"""After so long it is another sender's turn."""
-_ACCEPTED_AT_ONCE: Final = 256
+"""After so long it is another sender's turn; and so long is accepted at once."""
 _BACK_OFF_SECONDS: Final = 0.1
 _RESET_SECONDS: Final = 0.5
 """The place of a stream that the sender took back, or that brought nothing, is free after so long: gRPC may still be
@@ -407,7 +406,8 @@ class Acceptor:
 
     # -- accepting ------------------------------------------------------------------------------------------
     def _accept(self, listener: socket.socket, route: Route) -> None:
-        for _ in range(_ACCEPTED_AT_ONCE):
+        until = time.monotonic() + _TURN_SECONDS
+        while time.monotonic() < until:
             try:
                 outer, _ = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
