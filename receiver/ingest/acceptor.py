@@ -48,10 +48,9 @@ _SMALL_PIECE: Final = 16 << 10
 _HELD: Final = 512 << 10  # bytes that wait for the other side; then no more are read
 _LOOK_SECONDS: Final = 1.0
 _TURN_SECONDS: Final = 0.001
-"""After so long it is another sender's turn."""
-_ACCEPTED_AT_ONCE: Final = 256
+"""After so long it is another sender's turn; and so long is accepted at once."""
 _BACK_OFF_SECONDS: Final = 0.1
-_RESET_SECONDS: Final = 0.1
+_RESET_SECONDS: Final = 0.5
 """The place of a stream that the sender took back, or that brought nothing, is free after so long: gRPC may still be
 busy with it, and costs as much as any other."""
 _TURNED_AWAY_SECONDS: Final = 5.0
@@ -70,6 +69,9 @@ _WARY_SECONDS: Final = 10.0
 _REMEMBERED: Final = 1_024
 _EMPTY_SECONDS: Final = 1.0
 """A stream that brought no data for so long is told of."""
+_MOST_DIRECTORY: Final = 80
+"""Bytes of its path; a socket's has 107 (unix(7))."""
+_SAID_SECONDS: Final = 60.0
 _OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 _log = logging.getLogger(__name__)
@@ -171,7 +173,7 @@ class Acceptor:
         self._accounts = accounts
         self._every = every
         self._streams = streams if streams is not None else StreamShares()
-        self._directory = Path(tempfile.mkdtemp(prefix="k8s-trace-tui-"))  # 0700
+        self._directory: Path | None = None
         self._numbers = itertools.count(1)
         self._connections: dict[_Relayed, None] = {}
         self._nameless: OrderedDict[_Nameless, None] = OrderedDict()
@@ -184,6 +186,7 @@ class Acceptor:
         self._selector = selectors.DefaultSelector()
         self._buffer = memoryview(bytearray(2 * _PIECE))
         self._freed = False
+        self._said = float("-inf")
         self._stopping = False
         self._lock = threading.Lock()
         self._commands: deque[tuple[Callable[[], None], threading.Event]] = deque()
@@ -197,7 +200,14 @@ class Acceptor:
 
     # -- listeners ------------------------------------------------------------------------------------------
     def route(self, sockets: Sequence[socket.socket], *, tls: bool) -> Route:
-        """A way for what comes to these sockets, which listen; nothing is accepted yet."""
+        """A way for what comes to these sockets, which listen; nothing is accepted yet.
+
+        Raises:
+            OSError: there is no place for gRPC's socket.
+        """
+        with self._lock:
+            if self._directory is None:
+                self._directory = _private_directory()
         return Route(tuple(sockets), tls, str(self._directory / f"g{next(self._numbers)}"))
 
     def accept(self, route: Route) -> None:
@@ -247,7 +257,8 @@ class Acceptor:
             self._waker.send(b"x")
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(5.0)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def _do(self, what: Callable[[], None]) -> None:
         """Have the thread do this, and wait for it."""
@@ -395,7 +406,8 @@ class Acceptor:
 
     # -- accepting ------------------------------------------------------------------------------------------
     def _accept(self, listener: socket.socket, route: Route) -> None:
-        for _ in range(_ACCEPTED_AT_ONCE):
+        until = time.monotonic() + _TURN_SECONDS
+        while time.monotonic() < until:
             try:
                 outer, _ = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
@@ -406,13 +418,12 @@ class Acceptor:
                     continue
                 self._rest(listener, route, error)
                 return
-            outer.setblocking(False)
             self._greet(outer, route)
 
     def _greet(self, outer: socket.socket, route: Route, nameless: _Nameless | None = None) -> None:
         """Look whether it has anything to say; only then it matters whose it is. Many come and go in silence."""
         try:
-            if not outer.recv(1, socket.MSG_PEEK):
+            if not outer.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
                 self._forget(nameless)
                 outer.close()
                 return
@@ -443,6 +454,7 @@ class Acceptor:
     def _let_in(self, outer: socket.socket, route: Route) -> None:
         """Ask who it is, and let it in unless that sender has most of what there is."""
         try:
+            outer.setblocking(False)
             sender, peer = self._who(outer)
         except OSError:
             outer.close()  # it is gone already
@@ -456,7 +468,10 @@ class Acceptor:
         """Accept nothing for a moment: it would fail again at once."""
         with suppress(KeyError, ValueError):
             self._selector.unregister(listener)
-            _log.warning("cannot accept: %s", error)
+            now = time.monotonic()
+            if now - self._said > _SAID_SECONDS:
+                self._said = now
+                _log.warning("cannot accept: %s", error)
 
             def again() -> None:
                 if listener.fileno() >= 0:
@@ -657,7 +672,7 @@ class Acceptor:
     def _connect(self, one: _Relayed, path: str) -> socket.socket | None:
         """A way to gRPC from a socket with a name; None when it must be tried again."""
         inner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        name = str(self._directory / f"{next(self._numbers)}")
+        name = os.path.join(os.path.dirname(path), f"{next(self._numbers)}")
         try:
             inner.setblocking(False)
             inner.bind(name)
@@ -718,7 +733,7 @@ class Acceptor:
             self._give_back_later(one, one.claim.held - one.leaving)
 
     def _malformed(self, one: _Relayed, error: FramingError) -> None:
-        _log.info("%s of %s sends %s", one.peer, one.sender, error)
+        _log.debug("%s of %s sends %s", one.peer, one.sender, error)
         self._drop(one)
 
     # -- what follows ---------------------------------------------------------------------------------------
@@ -790,6 +805,27 @@ class Acceptor:
         one.outer = one.inner = one.requests = None
         one.kept = b""
         self._freed = True  # another may be next now
+
+
+def _private_directory() -> Path:
+    """One of our own that nobody else may enter, with a path that leaves room for a socket's name.
+
+    Raises:
+        OSError: nowhere.
+    """
+    tried: OSError | None = None
+    for place in (None, os.environ.get("XDG_RUNTIME_DIR"), "/tmp", "/run", "/dev/shm"):
+        if place == "":
+            continue
+        try:
+            made = Path(tempfile.mkdtemp(prefix="k8s-trace-tui-", dir=place))  # 0700
+        except OSError as error:
+            tried = tried or error
+            continue
+        if len(os.fsencode(made)) <= _MOST_DIRECTORY:
+            return made
+        made.rmdir()
+    raise tried or OSError(errno.ENAMETOOLONG, "each of the folders for what is temporary has a long path")
 
 
 def pair_text(pair: Pair) -> str:

@@ -21,6 +21,7 @@ _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 _WILDCARDS: Final = ("0.0.0.0", "::")
 _BACKLOG: Final = 4_096
+"""Connections that wait to be accepted, as many as most systems allow: who finds no room tries again after a second."""
 _NAME: Final = re.compile(r"[^\s=:/\[\]]{1,64}")
 
 

@@ -251,13 +251,18 @@ class Ingest:
         sockets, bound = _opened(places)
         listener = Listener(name, tuple(map(str, bound)), self._credentials is not None, bound=bound)
         listener.name = name or ("local" if address.local and not address.path else listener.address)
-        listener.route = self._acceptor.route(sockets, tls=listener.tls)
         try:
+            listener.route = self._acceptor.route(sockets, tls=listener.tls)
             listener.server = self._server(listener, listener.route.inner)
-        except RuntimeError as error:
-            _log.warning("%s: %s", text, error)
-            self._acceptor.accept_no_more(listener.route)
-            raise ListenError(f"{text} cannot be opened: gRPC does not listen behind it; the log says more.") from error
+        except (RuntimeError, OSError) as error:
+            for one in sockets:
+                one.close()
+            for place in bound:
+                release(place)
+            raise ListenError(
+                f"{text} cannot be opened because the receiver has no place for a socket of its own behind it"
+                f" ({error}): set TMPDIR to a folder with a short path that it may write to."
+            ) from error
         listener.server.start()
         self._acceptor.accept(listener.route)
         with self._lock:

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import stat
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import pytest
 from receiver.ingest import acceptor
 from receiver.ingest.acceptor import Acceptor, Route, pair_text
 from receiver.ingest.accounts import Accounts
+from receiver.ingest.address import ListenError
 from receiver.ingest.sender import Pair
 from receiver.ingest.server import METHOD
 from receiver.ingest.streams import StreamShares
@@ -367,6 +369,23 @@ def _refused(address: str) -> bool:
     except ConnectionRefusedError:
         return True
     return False
+
+
+def test_a_folder_with_a_long_path_is_not_taken(
+    bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    inside = bench()
+    export(inside.ingest.listen("", "127.0.0.1:0").address, request())
+    assert list(long.iterdir()) == []
+    monkeypatch.setattr(acceptor, "_MOST_DIRECTORY", 3)
+    path = tmp_path / "spans.sock"
+    for text in ("127.0.0.1:0", f"unix:{path}"):
+        with pytest.raises(ListenError, match="set TMPDIR"):
+            bench().ingest.listen("", text)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("clients", [False, True])
