@@ -386,32 +386,6 @@ def test_unix_sockets(bench: Callable[..., Bench], tmp_path: Path) -> None:
     assert not inner.parent.exists()
 
 
-@pytest.mark.parametrize("where", ["_connect", "_send", "_look"])
-def test_what_nobody_expected_does_not_silence_a_unix_listener(
-    bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
-    monkeypatch.setattr("receiver.ingest.relay._LOOK_SECONDS", 0.05)
-    monkeypatch.setattr("receiver.ingest.relay._BACK_OFF_SECONDS", 0.01)
-    inside = bench()
-    listener = inside.ingest.listen("cp1", f"unix:{tmp_path / 'spans.sock'}")
-    relay = listener.relay
-    assert relay is not None
-    real, errors = getattr(relay, where), [IndexError("a defect")]
-
-    def instead(*arguments: Any) -> Any:
-        if errors:
-            raise errors.pop()
-        return real(*arguments)
-
-    monkeypatch.setattr(relay, where, instead)
-    if where != "_look":
-        refused(listener.address, request(), timeout=2.0)
-    eventually(lambda: not errors)
-    export(listener.address, request(first=2))
-    assert inside.spans() == 1
-    assert relay.count() == {} or sum(relay.count().values()) == 1
-
-
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user: needs root")
 def test_the_user_at_a_unix_socket_is_the_sender(bench: Callable[..., Bench], tmp_path: Path) -> None:
     inside = bench()
