@@ -276,6 +276,8 @@ class Database:
                 ids = self._write(rows, gone)
                 if ids is None and self._empty_log():
                     ids = self._write(rows, gone)
+                    if ids is None:  # no reader's doing: to wait would not help
+                        raise NoRoom(f"The log of {self.path} has no room for so much at once.", 0)
             except sqlite3.Error as error:
                 self._must_be_there(wrote=True)
                 _fail(error, self.path, writing=True)
