@@ -14,6 +14,7 @@ _FIRST_PAUSE_SECONDS = 0.002
 def eventually(
     look: Callable[[], Found],
     otherwise: str | Callable[[], str] = "it did not come to be",
+    *,
     seconds: float = 30.0,
     longest_pause: float = 0.05,
 ) -> Found:

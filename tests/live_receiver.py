@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-START_S = 20.0
+START_S = 60.0
 """How long a receiver may take to say that it listens, on a busy machine."""
 
 

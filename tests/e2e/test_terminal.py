@@ -240,7 +240,7 @@ def test_what_is_sent_appears_and_a_killed_receiver_comes_back(terminal: Open, t
     screen.keys("q")
     left_as_it_was(screen)
     assert alive(again), "it stays for whoever comes back within ten seconds"
-    eventually(lambda: not alive(again), 20)
+    eventually(lambda: not alive(again), seconds=20)
     assert not Path(f"{db}.sock").exists()
 
 
@@ -253,7 +253,7 @@ def test_a_killed_screen_takes_its_receiver_with_it(terminal: Open, tmp_path: Pa
     for process in screen.processes():
         os.kill(process, signal.SIGKILL)
     began = time.monotonic()
-    eventually(lambda: not alive(pid), 25)
+    eventually(lambda: not alive(pid), seconds=25)
     assert time.monotonic() - began > 5, "not at once: another screen may come"
 
 

@@ -235,10 +235,10 @@ def test_what_it_says_goes_to_a_log_of_the_owner_alone(link: Make, tmp_path: Pat
 def test_the_demo_exports_to_its_receiver_also_after_that_was_killed(tmp_path: Path) -> None:
     demo = DemoLink(Plan(tmp_path / "demo.db", ("demo=127.0.0.1:0",)), seed=3)
     try:
-        first = eventually(lambda: (status := demo.status()) and status["accepted"] > 0 and status, 30)
+        first = eventually(lambda: (status := demo.status()) and status["accepted"] > 0 and status)
         os.kill(first["pid"], signal.SIGKILL)
         again = eventually(
-            lambda: (status := demo.status()) and status["pid"] != first["pid"] and status["accepted"] and status, 30
+            lambda: (status := demo.status()) and status["pid"] != first["pid"] and status["accepted"] and status
         )
         assert again["senders"]
         cluster = demo._cluster

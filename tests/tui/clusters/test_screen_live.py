@@ -142,7 +142,7 @@ def test_a_host_that_hangs_keeps_the_others_from_nothing(tmp_path: Path, monkeyp
 
 
 def test_through_the_api_no_pod_before_it_was_agreed_to(
-    control_plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    control_plane: ControlPlane, unhurried: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in control_plane.host.environment.items():
         monkeypatch.setenv(name, value)
@@ -183,14 +183,14 @@ def test_through_the_api_no_pod_before_it_was_agreed_to(
         with pytest.raises(NotAgreed):
             feed.begin(change)
         feed.begin(change, "lab")
-        eventually(lambda: feed.rolling is None and not feed.snapshot.busy, 60)
+        eventually(lambda: feed.rolling is None and not feed.snapshot.busy, seconds=120)
         assert settled().nodes[0].states[0].mode is Mode.ARMED
         feed.plan_revert(Part.APISERVER, settled().nodes)
         eventually(lambda: feed.snapshot.offer)
         change = feed.take_offer()
         assert change is not None
         feed.begin(change, "lab")
-        eventually(lambda: feed.rolling is None and not feed.snapshot.busy, 60)
+        eventually(lambda: feed.rolling is None and not feed.snapshot.busy, seconds=120)
         assert control_plane.files() == before
     finally:
         feed.close()
