@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MOST_STEPS: Final = 400
 """Of one node's rollout that are kept; a rollout has some twenty."""
 _END_SECONDS: Final = 3.0
+WATCH_SECONDS: Final = 3.0
+"""Between two looks for changes that were made elsewhere: with the look itself they show within 5 s."""
 READ_ONLY: Final = "Nothing was changed: --read-only forbids it."
 
 
@@ -146,6 +148,10 @@ class ControlPlanes(Protocol):
     def look(self, nodes: Sequence[Node]) -> tuple[Node, ...]:
         """These nodes as they are now, beside a reading that may wait for others. Does not raise."""
 
+    def marks(self, nodes: Sequence[Node]) -> dict[int, str]:
+        """What tells a change on these nodes for little: by `id` of the host a text that is another one afterwards.
+        Nothing of a node that does not answer, or of which only the API is read. Does not raise."""
+
     def let_pods_in(self) -> None:
         """From now on pods of ours may read files.
 
@@ -234,6 +240,8 @@ class ClusterSnapshot:
     run: Run | None = None
     examination: Examination | None = None
     examining: bool = False
+    busy_since: float = 0.0
+    """`time.monotonic()` when that began."""
     generation: int = 0
     """Another one whenever anything else is."""
 
@@ -262,6 +270,9 @@ class ClusterFeed:
         self._asking: dict[str, threading.Thread] = {}
         self._rolling: threading.Thread | None = None
         self._examining: threading.Thread | None = None
+        self._watching: threading.Thread | None = None
+        self._watched = 0.0
+        self._marks: dict[int, str] = {}
         self._ended = threading.Event()
         self._left_alone: Run | None = None
         self._answered = threading.Event()
@@ -305,6 +316,17 @@ class ClusterFeed:
             self._publish(examining=True)
         self._examining.start()
         return True
+
+    def watch(self) -> None:
+        """Look for changes that were made elsewhere, every `WATCH_SECONDS`, in a thread of its own; nodes where there
+        is one are read again. For a screen that is in front to call as often as it likes."""
+        thread, found = self._watching, self._snapshot
+        if found.reading is None or found.busy or self.rolling is not None or self._ended.is_set():
+            return
+        if (thread is not None and thread.is_alive()) or time.monotonic() - self._watched < WATCH_SECONDS:
+            return
+        self._watching = threading.Thread(target=self._watch, name="watching", daemon=True)
+        self._watching.start()
 
     def let_pods_in(self) -> None:
         """Agreed: pods of ours read the nodes' files; then look again.
@@ -424,7 +446,7 @@ class ClusterFeed:
         """Stop, wait a little for threads, and let go of all hosts."""
         self.stop()
         with self._lock:
-            threads = [*self._asking.values(), self._rolling, self._examining]
+            threads = [*self._asking.values(), self._rolling, self._examining, self._watching]
         for thread in threads:
             if thread is not None:
                 thread.join(_END_SECONDS)
@@ -452,7 +474,7 @@ class ClusterFeed:
             if doing in self._asking:
                 return
             thread = self._asking[doing] = threading.Thread(target=self._work, args=(doing,), name=doing, daemon=True)
-            self._publish(busy=self._busy)
+            self._publish(busy=self._busy, busy_since=time.monotonic())
         thread.start()
 
     def _examine(self) -> None:
@@ -546,17 +568,59 @@ class ClusterFeed:
         self._rolling = threading.Thread(target=work, name="rollout", daemon=True)
         self._rolling.start()
 
+    def _watch(self) -> None:
+        """Nodes whose marks are other ones than before are read again; the first time all are, since what was read may
+        be older than the marks."""
+        planes, reading = self._planes, self._snapshot.reading
+        if planes is None or reading is None:
+            return
+        try:
+            if reading.pods_wanted:  # only the API is read, which is little
+                again = planes.read(lambda _: None)
+                if self.rolling is None and again.nodes != reading.nodes:
+                    self._put(reading=again)
+                return
+            marks = planes.marks(reading.nodes)
+            changed = [node for node in reading.nodes if marks.get(id(node.host), "") != self._marks.get(id(node.host))]
+            changed = [node for node in changed if id(node.host) in marks]
+            self._marks.update(marks)
+            if changed and self.rolling is None and not self._ended.is_set():
+                before = {id(node.host): _newest(node) for node in changed}
+                found = self._look_at(planes, changed)
+                if any(_newest(node) != before[host] for host, node in found.items()):
+                    self._forget_run()
+                running = next((node for node in found.values() if node.running is not None), None)
+                if running is not None and running.running is not None and self.rolling is None:
+                    self._follow(running, running.running)
+        except ClusterError:
+            pass  # the next reading says it
+        finally:
+            self._watched = time.monotonic()
+
+    def _forget_run(self) -> None:
+        """A change that was made since says more than how ours came out."""
+        with self._lock:
+            if self._snapshot.run is not None and self._snapshot.run.ended:
+                self._publish(run=None)
+
     def _look(self, planes: ControlPlanes, run: Run) -> None:
         """Look again at the nodes of a change."""
         reading = self._snapshot.reading
-        if reading is None:
-            return
-        names = {one.node for one in run.nodes}
-        found = {id(node.host): node for node in planes.look([one for one in reading.nodes if one.name in names])}
+        if reading is not None:
+            names = {one.node for one in run.nodes}
+            self._look_at(planes, [one for one in reading.nodes if one.name in names])
+
+    def _look_at(self, planes: ControlPlanes, nodes: Sequence[Node]) -> dict[int, Node]:
+        """These nodes as they are now, by `id` of their hosts; published."""
+        found = {id(node.host): node for node in planes.look(nodes)}
         with self._lock:
-            reading = self._snapshot.reading or reading
-            nodes = tuple(found.get(id(node.host), node) for node in reading.nodes)
-            self._publish(reading=replace(reading, nodes=nodes))
+            reading = self._snapshot.reading
+            if reading is None:
+                return found
+            known = tuple(found.get(id(node.host), node) for node in reading.nodes)
+            if known != reading.nodes:
+                self._publish(reading=replace(reading, nodes=known))
+        return found
 
     def _roll_out(self, planes: ControlPlanes, change: Change) -> None:
         if change.node is not None and change.left is not None:
@@ -608,6 +672,11 @@ class ClusterFeed:
         self._answered.wait()
         self._change_run(question="")
         return self._answer and not self._ended.is_set()
+
+
+def _newest(node: Node) -> str:
+    """The name of the last rollout on a node, "" for none."""
+    return node.facts.rollouts[-1].id if node.facts is not None and node.facts.rollouts else ""
 
 
 def title_of(change: Change) -> str:

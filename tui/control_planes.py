@@ -54,6 +54,18 @@ _RECEIVER_SECONDS: Final = 5.0
 """For the receiver that was started together with the screens."""
 
 
+_MARKS: Final = r"""
+directory=$1; shift
+{
+    for file in "$ROOT$directory"/* "$ROOT"/var/lib/k8s-trace-tui-rollouts/rollouts/*/journal; do
+        stat -c '%n %i %s %Y %Z' "$file"
+    done
+    for file in "$@"; do stat -c '%n %i %s %Y %Z' "$ROOT$file"; done
+    ls "$ROOT"/var/log/pods/kube-system_kube-apiserver-*/* "$ROOT"/var/log/pods/kube-system_etcd-*/*
+} 2>/dev/null | cksum
+"""
+
+
 def _tunnel_ports(node: Node, endpoint: str = "") -> set[int]:
     """The ports of a node's loopback that spans come from: those of its configuration, else where they would be sent
     to."""
@@ -150,6 +162,20 @@ class RealControlPlanes:
         for node in found:
             self._know(node, begun)
         return tuple(found)
+
+    def marks(self, nodes: Sequence[Node]) -> dict[int, str]:
+        """What tells a change on these nodes for little: times and sizes of manifests, tracing files and journals, and
+        which containers have logs. Nothing of a node that does not answer. Does not raise."""
+        found: dict[int, str] = {}
+        for node in nodes:
+            if node.facts is None or not node.host.alive or (self._by_pods and not self._pods_agreed):
+                continue
+            files = [state.file for state in node.states if state.file]
+            with suppress(ClusterError):
+                done = node.host.run(_MARKS, (node.facts.manifest_directory, *files), timeout=10.0, most=4096)
+                if done.code == 0:
+                    found[id(node.host)] = done.out.decode("ascii", "replace").strip()
+        return found
 
     def _know(self, node: Node, begun: float) -> None:
         """Remember a node, unless it was looked at again after that look began (`time.monotonic()`)."""

@@ -180,7 +180,8 @@ def _tell_leftovers(api: Api, asked: Asked) -> None:
 
 # --- status ------------------------------------------------------------------------------------------
 def status(reach: Reach, asked: Asked) -> int:
-    """Print the components of every node. 1 when a host could not be read, or its rollouts are not to be believed."""
+    """Print the components of every node. 1 when a host could not be read, or its rollouts are not to be believed; what
+    does not run is what was asked about, and no failure, as with `kubectl get`."""
     nodes = find(reach, asked, look_only=True)
     states = [state for node in nodes for state in node.states]
     arriving = per_state(states, of_database(asked.database))
@@ -246,8 +247,20 @@ def change(reach: Reach, asked: Asked, name: str) -> int:
                 questions += (lost,)
             elif lost:
                 warnings += (lost,)  # armed, it sends nothing yet
+        if asked.dry_run and not plan.empty:
+            warnings += tuple(f"It would be refused now: {why}." for why in _in_the_way(node))
         jobs.append(Job(node, plan, warnings, questions))
     return _carry_out(jobs, asked, name)
+
+
+def _in_the_way(node: Node) -> list[str]:
+    """What of the rollouts of a node keeps another from being begun, without full stops."""
+    found = [node.distrust.rstrip(".")] if node.distrust else []
+    if node.running is not None:
+        found.append(f"{going_on(node.running)}: wait for it; `sampling status` tells how far")
+    if node.interrupted is not None:
+        found.append(left_over(node.interrupted))
+    return found
 
 
 def revert(reach: Reach, asked: Asked) -> int:
@@ -304,11 +317,15 @@ def carry_on(reach: Reach, asked: Asked, undo: bool) -> int:
     for node in nodes:
         for sentence in filter(None, (node.problem, node.distrust)):
             warn(sentence)
+    going = [node for node in nodes if node.running is not None]
+    for node in going:
+        assert node.running is not None
+        warn(f"{node.name}: {going_on(node.running)} and was not interrupted: `sampling status` tells how far it is.")
     found = [(node, left) for node in nodes if (left := node.interrupted) is not None]
     if not found:
-        if not any(node.distrust for node in nodes):
+        if not going and not any(node.distrust for node in nodes):
             warn("No rollout was interrupted: there is nothing to finish or to put back.")
-        return 1 if any(node.problem or node.distrust for node in nodes) else 0
+        return 1 if going or any(node.problem or node.distrust for node in nodes) else 0
     for node, left in found:
         _say(f"{node.name}: {about(left)}, interrupted at {left.step} {left.detail}".rstrip())
     if asked.dry_run:
@@ -357,10 +374,8 @@ def _readable(reach: Reach, asked: Asked) -> list[tuple[Node, NodeFacts]]:
             raise ClusterError(f"{node.problem} Nothing was changed.")
         if node.distrust and not asked.dry_run:
             raise ClusterError(f"{node.distrust} Nothing was changed.")
-        if node.running is not None and not asked.dry_run:
-            raise ClusterError(f"{node.name}: {going_on(node.running)}: wait for it; `sampling status` tells how far.")
-        if node.interrupted is not None and not asked.dry_run:
-            raise ClusterError(f"{node.name}: {left_over(node.interrupted)}.")
+        if not asked.dry_run and (why := _in_the_way(node)):
+            raise ClusterError(f"{node.name}: {why[0]}.")
         found.append((node, node.facts))
     return found
 

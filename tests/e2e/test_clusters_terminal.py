@@ -104,11 +104,11 @@ def asked_often(plane: ControlPlane) -> Iterator[None]:
 
 def agree(terminal: Tmux, name: str = "") -> float:
     """Through the question, as people do: Cancel is in front. Gives when it was agreed to."""
-    terminal.wait_for(re.compile(r"▌ Cancel .*⏎ take", re.DOTALL))
-    terminal.keys("Tab")
     if name:
         terminal.wait_for(f"Type {name} to go on")
         terminal.type(name)
+    else:
+        terminal.wait_for(re.compile(r"▌ Cancel .*⏎ take", re.DOTALL))
         terminal.keys("Tab")
     terminal.keys("Enter")
     return time.monotonic()

@@ -73,6 +73,10 @@ def node_of(name: str, mode: Mode = Mode.OFF, rate: int | None = None, **facts: 
     return Node(StillHost(f"ssh://root@{name}"), replace(made, **facts), (state,))  # type: ignore[arg-type]
 
 
+def _rollouts(node: Node) -> tuple[RolloutFacts, ...]:
+    return node.facts.rollouts if node.facts is not None else ()
+
+
 @dataclass
 class StillPlanes:
     """What `begun` holds was really begun. `gate` keeps a rollout before its step "gone" until it is set."""
@@ -134,6 +138,14 @@ class StillPlanes:
     def look(self, nodes: Sequence[Node]) -> tuple[Node, ...]:
         hosts = [node.host for node in nodes]
         return tuple(node for node in self.nodes if node.host in hosts)
+
+    def marks(self, nodes: Sequence[Node]) -> dict[int, str]:
+        now = {id(node.host): node for node in self.nodes}
+        return {
+            id(one.host): str((now[id(one.host)].states, _rollouts(now[id(one.host)])))
+            for one in nodes
+            if id(one.host) in now
+        }
 
     def remove(self, leftovers: Sequence[Leftover]) -> None:
         self.leftovers = [one for one in self.leftovers if one not in leftovers]

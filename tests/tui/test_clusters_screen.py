@@ -22,7 +22,7 @@ from tests.tui.still_planes import StillHost, StillPlanes, interrupted, node_of
 from tui.app import TraceApp
 from tui.cluster_feed import Change, ClusterFeed, NodeRun, NotAgreed, Run
 from tui.clusters.load import expected_load
-from tui.clusters.model import Mode, Part, Plan, State, Trigger, Wish
+from tui.clusters.model import Mode, Part, Plan, RolloutFacts, State, Trigger, Wish
 from tui.clusters.reach.api import Leftover
 from tui.clusters.rollout import Outcome
 from tui.clusters.survey import Node
@@ -81,9 +81,10 @@ async def agree(d: Driven, name: str = "") -> None:
     """Through the dialog, as people do."""
     await asked(d)
     if name:
-        await d.press("tab")
         await d.type(name)
-    await d.press("tab", "enter")
+        await d.press("enter")
+    else:
+        await d.press("tab", "enter")
 
 
 def row(d: Driven, name: str = "cp-1") -> str:
@@ -93,7 +94,7 @@ def row(d: Driven, name: str = "cp-1") -> str:
 # --- the table ---------------------------------------------------------------------------------------
 async def test_nodes_with_their_state_and_what_differs(clusters: Clusters) -> None:
     planes = StillPlanes([node_of("cp-1", Mode.ARMED, 0), node_of("cp-2", Mode.ARMED, 0), node_of("cp-3")])
-    planes.nodes.append(Node(planes.nodes[0].host, problem="cp-4 cannot be reached."))
+    planes.nodes.append(Node(node_of("cp-4").host, problem="cp-4 cannot be reached."))
     async with clusters(planes) as d:
         assert "Clusters  prod-eu  kubeadm v1.34.2  4 control-plane nodes" in d.title
         assert re.search(r"cp-1 +apiserver +v1\.34\.2 +◐ armed +0 +localhost:4317", d.screen)
@@ -224,7 +225,9 @@ async def test_high_rates_and_protected_contexts_want_the_name(clusters: Cluster
         await d.command("sampling 10%")
         await asked(d)
         assert "Type prod-eu to go on:" in d.screen
-        await d.press("tab", "tab", "enter")  # on the button, with nothing typed
+        assert isinstance(d.app.screen.focused, Input)
+        assert "type the name" in d.lines[-1]
+        await d.press("enter", "tab", "enter")  # on the button, with nothing typed
         assert isinstance(d.app.screen, ConfirmScreen)
         assert isinstance(d.app.screen.focused, Input)
         await d.type("prod-us")
@@ -239,6 +242,52 @@ async def test_high_rates_and_protected_contexts_want_the_name(clusters: Cluster
         await agree(d, "prod-eu")
         await ended(d)
         assert planes.begun == ["set arm cp-1"]
+
+
+async def test_no_typed_letter_of_the_name_vanishes(clusters: Clusters) -> None:
+    """Also those that would scroll, quit or move elsewhere, and when the keys are on a button."""
+    planes = StillPlanes(cluster="jkgGq-eu")
+    async with clusters(planes) as d:
+        await d.command("sampling 10%")
+        await asked(d)
+        await d.type("jk")
+        await d.press("tab")  # on the button
+        await d.type("gG")
+        await d.press("tab", "tab")  # on Cancel
+        await d.type("q-eu")
+        assert "Change cp-1" in d.lines[-1], "what Enter does is said"
+        await d.press("enter")
+        await ended(d)
+        assert planes.begun == ["set 10 % cp-1"]
+
+
+async def test_a_change_made_elsewhere_shows_by_itself(clusters: Clusters, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tui.cluster_feed.WATCH_SECONDS", 0.05)
+    planes = StillPlanes()
+    async with clusters(planes) as d:
+        await d.press("a")
+        await agree(d)
+        await ended(d)
+        assert "✓ cp-1 apiserver: done" in d.screen
+        assert "◐ armed" in row(d)
+        other = RolloutFacts("r9", "apiserver", "bob@there", 2, "off", "done", "done", False)
+        host = planes.nodes[0].host
+        planes.nodes = [replace(node_of("cp-1", rollouts=(other,)), host=host), planes.nodes[1]]
+        await d.until(lambda: "○ off" in row(d))
+        await d.until(lambda: "✓ cp-1 apiserver: done" not in d.screen)
+        going = replace(other, id="r10", what="arm", ended="", alive=True, step="restart")
+        planes.nodes = [replace(node_of("cp-1", rollouts=(other, going)), host=host), planes.nodes[1]]
+        await d.until(lambda: "begun by bob@there" in d.screen)
+
+
+async def test_how_long_a_plan_is_waited_for_is_said(clusters: Clusters) -> None:
+    planes = StillPlanes()
+    async with clusters(planes) as d:
+        planes.answers.clear()
+        await d.press("r")
+        await d.until(lambda: bool(re.search(r"reading [2-9] s", d.title)))
+        planes.answers.set()
+        await ended(d)
 
 
 async def test_one_per_cent_wants_no_name(clusters: Clusters) -> None:
@@ -640,7 +689,8 @@ def test_stages_say_how_long_it_takes() -> None:
         "3 write ✓",
         "4 old one gone … 12 of about 30 s",
         "5 new one ready",
-        "6 spans arriving",
+        "6 controllers run",
+        "7 spans arriving",
         "rolls back by itself if not",
     ]
     for trigger in (Trigger.NOTHING, Trigger.WATCH):
@@ -649,8 +699,22 @@ def test_stages_say_how_long_it_takes() -> None:
         assert shown(ended_) == ["1 check ✓", "2 back up ✓", "3 write ✓"]
     back = replace(run, steps=(*told, ("back", "it does not end")))
     assert shown(back)[3:] == [
-        "4 old one gone ✗", "5 new one ready", "6 spans arriving", "putting back what was before … 12 s",
+        "4 old one gone ✗", "5 new one ready", "6 controllers run", "7 spans arriving",
+        "putting back what was before … 12 s",
     ]  # fmt: skip
+
+
+def test_what_is_waited_for_behind_ready_is_said_with_its_limit() -> None:
+    """The node waits for controllers; we for spans, and not since the component was ready."""
+    plan = Plan("cp-1", Part.APISERVER, (), Trigger.STOP, "", "", wish=Wish(Part.APISERVER, 10_000))
+    told = (("begin", ""), ("check", ""), ("backup", ""), ("restart", ""), ("started", "x"), ("ready", "x"))
+    run = NodeRun("cp-1", Part.APISERVER, plan, told, 100.0)
+    assert shown(run)[4:7] == ["5 new one ready ✓", "6 controllers run … 12 of at most 60 s", "7 spans arriving"]
+    for step in ("controllers", "done"):  # done: they did not come in time, which a note says
+        later = replace(run, steps=(*told, (step, "")))
+        assert shown(later)[5:7] == ["6 controllers run ✓", "7 spans arriving … 12 of at most 15 s"]
+    off = replace(run, plan=replace(plan, wish=Wish(Part.APISERVER, 0)))
+    assert [one for one in shown(off) if "spans" in one] == []
 
 
 def test_how_long_a_node_waits_is_said_until_it_begins() -> None:
@@ -661,8 +725,9 @@ def test_how_long_a_node_waits_is_said_until_it_begins() -> None:
         )
 
     waits = ("wait", "kube-scheduler is in back-off: it should run again in about 40 s.")
-    assert "waits: kube-scheduler is in back-off: it should run again in about 40 s." in lines(waits)
-    assert "waits:" not in lines(waits, ("begin", "alice"))
+    said = "waits, 12 s so far: kube-scheduler is in back-off: it should run again in about 40 s."
+    assert said in lines(waits)
+    assert "so far" not in lines(waits, ("begin", "alice"))
 
 
 LINES = st.lists(st.sampled_from(["a", "b", "- c", "-- d", "++ e", "@@ -1 +1 @@", ""]), max_size=14)

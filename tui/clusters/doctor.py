@@ -97,6 +97,8 @@ class NodeFindings:
     ready_detail: str = ""
     proxies: tuple[str, ...] = ()
     listeners: tuple[str, ...] = ()
+    distrust: str = ""
+    """Why what lies there of rollouts is not believed, as in `NodeFacts`."""
     lacks: tuple[str, ...] = ()
     """What starts a pod again there and does not work, as in `NodeFacts`."""
 
@@ -188,13 +190,16 @@ def _node_steps(
         return [Step(Mark.UNKNOWN, f"{name}: not looked at: {_bare(node.problem)}", node=name)]
     steps: list[Step] = []
     for lack in node.lacks:
-        problem, colon, way_out = lack.rpartition(": ")
-        steps.append(Step(Mark.BAD, f"{name}: {problem if colon else lack}", way_out if colon else "", node=name))
+        problem, way_out = _split(lack)
+        steps.append(Step(Mark.BAD, f"{name}: {problem}", way_out, node=name))
+    if node.distrust:
+        problem, way_out = _split(node.distrust)
+        steps.append(Step(Mark.BAD, f"{name}: {problem}", way_out, node=name))
     if not node.states:
         steps.append(Step(Mark.UNKNOWN, f"{name}: no control plane that we know runs there", node=name))
     for state in node.states:
         steps += _state_steps(node, state, receiver, rates.get((state.node, state.part)))
-    steps += _probe_steps(name, probes, receiver, node.listeners)
+    steps += _probe_steps(name, probes, receiver, node.listeners, here=node.here)
     if node.proxies:
         remote = [state for state in node.states if state.endpoint and not _dials_loopback(state)]
         if remote:
@@ -312,7 +317,12 @@ def _canonical(address: str) -> str:
 
 
 def _probe_steps(
-    node: str, probes: Sequence[Probe], receiver: ReceiverFindings, listeners: Sequence[str] = ()
+    node: str,
+    probes: Sequence[Probe],
+    receiver: ReceiverFindings,
+    listeners: Sequence[str] = (),
+    *,
+    here: bool = False,
 ) -> list[Step]:
     """What became of the spans that were sent from one place. Of the two addresses of `localhost`, one that nobody
     listens on is no fault where the other works: exporters try both."""
@@ -340,7 +350,9 @@ def _probe_steps(
         elif one.outcome is Outcome.REFUSED:
             if not well:
                 detail = f" ({one.detail})" if one.detail else ""
-                steps.append(Step(Mark.BAD, f"nobody listens on {to}{detail}", _listen_there(node), node))
+                steps.append(
+                    Step(Mark.BAD, f"nobody listens on {to}{detail}", _listen_there("" if here else node), node)
+                )
         elif one.outcome is Outcome.SILENT:
             steps.append(
                 Step(
@@ -384,6 +396,12 @@ def _listen_there(node: str) -> str:
 
 def _dials_loopback(state: State) -> bool:
     return any(map(probing.loopback, probing.addresses(state.endpoint)))
+
+
+def _split(sentence: str) -> tuple[str, str]:
+    """What is wrong and the way out behind the last colon, with names as they are."""
+    problem, colon, way_out = _bare(sentence).rpartition(": ")
+    return (problem, way_out) if colon else (way_out, "")
 
 
 def _parted(sentence: str) -> tuple[str, str]:
@@ -430,6 +448,7 @@ def findings_of(node: Node, here: bool) -> NodeFindings:
         detail,
         _proxies(facts),
         facts.listeners,
+        node.distrust,
         facts.lacks,
     )
 

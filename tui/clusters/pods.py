@@ -39,6 +39,30 @@ _FILLED: Final = "empty:"
 
 PROGRAMS: Final = {Part.APISERVER: "kube-apiserver", Part.ETCD: "etcd"}
 CONTROLLERS: Final = ("kube-controller-manager", "kube-scheduler")
+NEEDED: Final = frozenset(
+    {
+        *(
+            "awk",
+            "base64",
+            "cat",
+            "chmod",
+            "chown",
+            "cp",
+            "cut",
+            "date",
+            "df",
+            "grep",
+            "head",
+            "id",
+            "ln",
+            "mkdir",
+            "mv",
+        ),
+        *("readlink", "rm", "rmdir", "sed", "sha256sum", "sleep", "sort", "stat", "sync", "tail", "timeout", "tr"),
+        *("uname", "wc"),
+    }
+)
+"""Programs of the node without which node.sh begins nothing, as it lists them itself."""
 LONGEST_BACK_OFF: Final = 300
 """Seconds: kubelet never waits longer before it starts a container again."""
 _LATE_SECONDS: Final = 15
@@ -244,13 +268,32 @@ def does_not_start(facts: NodeFacts, pod: Pod, state: State) -> str:
 
 
 def check_restart(facts: NodeFacts, plan: Plan) -> None:
-    """Refuse a plan that restarts something on a node where what starts it again is known not to work.
+    """Refuse a plan, also one that is only to be shown, that the node would refuse: something that starts a pod again
+    is known not to work, or what a change and its watching over need is not there.
 
     Raises:
         PlanRefused: so it is; the sentence names what, and the way out.
     """
-    if facts.lacks and plan.trigger in (Trigger.MANIFEST, Trigger.STOP):
-        raise PlanRefused(f"{facts.host}: {facts.lacks[0]}. Nothing was changed.")
+    if plan.empty:
+        return
+    found = list(facts.lacks[:1]) if plan.trigger in (Trigger.MANIFEST, Trigger.STOP) else []
+    found += _not_there(facts, plan) if facts.tools else []  # of a node that says nothing, nothing is known
+    if found:
+        raise PlanRefused(f"{facts.host}: {'; '.join(found)}. Nothing was changed.")
+
+
+def _not_there(facts: NodeFacts, plan: Plan) -> list[str]:
+    """What `begin` of node.sh asks for and does not find, as far as a reading tells."""
+    found = [f"{tool} is not on this node, and nothing is changed without it" for tool in sorted(NEEDED - facts.tools)]
+    if plan.trigger is Trigger.NOTHING:
+        return found
+    if "crictl" not in facts.tools:
+        found.append("crictl is not on this node: without it nobody sees whether the new container runs")
+    elif facts.containers is None:
+        found.append("CRI does not answer (crictl ps)")
+    if not facts.tools & {"setsid", "nohup"}:
+        found.append("neither setsid nor nohup is on this node: nothing would watch over the change")
+    return found
 
 
 def stop_is_cheap(facts: NodeFacts, container: str) -> bool:

@@ -7,6 +7,7 @@ from typing import ClassVar, Final
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
+from textual.events import Key
 from textual.screen import ModalScreen
 from textual.strip import Strip
 from textual.widgets import Input
@@ -102,7 +103,16 @@ class ConfirmScreen(ModalScreen[str | None]):
         """Textual's event."""
         for sheet in self.query(Sheet):
             sheet.can_focus = False
-        self.set_focus(self._buttons)
+        self._go_to(1 if self._type_name else 0)
+
+    def on_key(self, event: Key) -> None:
+        """Textual's event: where a name is asked for, what is typed goes there, wherever the keys are."""
+        if not self._type_name or isinstance(self.focused, Input) or not event.is_printable or not event.character:
+            return
+        event.stop()
+        event.prevent_default()
+        self._go_to(1)
+        self.query_one(Input).insert_text_at_cursor(event.character)
 
     def on_resize(self) -> None:
         """Textual's event: other line breaks."""
@@ -125,7 +135,14 @@ class ConfirmScreen(ModalScreen[str | None]):
     def _say_keys(self) -> None:
         p, unicode = self._buttons.palette, not self._buttons.glyphs.ascii
         parts: list[Part] = [(" ", p.base)]
-        words = (("change.next", "other button"), ("change.take", "take"), ("change.cancel", "cancel"))
+        at = self._at()
+        if at == 1 and not self._buttons.open:
+            parts += [("type the name  ", p.base)]
+        turn = "to the buttons" if at == 1 else "other button"
+        if at == 1 and self._buttons.open:  # the field's own key
+            parts += [(key_name("enter", unicode), p.key), (f" {self._buttons.go}  ", p.dim)]
+        takes = [("change.take", "take")] if at == 0 or self._buttons.open else []
+        words = [("change.next", turn), *takes, ("change.cancel", "cancel")]
         for name, word in words:
             bound = (active.binding for active in self.active_bindings.values() if active.binding.id == name)
             if (binding := next(bound, None)) is not None:
@@ -144,11 +161,12 @@ class ConfirmScreen(ModalScreen[str | None]):
         event.stop()
         self._buttons.open = self._typed == self._type_name
         self._buttons.refresh()
+        self._say_keys()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Textual's event: on to the button; that is pressed by another Enter."""
+        """Textual's event: the name itself is the answer; another one is none."""
         event.stop()
-        self._go_to(2)
+        self.action_take()
 
     def _at(self) -> int:
         if isinstance(self.focused, Input):
@@ -157,12 +175,10 @@ class ConfirmScreen(ModalScreen[str | None]):
 
     def _go_to(self, stop: int) -> None:
         """0 is Cancel, 1 the name, 2 to agree."""
-        if stop == 1:
-            self.set_focus(self.query_one(Input))
-            return
         self._buttons.on_go = stop == 2
-        self.set_focus(self._buttons)
+        self.set_focus(self.query_one(Input) if stop == 1 else self._buttons)
         self._buttons.refresh()
+        self._say_keys()
 
     def action_turn(self, step: int) -> None:
         """To the other button, by way of the name where one is asked for."""

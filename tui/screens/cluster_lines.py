@@ -253,7 +253,7 @@ def sentence(text: str, width: int, style: Style, mark: str = "") -> list[Line]:
 
 
 # --- a rollout on its way ----------------------------------------------------------------------------
-STAGES: Final = ("check", "back up", "write", "old one gone", "new one ready", "spans arriving")
+STAGES: Final = ("check", "back up", "write", "old one gone", "new one ready", "controllers run", "spans arriving")
 _REACHED: Final[Mapping[str, int]] = {
     "begin": 0,
     "check": 1,
@@ -263,11 +263,16 @@ _REACHED: Final[Mapping[str, int]] = {
     "gone": 4,
     "started": 4,
     "ready": 5,
-    "controllers": 5,
-    "spans": 6,
+    "controllers": 6,
+    "done": 6,
+    "spans": 7,
 }
 """How many stages are done when a step is told."""
 _GOING_BACK: Final = frozenset({"back", "restore"})
+
+
+CONTROLLERS_SECONDS: Final = 60
+"""That a node waits for controller-manager and scheduler, as node.sh has it."""
 
 
 def expected_seconds(run: NodeRun, stage: int) -> int:
@@ -279,16 +284,16 @@ def expected_seconds(run: NodeRun, stage: int) -> int:
         return run.plan.grace_seconds if manifest else 3
     if stage == 4:
         return (40 if run.part is Part.ETCD else 15) if manifest else 5
-    return 15
+    return CONTROLLERS_SECONDS if stage == 5 else 15
 
 
 def stages(run: NodeRun, kind: str, now: float, p: Palette, g: Glyphs) -> list[Piece]:
     """`1 check ✓`, `4 old one gone … 12 of about 30 s`, `5 new one ready`: a piece a stage."""
-    last = 5
+    last = 6
     if run.plan is not None and run.plan.trigger in (Trigger.NOTHING, Trigger.WATCH):
         last = 3
     elif kind == "set" and run.plan is not None and run.plan.wish.per_million:
-        last = 6
+        last = 7
     done, back = 0, False
     for step, _ in run.steps:
         if step in _GOING_BACK:
@@ -296,7 +301,7 @@ def stages(run: NodeRun, kind: str, now: float, p: Palette, g: Glyphs) -> list[P
         elif not back:
             done = max(done, _REACHED.get(step, 0))
     if run.outcome is not None and run.outcome.well:
-        done = max(done, min(last, 5))
+        done = max(done, min(last, 6))
     good = "+" if g.ascii else "✓"
     wait = "..." if g.ascii else "…"
     pieces: list[Piece] = []
@@ -310,7 +315,8 @@ def stages(run: NodeRun, kind: str, now: float, p: Palette, g: Glyphs) -> list[P
             pieces.append((f"{text} {g.suspicious}" if run.outcome.spans is False else text, p.warning))
         elif at == done and run.since:
             seconds, about_ = max(0, int(now - run.since)), expected_seconds(run, at)
-            took = f" {seconds} of about {about_} s" if about_ else (f" {seconds} s" if seconds else "")
+            bound = "at most" if at >= 5 else "about"
+            took = f" {seconds} of {bound} {about_} s" if about_ else (f" {seconds} s" if seconds else "")
             pieces.append((f"{text} {wait}{took}", p.title))
         else:
             pieces.append((text, p.dim))
@@ -335,7 +341,7 @@ def run_lines(run: Run, now: float, width: int, p: Palette, g: Glyphs) -> list[L
             lines += sentence(one.node, width, p.title)
         if begun:
             lines += _flow(stages(one, run.kind, now, p, g), width, p)
-        lines += _told(one, width, p, g)
+        lines += _told(one, now, width, p, g)
         if one.outcome is not None:
             lines += _outcome(one, one.outcome, run.kind, width, p, g)
     for reason in run.reasons:
@@ -347,7 +353,7 @@ def run_lines(run: Run, now: float, width: int, p: Palette, g: Glyphs) -> list[L
     return lines
 
 
-def _told(run: NodeRun, width: int, p: Palette, g: Glyphs) -> list[Line]:
+def _told(run: NodeRun, now: float, width: int, p: Palette, g: Glyphs) -> list[Line]:
     """Notes and what went wrong, as the node told it."""
     lines: list[Line] = []
     lost = waits = ""
@@ -360,7 +366,8 @@ def _told(run: NodeRun, width: int, p: Palette, g: Glyphs) -> list[Line]:
         elif step in ("lost", "found"):
             lost = detail if step == "lost" else ""
     if waits and run.outcome is None:
-        lines += sentence(f"waits: {waits}", width, p.warning, g.suspicious)
+        so_far = f", {int(now - run.since)} s so far" if now - run.since >= 1 else ""
+        lines += sentence(f"waits{so_far}: {waits}", width, p.warning, g.suspicious)
     if lost and run.outcome is None:
         lines += sentence(f"{lost} The node goes on by itself.", width, p.warning, g.suspicious)
     return lines[-8:]

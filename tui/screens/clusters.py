@@ -122,7 +122,9 @@ class ClustersScreen(FrameScreen):
     def update(self, snapshot: Snapshot) -> None:
         """Take up what threads found; a row is painted again only when it differs."""
         found = self.clusters.snapshot
-        made = (found.generation, snapshot.sender_rates, snapshot.status is None, self.size, self._version)
+        self.clusters.watch()
+        second = int(time.monotonic() - found.busy_since) if found.busy else 0
+        made = (found.generation, snapshot.sender_rates, snapshot.status is None, self.size, self._version, second)
         if made != self._made:
             self._made = made
             self._show(snapshot)
@@ -169,7 +171,8 @@ class ClustersScreen(FrameScreen):
             left.append((f"  {printable('  '.join(part for part in parts if part), 120)}", p.base))
         right: list[Piece] = []
         if found.busy:
-            right.append((found.busy, p.dim))
+            seconds = int(time.monotonic() - found.busy_since)
+            right.append((f"{found.busy} {seconds} s" if seconds >= 2 else found.busy, p.dim))
         if reading is not None and reading.protected:
             right.append((f"{'   ' if right else ''}protected", p.warning))
         if self.clusters.read_only:

@@ -189,6 +189,31 @@ def test_a_node_that_is_not_there_or_not_ready(host: ApiHost, api: Api, stub: St
     assert stub.ours() == []
 
 
+NO_CNI = (
+    "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin "
+    "returns error: cni plugin not initialized"
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "starts"),
+    [
+        ("False", NO_CNI, True),
+        ("False", f"[{NO_CNI}, container runtime is down]", False),
+        ("False", "container runtime is down", False),
+        ("Unknown", NO_CNI, False),
+    ],
+)
+def test_a_node_without_a_pod_network_starts_a_pod_in_its_own(
+    host: ApiHost, stub: StubApi, status: str, message: str, starts: bool
+) -> None:
+    stub.nodes[1]["status"]["conditions"][0].update(status=status, reason="KubeletNotReady", message=message)
+    if starts:
+        host.check()
+    else:
+        assert "cp-1 is not ready" in fails(host.check)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

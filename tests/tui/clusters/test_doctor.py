@@ -65,6 +65,21 @@ def test_an_endpoint_that_needs_dns_is_told(part: Part, way_out: str) -> None:
     assert not [one for one in judge(RUNNING, [node(API)], WELL) if "DNS" in one.text]
 
 
+@pytest.mark.parametrize("here", [True, False])
+def test_no_tunnel_leads_from_a_machine_to_itself(here: bool) -> None:
+    gone = (probe("127.0.0.1:4317", Outcome.REFUSED),)
+    (step,) = [one for one in judge(RUNNING, [node(API, here=here)], gone) if "nobody listens" in one.text]
+    assert ("ssh -R" in step.way_out) is not here
+    assert "k8s-trace-tui" in step.way_out
+
+
+def test_rollouts_that_are_not_believed_are_told() -> None:
+    said = "cp-1: /var/lib/k8s-trace-tui-rollouts belongs to alice, so it is not believed: remove it."
+    (step,) = [one for one in judge(RUNNING, [replace(node(API), distrust=said)], WELL) if one.mark is Mark.BAD]
+    assert "belongs to alice, so it is not believed" in step.text
+    assert step.way_out == "remove it"
+
+
 def test_the_way_out_of_a_wrong_endpoint_is_where_the_receiver_listens() -> None:
     elsewhere = replace(RUNNING, status={"listeners": [{**OURS, "address": "0.0.0.0:45319"}]})
     (step,) = [one for one in judge(elsewhere, [node(API)], ()) if "does not listen there" in one.text]
@@ -157,7 +172,7 @@ def test_the_way_out_of_a_wrong_endpoint_is_where_the_receiver_listens() -> None
         ),
         (
             RUNNING,
-            node(API),
+            node(API, here=False),
             (probe("127.0.0.1:4317", Outcome.REFUSED), probe("[::1]:4317", Outcome.REFUSED)),
             "nobody listens on 127.0.0.1:4317",
             "ssh -R",

@@ -17,7 +17,7 @@ from tests.eventually import eventually
 from tests.tui.clusters.control_plane import PATIENCE, ControlPlane, traced, tracing_file
 from tests.tui.clusters.test_faults import killed_at, wrap
 from tui import sampling
-from tui.clusters import rollout
+from tui.clusters import pods, rollout
 from tui.clusters.model import NodeAsks, Part, PlanRefused, Trigger
 from tui.sampling import Asked, Reach
 
@@ -42,6 +42,27 @@ def armed(control_plane: ControlPlane) -> ControlPlane:
     eventually(lambda: control_plane.status("/livez") == 0, "the old server is still there")
     control_plane.until_ready()
     return control_plane
+
+
+def test_what_the_node_would_refuse_is_refused_by_the_plan(control_plane: ControlPlane, asked: Asked) -> None:
+    """Also by one that is only to be shown."""
+    facts = control_plane.facts()
+    script = (Path(pods.__file__).parent / "node.sh").read_text()
+    listed = re.search(r"^NEEDED='([^']*)'", script, re.M)
+    assert listed
+    assert frozenset(listed[1].split()) == pods.NEEDED
+    plan = control_plane.arm()
+    pods.check_restart(facts, plan)
+    for tools, says in (
+        (facts.tools - {"crictl"}, "crictl is not on this node"),
+        (facts.tools - {"sync"}, "sync is not on this node"),
+        (facts.tools - {"setsid", "nohup"}, "neither setsid nor nohup"),
+    ):
+        with pytest.raises(PlanRefused, match=says):
+            pods.check_restart(replace(facts, tools=tools), plan)
+    with pytest.raises(PlanRefused, match="CRI does not answer"):
+        pods.check_restart(replace(facts, containers=None), plan)
+    pods.check_restart(replace(facts, tools=frozenset()), replace(plan, changes=(), trigger=Trigger.NOTHING))
 
 
 def state(plane: ControlPlane, asked: Asked, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:

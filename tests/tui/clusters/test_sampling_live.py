@@ -166,6 +166,27 @@ def test_what_was_interrupted_is_found_and_finished_or_put_back(
     assert sampling.carry_on(Reach(hosts), asked, undo) == 0  # nothing is left to be done
 
 
+def test_what_goes_on_is_not_said_to_be_nothing(
+    control_plane: ControlPlane,
+    asked: Asked,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reach = Reach((control_plane.host,))
+    name = rollout.begin(control_plane.host, control_plane.arm(), who="alice")
+    (node,) = sampling.find(reach, asked)
+    monkeypatch.setattr(sampling, "find", lambda *_, **__: [node])  # as it was then, however fast it is
+    for undo in (False, True):
+        assert sampling.carry_on(reach, asked, undo) == 1
+        err = capsys.readouterr().err
+        assert "cp-1: a rollout (apiserver arm by alice) is going on and was not interrupted" in err
+        assert "No rollout was interrupted" not in err
+    assert sampling.change(reach, replace(asked, per_million=1000, dry_run=True, as_json=False), "0.1 %") == 0
+    assert "It would be refused now: a rollout (apiserver arm by alice) is going on" in capsys.readouterr().out
+    assert control_plane.follow(name).word == "done"
+    control_plane.until_ready()
+
+
 # --- through the API alone -----------------------------------------------------------------------------
 @pytest.fixture
 def stub(control_plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StubApi]:

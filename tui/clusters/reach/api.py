@@ -11,6 +11,7 @@ server that goes away. No script depends on the API staying: `run` fails with on
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import threading
 import time
@@ -68,6 +69,8 @@ class ApiNode:
     taints: tuple[str, ...]
     os_image: str = ""
     images: tuple[tuple[str, ...], ...] = ()
+    without_network: bool = False
+    """It is not ready for want of a pod network alone: pods in the node's own network start there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -533,7 +536,7 @@ class ApiHost:
             if error.status != 403:
                 raise
         else:
-            if not node.ready:
+            if not (node.ready or node.without_network):
                 raise ReachError(f"The node {self._node} is not ready, so no pod starts there: use --host ssh://...")
             self.pin(node)
         try:
@@ -788,6 +791,15 @@ def _node(item: Any) -> ApiNode:
             tuple(plain(name, 500) for name in _list(one, "names")[:20] if isinstance(name, str))
             for one in _list(item, "status", "images")
         ),
+        any(_text(one, "type") == "Ready" and _only_network(one) for one in conditions),
+    )
+
+
+def _only_network(condition: Any) -> bool:
+    """Whether a node's Ready condition is False because its container runtime has no network (kubelet's
+    `runtimeState.networkErrors`), and nothing else is told; what kubelet says of several reasons stands in brackets."""
+    return _text(condition, "status") == "False" and bool(
+        re.fullmatch(r"container runtime network not ready: [^,\[\]]*", _text(condition, "message").strip())
     )
 
 
