@@ -244,7 +244,17 @@ class ControlPlane:
         self.kubelet.wait(10)
 
 
-def start_control_plane(root: Path) -> ControlPlane:
+KUBEADMS = APISERVER.replace(
+    "metadata:\n",
+    "metadata:\n  annotations:\n"
+    "    kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint: 192.0.2.2:{port}\n",
+    1,
+)
+"""The same, as kubeadm signs it."""
+
+
+def start_control_plane(root: Path, *, apiserver: str = APISERVER) -> ControlPlane:
+    """`apiserver` is its manifest, with `{port}` for the port."""
     port = free_port()
     manifests = root / "etc/kubernetes/manifests"
     manifests.mkdir(parents=True)
@@ -252,7 +262,7 @@ def start_control_plane(root: Path) -> ControlPlane:
     (root / "etc/kubernetes/pki").mkdir()
     trust = certify(root / "etc/kubernetes/pki")
     manifest = manifests / "kube-apiserver.yaml"
-    manifest.write_text(APISERVER.format(port=port))
+    manifest.write_text(apiserver.format(port=port))
     manifest.chmod(0o600)
     for name in ("kube-controller-manager", "kube-scheduler"):
         (manifests / f"{name}.yaml").write_text(CONTROLLER.format(name=name))
