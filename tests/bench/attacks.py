@@ -148,7 +148,7 @@ def _under(name: str, db: Path) -> dict[str, Any]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, hard), hard))
     try:
-        receiver = start_receiver(db, ["127.0.0.1:0"])
+        receiver = start_receiver(db, ["127.0.0.1:0"], ["--min-free", "0"])  # a nearly full disk is another matter
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     drain = threading.Thread(target=lambda: receiver.process.stderr and receiver.process.stderr.read(), daemon=True)
