@@ -206,8 +206,11 @@ class Retention(threading.Thread):
         Raises:
             StoreError: the database cannot be changed.
         """
-        while self.tick() and self.live_bytes > full_at(self.cap):
-            pass
+        in_vain = 0  # each look that finds nothing that may go reaches twice as far the next time
+        while in_vain < _TRIES:
+            in_vain = 0 if self.tick() else in_vain + 1
+            if self.live_bytes <= full_at(self.cap):
+                return
 
     def evict(self, wanted: int) -> bool:
         """As `make_room`, for who has no thread of it.

@@ -120,8 +120,9 @@ def pod_of(text: bytes, program: str = "kube-apiserver") -> Pod:
 
 
 def read_by_libyaml(text: str | bytes) -> Any:
-    """As a reader that is not the one of the code under test sees it: Go's is made after libyaml."""
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    """As a reader that is not the one of the code under test sees it: Go's is made after libyaml, and kubelet has it
+    read the first document only."""
+    return next(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
 
 def expected(text: str, tracing: bytes) -> Any:
@@ -477,6 +478,17 @@ def applied(plan: Plan) -> bool:
         if not all(f"+{line}" in plan.diff for line in added):
             return False
     return True
+
+
+@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+@given(manifests(), st.sampled_from(["---\n", "---\n---\n# nothing\n", "...\n"]))
+def test_documents_without_content_behind_the_pod_are_left_alone(text: str, behind: str) -> None:
+    text = text if text.endswith("\n") else text + "\n"
+    start = node(apiserver=text + behind)
+    armed = after(start, flavours.plan(start, ARM))
+    assert content(armed).decode().endswith(behind)
+    assert read_by_libyaml(content(armed)) == expected(text, content(armed, FILE))
+    assert content(after(armed, flavours.plan(armed, OFF))) == content(start)
 
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
