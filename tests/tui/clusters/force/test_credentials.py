@@ -19,7 +19,7 @@ import pytest
 
 from tests.doubles.certificates import Authority
 from tests.doubles.stub_upstream import Asked, ConnectProxy, StubUpstream
-from tests.tui.clusters.force.through import ask, connected, once, plugin, runs
+from tests.tui.clusters.force.through import ask, connected, once, plugin, runs, seen
 from tui.clusters.force import credentials as module
 from tui.clusters.force.credentials import Upstream
 from tui.clusters.force.proxy import Proxy
@@ -152,7 +152,7 @@ def test_what_was_made_for_another_server_does_not_go_to_this_one(stub: StubUpst
         before = len(stub.asked)
         file.write_text(file.read_text().replace(stub.url, "https://127.0.0.1:1").replace("old", SECRET))
         assert once(proxy, "/version")[0] == 401
-        assert "leads to another server now" in proxy.seen()[-1].error
+        assert "leads to another server now" in seen(proxy, 2)[-1].error
         sent = [one.all("authorization") for one in stub.asked[before:]]
     assert sent == [["Bearer old"]]
 
