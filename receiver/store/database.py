@@ -26,7 +26,7 @@ from receiver.store.compression import MAX_BODY
 from receiver.store.compression import compress as compress
 from receiver.store.errors import StoreError as StoreError
 from receiver.store.guest import GuestConnection
-from receiver.store.intact import Intact, Loss, is_cut, mend_log
+from receiver.store.intact import Intact, Loss, is_cut, may_have_folded, mend_log
 from receiver.store.reading import Reader, bound, is_strange
 from receiver.store.room import CHECKPOINT, KEPT_LOG, lacks_file, lacks_log, largest, pages_of
 from receiver.store.wal import log_of, memory_of
@@ -396,10 +396,12 @@ class Database:
             sqlite3.Error: it failed.
         """
         self._must_be_there()  # who wrote into the file until now is not taken for us afterwards
+        before = None if self._intact is None else self._intact.state()
         try:
             busy, frames, done = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         finally:
-            self._must_be_there(wrote=True, folded=True)
+            after = None if self._intact is None else self._intact.state()
+            self._must_be_there(wrote=True, folded=may_have_folded(before, after))
         return not busy and frames == done
 
     def _empty_log(self, seconds: float = 0.0) -> bool:
