@@ -592,7 +592,7 @@ class Database:
 
     def ids(self) -> list[int]:
         """Ids of all chunks, ascending."""
-        return [row[0] for row in self._all("SELECT id FROM chunks ORDER BY id")]
+        return self._numbers([row[0] for row in self._all("SELECT id FROM chunks ORDER BY id")])
 
     def chunk_sizes(self) -> list[tuple[int, int, int]]:
         """(id, received in ns, bytes) of all chunks, ascending by id.
@@ -615,7 +615,12 @@ class Database:
     def last_id(self) -> int:
         """The newest chunk's id, 0 for none."""
         rows = self._all("SELECT max(id) FROM chunks")
-        return int(rows[0][0] or 0)
+        return self._numbers([rows[0][0] or 0])[0]
+
+    def _numbers(self, found: list[Any]) -> list[int]:
+        if not set(map(type, found)) <= {int}:  # another user's table may have any columns
+            raise _damaged(self.path, TypeError("a chunk's id is no number"))
+        return found
 
     def live_bytes(self) -> int:
         """Bytes in use: pages of the file without the free ones."""
