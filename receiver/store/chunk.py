@@ -133,6 +133,8 @@ def unpack(
         ValueError: the blobs are not what `Chunk` writes (a damaged or foreign file).
     """
     # SQLite keeps what was put in, whatever the column is declared as.
+    if type(chunk_id) is not int:
+        raise ValueError("chunk has an id that is no number")
     if type(received) is not int or not 0 <= received <= NANOSECOND_MAX:
         raise ValueError("chunk was received at no time")
     if type(source) is not str or type(peer) is not str or not type(names) is type(spans) is type(facts) is bytes:

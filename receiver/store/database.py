@@ -26,7 +26,7 @@ from receiver.store.compression import MAX_BODY
 from receiver.store.compression import compress as compress
 from receiver.store.errors import StoreError as StoreError
 from receiver.store.guest import GuestConnection
-from receiver.store.intact import Intact, Loss, is_cut, mend_log
+from receiver.store.intact import Intact, Loss, is_cut, may_have_folded, mend_log
 from receiver.store.reading import Reader, bound, is_strange
 from receiver.store.room import CHECKPOINT, KEPT_LOG, lacks_file, lacks_log, largest, pages_of
 from receiver.store.wal import log_of, memory_of
@@ -396,10 +396,12 @@ class Database:
             sqlite3.Error: it failed.
         """
         self._must_be_there()  # who wrote into the file until now is not taken for us afterwards
+        before = None if self._intact is None else self._intact.state()
         try:
             busy, frames, done = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         finally:
-            self._must_be_there(wrote=True, folded=True)
+            after = None if self._intact is None else self._intact.state()
+            self._must_be_there(wrote=True, folded=may_have_folded(before, after))
         return not busy and frames == done
 
     def _empty_log(self, seconds: float = 0.0) -> bool:
@@ -590,7 +592,7 @@ class Database:
 
     def ids(self) -> list[int]:
         """Ids of all chunks, ascending."""
-        return [row[0] for row in self._all("SELECT id FROM chunks ORDER BY id")]
+        return self._numbers([row[0] for row in self._all("SELECT id FROM chunks ORDER BY id")])
 
     def chunk_sizes(self) -> list[tuple[int, int, int]]:
         """(id, received in ns, bytes) of all chunks, ascending by id.
@@ -613,7 +615,12 @@ class Database:
     def last_id(self) -> int:
         """The newest chunk's id, 0 for none."""
         rows = self._all("SELECT max(id) FROM chunks")
-        return int(rows[0][0] or 0)
+        return self._numbers([rows[0][0] or 0])[0]
+
+    def _numbers(self, found: list[Any]) -> list[int]:
+        if not set(map(type, found)) <= {int}:  # another user's table may have any columns
+            raise _damaged(self.path, TypeError("a chunk's id is no number"))
+        return found
 
     def live_bytes(self) -> int:
         """Bytes in use: pages of the file without the free ones."""

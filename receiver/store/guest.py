@@ -51,7 +51,10 @@ _ERRORS: Final = {
     one.__name__: one
     for one in (sqlite3.DatabaseError, sqlite3.OperationalError, sqlite3.InterfaceError, sqlite3.DataError)
 }
-_PROGRAM: Final = "import sys; sys.path[:] = {path!r}; from receiver.store import guest; guest.serve(sys.argv[1])"
+_ENVIRONMENT: Final = ("LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH")
+"""What the child has of ours: all else, such as tokens, is nothing to who gets hold of it."""
+_AT_ONCE: Final = 256 << 10
+_PROGRAM: Final = "import sys; sys.path[:] = {path!a}; from receiver.store import guest; guest.serve(sys.argv[1])"
 
 
 class _Broken(Exception):
@@ -93,20 +96,24 @@ class GuestConnection:
         """
         self.in_transaction = False
         self._path = path
+        self._until = 0.0
         asked = {
             "uri": f"file:{quote(str(path))}?mode={mode}",
             "uid": rights.uid,
             "gid": rights.gid,
             "searches": rights.searches,
         }
+        code = [*map(os.path.abspath, sys.path), str(Path(__file__).absolute().parents[2])]
         ours, theirs = socket.socketpair()
         try:
-            # In /, and with its own session: Ctrl-C is for us.
+            # In /, and with its own session: Ctrl-C is for us. Isolated (-I): while it is root it takes no code from
+            # the home or the variables of whoever called sudo.
             self._process = subprocess.Popen(
                 [
                     sys.executable,
+                    "-IB",
                     "-c",
-                    _PROGRAM.format(path=[os.path.abspath(one) for one in sys.path]),
+                    _PROGRAM.format(path=code),
                     json.dumps(asked),
                 ],
                 stdin=theirs.fileno(),
@@ -114,6 +121,7 @@ class GuestConnection:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
                 cwd="/",
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
             )
         except OSError as error:
             ours.close()
@@ -135,11 +143,11 @@ class GuestConnection:
         """
         seconds = reading.GUEST_SECONDS
         question = json.dumps([sql, list(values), seconds]).encode()
-        until = time.monotonic() + seconds + _BUSY_SECONDS + _MORE_SECONDS
+        self._until = time.monotonic() + seconds + _BUSY_SECONDS + _MORE_SECONDS
         try:
             self._socket.settimeout(seconds + _BUSY_SECONDS + _MORE_SECONDS)
             self._socket.sendall(_COUNT.pack(len(question)) + question)
-            return Rows(self._answer(until))
+            return Rows(self._answer())
         except sqlite3.Error:
             raise
         except TimeoutError:
@@ -147,7 +155,7 @@ class GuestConnection:
             raise StoreError(f"The reader of {self._path} does not answer: open it again.") from None
         except (OSError, EOFError):
             raise StoreError(self._ended()) from None
-        except (_Broken, ValueError, struct.error):
+        except (_Broken, ValueError, TypeError, RecursionError, struct.error):
             self._kill()
             raise StoreError(f"The reader of {self._path} gave no answer that can be used: open it again.") from None
         except BaseException:
@@ -163,17 +171,18 @@ class GuestConnection:
         except subprocess.TimeoutExpired:
             self._kill()
 
-    def _answer(self, until: float) -> list[tuple[Any, ...]]:
+    def _answer(self) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
         left = _MOST_BYTES
         while (kind := self._exactly(1)) == _ROW:
             (columns,) = self._exactly(1)
-            if columns > _MOST_COLUMNS or time.monotonic() > until:
+            left -= 64  # what it takes here, about, as each of its values
+            if columns > _MOST_COLUMNS or left < 0 or time.monotonic() > self._until:
                 raise _Broken
             row = []
             for _ in range(columns):
                 value, size = self._cell()
-                left -= size + 64  # what it takes here, about
+                left -= size + 64
                 if left < 0:
                     raise _Broken
                 row.append(value)
@@ -205,10 +214,18 @@ class GuestConnection:
         return (data.decode() if kind == _TEXT else data), value
 
     def _exactly(self, count: int) -> bytes:
-        data = self._stream.read(count) if count else b""
-        if len(data) != count:
-            raise EOFError
-        return data
+        data = self._stream.read1(min(count, _AT_ONCE)) if count else b""
+        if len(data) == count:
+            return data
+        found = bytearray(data)
+        while len(found) < count:  # whoever sends byte by byte has no more time than others
+            if not data:
+                raise EOFError
+            if time.monotonic() > self._until:
+                raise TimeoutError
+            data = self._stream.read1(min(count - len(found), _AT_ONCE))
+            found += data
+        return bytes(found)
 
     def _ended(self) -> str:
         try:

@@ -7,8 +7,10 @@ pread(2), some 100 microseconds.
 What is overwritten in place keeps its name and, often, its length. Whoever writes to the file changes its time of
 modification; SQLite does so only when it folds the log in, which its shared memory tells. The same goes for the log
 between two commits. The kernel's own times are as coarse as its clock tick, within which others may write as well, so
-after a write of ours the time is set to the present nanosecond. The shared memory is mapped, which leaves its times as
-they are: what it says of older frames must go on.
+after a write of ours the time is set to the present nanosecond. Who sets it back changes the time of the last change,
+which nobody can set; so does much that is harmless, and then what is in the file tells. Another process of ours (an
+import) folds the log in and sets the time, too, sometimes late: its times are known by their last digits. The shared
+memory is mapped, which leaves its times as they are: what it says of older frames must go on.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import contextlib
 import os
 import stat
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +41,42 @@ from receiver.store.wal import (
 _PAGE: Final = 8192
 _BEGINS: Final = b"SQLite format 3\0"
 _TRIES: Final = 5  # another program may begin the log anew between two reads
-_SETTLED_SECONDS: Final = 1.0  # another process of ours has set the file's time so long after it folded the log in
+_SETTLED_SECONDS: Final = 5.0
+"""Another process of ours has set the file's time so long after it folded the log in: it may wait for readers first."""
+
+_COARSEST_NS: Final = 3_000_000_000  # more than any file system rounds times by
+
+_MILLISECOND: Final = 1_000_000
+_LATE_NS: Final = 1_000_000_000
 
 Identity = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """When a file was written to and changed at last, in ns, and what may have been changed beside what is in it."""
+
+    written: int
+    changed: int
+    kept: tuple[int, int, int, int]
+    """Rights, owner, group, and how many names it has."""
+    number: int
+
+    @classmethod
+    def of(cls, handle: int) -> _Times:
+        found = os.fstat(handle)
+        return cls(
+            found.st_mtime_ns,
+            found.st_ctime_ns,
+            (found.st_mode, found.st_uid, found.st_gid, found.st_nlink),
+            found.st_ino,
+        )
+
+    def set_since(self, known: _Times) -> bool:
+        """Whether a process of ours set the time of modification, and not long before what was known."""
+        if self.written == known.written or self.written < known.written - _LATE_NS:
+            return False
+        return self.written == _marked(self.written, self.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +120,9 @@ class Intact:
         self._memory_kept: Kept | None = None
         self._memory_seen = 0
         self._folded_at = 0.0  # when everything was in the file at last, by the wall clock
-        # What was found when it was known to be ours, with the state of the log: times in ns, and the index.
-        self._file_known: tuple[LogState, int] | None = None
-        self._log_known: tuple[LogState, int] | None = None
+        # What was found when it was known to be ours, with the state of the log.
+        self._file_known: tuple[LogState, _Times] | None = None
+        self._log_known: tuple[LogState, _Times] | None = None
         self._index_known: tuple[LogState, LogIndex] | None = None
         self._folded_by_others: tuple[LogState, float] | None = None  # and since when that is seen
         self.loss: Loss | None = None
@@ -263,7 +299,7 @@ class Intact:
         for _ in range(_TRIES):
             if state is None:  # overwritten at its beginning, SQLite makes it anew from the log
                 return None
-            file_time, log_time = os.fstat(handle).st_mtime_ns, os.fstat(log).st_mtime_ns
+            file_times, log_times = _Times.of(handle), _Times.of(log)
             index = read_index(memory, state.frames)
             again = self.state()
             if again == state:
@@ -272,43 +308,46 @@ class Intact:
         else:
             return None  # busy: the next look tells
         loss = (
-            self._of_index(state, index, file_time, folded)
-            or self._of_file_time(handle, state, file_time, folded)
-            or self._of_log_time(log, state, log_time, wrote)
+            self._of_index(state, index, file_times, folded)
+            or self._of_file_times(handle, state, file_times, folded)
+            or self._of_log_times(log, state, log_times, wrote)
         )
         if loss is None:
             self._index_known = state, index
         return loss
 
-    def _of_file_time(self, handle: int, state: LogState, time_ns: int, folded: bool) -> Loss | None:
+    def _of_file_times(self, handle: int, state: LogState, times: _Times, folded: bool) -> Loss | None:
         if folded or self._file_known is None:
-            self._file_known = state, _set_time(handle) if folded else time_ns
+            self._file_known = state, _set_time(handle) if folded else times
         elif not _folded_since(self._file_known[0], state):
-            if time_ns != self._file_known[1]:
+            known = self._file_known[1]
+            # Rights and names are changed, and times of reading set back, by others who mean no harm.
+            doubtful = times.changed != known.changed and times.kept == known.kept
+            if not times.set_since(known) and (times.written != known.written or (doubtful and self._whole() is False)):
                 return Loss(
                     f"Another program wrote into the database {self._path} while it was in use: what was acknowledged"
                     " may be damaged or lost.",
                     "Start the receiver again: it looks through what is there now, and goes on if that is whole.",
                     doubtful=True,
                 )
-            self._file_known = state, time_ns
+            self._file_known = state, times
         elif state.attempted == state.folded:  # another process of ours, which sets the time after that
             if self._folded_by_others is None or self._folded_by_others[0] != state:
                 self._folded_by_others = state, time.monotonic()
             elif time.monotonic() > self._folded_by_others[1] + _SETTLED_SECONDS:
-                self._file_known = state, time_ns
+                self._file_known = state, times
         return None
 
-    def _of_log_time(self, log: int, state: LogState, time_ns: int, wrote: bool) -> Loss | None:
+    def _of_log_times(self, log: int, state: LogState, times: _Times, wrote: bool) -> Loss | None:
         known = self._log_known
-        changed = known is not None and _same_frames(known[0], state) and time_ns != known[1] and not wrote
+        changed = known is not None and _same_frames(known[0], state) and times != known[1] and not wrote
         # Or another process of ours is about to write, or gave it up; or somebody only touched it.
         if changed and valid_frames(log, state) < state.frames and self.state() == state:
             return self._log_lost()
-        self._log_known = state, _set_time(log) if wrote else time_ns
+        self._log_known = state, _set_time(log) if wrote else times
         return None
 
-    def _of_index(self, state: LogState, index: LogIndex, file_time: int, folded: bool) -> Loss | None:
+    def _of_index(self, state: LogState, index: LogIndex, file: _Times, folded: bool) -> Loss | None:
         if self._index_known is None:
             return None
         before, known = self._index_known
@@ -316,8 +355,9 @@ class Intact:
         if before.salt == state.salt and before.frames <= state.frames:
             broken |= not index.continues(known)
             # Whoever folds frames in writes them into the file.
-            unwritten = self._file_known is not None and file_time == self._file_known[1] and not folded
-            broken |= before.folded < state.folded and unwritten
+            unwritten = self._file_known is not None and file.written == self._file_known[1].written
+            unwritten &= not folded
+            broken |= before.attempted < state.folded and unwritten
         return self._memory_lost() if broken else None
 
     def _memory_lost(self) -> Loss:
@@ -334,6 +374,12 @@ class Intact:
             f" acknowledged since {since} may be lost.",
             "Start the receiver again: it goes on with what is whole.",
         )
+
+
+def may_have_folded(before: LogState | None, after: LogState | None) -> bool:
+    """Whether a checkpoint of ours wrote into the file, from the states around it. When there was nothing to fold, or a
+    reader was in the way, the file is as another process of ours knows it: it must not get another time."""
+    return before is None or after is None or _folded_since(before, after)
 
 
 def _folded_since(before: LogState, now: LogState) -> bool:
@@ -353,12 +399,23 @@ def _same_frames(before: LogState, now: LogState) -> bool:
     return (before.salt, before.frames, before.checksum) == (now.salt, now.frames, now.checksum)
 
 
-def _set_time(handle: int) -> int:
-    """Set a file's time of modification to now; what it is then, in ns, which a file system may round."""
-    now = time.time_ns()
-    with contextlib.suppress(OSError):  # then it stays as the kernel set it
-        os.utime(handle, ns=(now, now))
-    return os.fstat(handle).st_mtime_ns
+def _set_time(handle: int) -> _Times:
+    """Set a file's time of modification to now; what its times are then. Where the file system rounds it, others may
+    write within the same second: there it is set to one that is over."""
+    now = _marked(time.time_ns(), os.fstat(handle).st_ino)
+    for when in (now, now - _COARSEST_NS):
+        with contextlib.suppress(OSError):  # then it stays as the kernel set it
+            os.utime(handle, ns=(when, when))
+        times = _Times.of(handle)
+        if times.written == when:
+            break
+    return times
+
+
+def _marked(time_ns: int, number: int) -> int:
+    """The time, to a millisecond, that a process of ours sets for a file of this number."""
+    begun = time_ns // _MILLISECOND
+    return begun * _MILLISECOND + zlib.crc32(b"%d %d" % (begun, number)) % _MILLISECOND
 
 
 def _foreign(handle: int) -> bool:

@@ -31,7 +31,8 @@ BESIDE: Final = ("-wal", "-shm", "-journal")
 """What SQLite opens by name beside a database."""
 _CAPABILITIES_3: Final = 0x2008_0522  # linux/capability.h, as the next
 _CAP_DAC_READ_SEARCH: Final = 2
-_PR_SET_KEEPCAPS: Final = 8  # linux/prctl.h
+_PR_SET_DUMPABLE: Final = 4  # linux/prctl.h, as the next
+_PR_SET_KEEPCAPS: Final = 8
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _NO_CHANGE: Final = 0xFFFF_FFFF  # setfsuid(-1) changes nothing and tells what is
 
@@ -406,6 +407,9 @@ class Rights:
                 f"Root cannot look at files of {name_of(self.uid)} here ({error.strerror}): run this as that user."
             ) from error
         _set_capabilities(libc, 1 << _CAP_DAC_READ_SEARCH if self.searches else 0)
+        if sys.platform == "linux":
+            # Nor is it that user's to look into or to lead (ptrace(2)), which fs.suid_dumpable = 1 would have it be.
+            libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
     def search_no_more(self) -> None:
         """This process, which took them for good, has what it looks at open: it gives the right to search back."""

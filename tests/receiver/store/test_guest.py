@@ -8,15 +8,16 @@ import signal
 import sqlite3
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from receiver.store import guest, reading
+from receiver.store import guest, ownership, reading
 from receiver.store.database import Database, StoreError
 from receiver.store.guest import GuestConnection
-from receiver.store.ownership import OUR_RIGHTS
+from receiver.store.ownership import OUR_RIGHTS, Rights
 from tests.receiver.store.test_intact import in_a_child
 from tests.somebody_else import UID, directory_of, needs_root, python, start
 
@@ -135,6 +136,8 @@ ANSWERS = {
     "columns without end": b"R\xff" + CELL.pack(0, 1) * 255,
     "an error without end": b"F" + struct.pack("<I", 1 << 30),
     "an error that is no JSON": b"F" + struct.pack("<I", 3) + b"abc",
+    "an error that is a number": b"F" + struct.pack("<I", 1) + b"5",
+    "an error that is deep": b"F" + struct.pack("<I", 4000) + b"[" * 4000,
     "half of an answer": b"R\2" + CELL.pack(0, 1),
 }
 
@@ -157,11 +160,14 @@ def test_an_answer_that_is_none_is_a_sentence_and_the_end_of_the_child(
     connection.close()
 
 
-def test_more_than_anybody_wants_to_hold_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("row", [b"R\1" + CELL.pack(0, 1), b"R\0"], ids=["numbers", "nothing"])
+def test_more_than_anybody_wants_to_hold_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: bytes
+) -> None:
     monkeypatch.setattr(guest, "_MOST_BYTES", 10_000)
-    answering(monkeypatch, (b"R\1" + CELL.pack(0, 1)) * 1000, "time.sleep(60)")
+    answering(monkeypatch, row * 1000, "time.sleep(60)")
     connection = GuestConnection(tmp_path / "any.db", "ro", OUR_RIGHTS)
-    with pytest.raises(StoreError, match="open it again"):
+    with pytest.raises(StoreError, match="no answer that can be used"):
         connection.execute("SELECT 1")
     assert connection._process.poll() is not None
     connection.close()
@@ -187,6 +193,65 @@ def test_a_child_that_says_nothing_is_not_waited_for_without_end(
         connection.execute("SELECT 1")
     assert connection._process.poll() is not None
     connection.close()
+
+
+def test_a_child_that_says_a_byte_now_and_then_has_no_more_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ((guest, "_MORE_SECONDS"), (guest, "_BUSY_SECONDS"), (reading, "GUEST_SECONDS")):
+        monkeypatch.setattr(name, value, 0.3)
+    answering(
+        monkeypatch, b"R\1" + CELL.pack(2, 1 << 20), "[(s.sendall(bytes(1)), time.sleep(0.1)) for _ in range(100)]"
+    )
+    connection = GuestConnection(tmp_path / "any.db", "ro", OUR_RIGHTS)
+    with pytest.raises(StoreError, match="does not answer"):
+        connection.execute("SELECT 1")
+    assert connection._process.poll() is not None
+    connection.close()
+
+
+def test_the_child_has_nothing_of_our_variables(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does it run what they name."""
+    (tmp_path / "sitecustomize.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("A_TOKEN", "secret")
+    connection = GuestConnection(plain, "ro", OUR_RIGHTS)
+    assert connection.execute("SELECT count(*) FROM one").fetchone() == (1,)
+    if sys.platform == "linux":
+        known = Path(f"/proc/{connection._process.pid}/environ").read_bytes()
+        assert b"secret" not in known
+        assert b"PYTHON" not in known
+    assert not (tmp_path / "ran").exists()
+    connection.close()
+
+
+@needs_root
+def test_the_child_is_not_its_owners_to_look_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever fs.suid_dumpable would allow it."""
+    libc, done = ownership._libc(), []
+
+    class Libc:
+        capset = libc.capset
+        capget = libc.capget
+
+        def prctl(self, *what: int) -> int:
+            done.append(("prctl", what))
+            return int(libc.prctl(*what))
+
+    monkeypatch.setattr(ownership, "_libc", Libc)
+    become = os.setresuid
+
+    def change(*ids: int) -> None:
+        done.append(("setresuid", ids))
+        become(*ids)
+
+    monkeypatch.setattr(os, "setresuid", change)
+
+    def take() -> None:
+        Rights(UID, UID, True).take_for_good()
+        assert ("prctl", (4, 0, 0, 0, 0)) in done[done.index(("setresuid", (UID, UID, UID))) :]
+
+    assert in_a_child(take) == signal.SIGKILL
 
 
 def test_a_child_that_was_ended_says_by_what(plain: Path) -> None:

@@ -8,7 +8,10 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import sqlite3
+import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from receiver.store import database as database_module
+from receiver.store import intact
 from receiver.store.chunk import Chunk
 from receiver.store.database import Database, DatabaseMoved, StoreError, compress
 from receiver.store.wal import FRAME_HEADER, HEADER, Kept, log_of, memory_of, read_state, valid_frames
@@ -311,6 +315,161 @@ def test_others_who_write_and_shrink_are_no_loss(tmp_path: Path) -> None:
     assert looks
     reader.close()
     first.close()
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["all is folded", "a reader holds the rest"])
+def test_another_of_ours_that_has_nothing_to_fold_is_no_loss(tmp_path: Path, held: bool) -> None:
+    path = tmp_path / "spans.db"
+    database = Database.create(path)
+    for number in range(1, 5):
+        database.append([made(number)])
+    reader = Database.read(path)
+    with reader.moment() if held else contextlib.nullcontext():
+        assert len(reader.ids()) == 4
+        if held:
+            database.append([made(5)])
+        database._checkpoint("PASSIVE")
+        assert database.lost() == ""
+
+        def fold() -> None:
+            other = Database.create(path)
+            if held:
+                other.append([made(6)])
+                assert not other._checkpoint("PASSIVE")
+            else:
+                other.checkpoint()
+
+        in_a_child(fold)
+        assert database.lost() == ""
+        database.append([made(7)])
+    reader.close()
+    database.close()
+
+
+def test_another_of_ours_that_sets_the_time_late_is_no_loss(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    database = Database.create(path)
+    database.append([made(1)])
+    here, there = socket.socketpair()
+
+    def fold() -> None:
+        other = Database.create(path)
+        other.append([made(2)])
+        assert other._handle is not None
+        other._connection.execute("PRAGMA wal_checkpoint").fetchone()
+        there.sendall(b"folded")
+        there.recv(1)
+        intact._set_time(other._handle)
+        there.sendall(b"done")
+        there.recv(1)
+
+    process = os.fork()
+    if process == 0:
+        faulthandler.disable()
+        here.close()
+        try:
+            fold()
+        finally:
+            os._exit(0)
+    there.close()
+    assert here.recv(6) == b"folded"
+    database.append([made(3)])
+    database._checkpoint("PASSIVE")
+    known = path.stat().st_mtime_ns
+    time.sleep(0.01)  # within the same millisecond it would be the same time
+    here.sendall(b"1")
+    assert here.recv(4) == b"done"
+    assert path.stat().st_mtime_ns != known
+    assert database.lost() == ""
+    database.append([made(4)])
+    here.sendall(b"2")
+    assert os.waitpid(process, 0)[1] == 0
+    path.touch()
+    assert "wrote into the database" in database.lost(), "who is none of ours"
+    database.close()
+    here.close()
+
+
+def test_a_fold_of_others_that_ends_between_two_looks_is_no_loss(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    database = Database.create(path)
+    for number in range(1, 5):
+        database.append([made(number)])
+    in_a_child(lambda: sqlite3.connect(path).execute("PRAGMA wal_checkpoint").fetchone() and None)
+    memory = Kept(memory_of(path))
+    state = read_state(memory.number)
+    assert state is not None
+    assert state.frames == state.folded == state.attempted
+    backfill = 2 * 48  # WalCkptInfo.nBackfill
+    with memory_of(path).open("r+b") as there:
+        there.seek(backfill)
+        there.write(bytes(4))  # as it is until all is in the file
+        there.flush()
+        assert database._lost(folded=True) == ""
+        there.seek(backfill)
+        there.write(state.folded.to_bytes(4, sys.byteorder))
+        there.flush()
+        assert database.lost() == ""
+        database.close()
+    memory.release()
+
+
+def set_back(one: Path, way: Callable[[Path], None]) -> None:
+    was = one.stat()
+    way(one)
+    os.utime(one, ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert one.stat().st_mtime_ns == was.st_mtime_ns
+
+
+@pytest.mark.parametrize("which", ["file", "log"])
+def test_a_time_that_is_set_back_hides_nothing_and_is_no_loss_by_itself(tmp_path: Path, which: str) -> None:
+    path = tmp_path / "spans.db"
+    database = Database.create(path)
+    for number in range(1, 11):
+        database.append([made(number)])
+    if which == "file":
+        database._checkpoint("PASSIVE")
+    assert database.lost() == ""
+    one = FILES[which](path)
+    set_back(one, lambda one: None)  # as who reads it and leaves no trace does
+    one.chmod(0o640)
+    one.with_name("other name").hardlink_to(one)
+    assert len(database.append([made(11)])) == 1
+    if which == "file":
+        database._checkpoint("PASSIVE")
+
+    def write(one: Path) -> None:
+        with one.open("r+b") as there:
+            there.seek(one.stat().st_size // 2)
+            there.write(os.urandom(50_000))
+
+    set_back(one, write)
+    with pytest.raises(DatabaseMoved, match=r"wrote into the database|overwritten"):
+        database.append([made(12)])
+    database.close()
+
+
+def test_where_times_are_rounded_a_write_within_the_same_second_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = 1_000_000_000
+    utime, now = os.utime, time.time_ns() // second * second + second // 4
+
+    def rounded(one: int, *, ns: tuple[int, int]) -> None:
+        utime(one, ns=(ns[0] // second * second, ns[1] // second * second))
+
+    monkeypatch.setattr(os, "utime", rounded)
+    monkeypatch.setattr(time, "time_ns", lambda: now)
+    path = tmp_path / "spans.db"
+    database = Database.create(path)
+    database.append([made(1)])
+    database._checkpoint("PASSIVE")
+    assert database.lost() == ""
+    with path.open("ab") as there:
+        there.write(b"more")
+    os.utime(path, ns=(now, now))
+    assert "wrote into the database" in database.lost()
+    database.close()
 
 
 def test_a_process_without_files_does_not_take_its_database_for_damaged(tmp_path: Path) -> None:

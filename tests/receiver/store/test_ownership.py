@@ -465,6 +465,27 @@ def test_a_file_with_more_than_tables_in_it_is_not_read(tmp_path: Path, what: st
             opened(path)
 
 
+def test_an_id_that_is_no_number_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "spans.db"
+    writer = Database.create(path)
+    writer.append([made(1)])
+    writer.close()
+    connection = sqlite3.connect(path)
+    columns = "id, received, n, bytes, source, peer, sender, names, spans, facts, body"
+    connection.executescript(
+        f"ALTER TABLE chunks RENAME TO c; CREATE TABLE chunks({columns}); INSERT INTO chunks SELECT {columns} FROM c;"
+        " DROP TABLE c"
+    )
+    database = Database.read(path)
+    connection.execute("UPDATE chunks SET id = 'x'")
+    connection.commit()
+    for look in (database.ids, database.last_id, lambda: database.poll(0)):
+        with pytest.raises(DatabaseDamaged, match="id"):
+            look()
+    database.close()
+    connection.close()
+
+
 @needs_root
 def test_a_view_that_takes_the_place_of_a_table_after_root_opened_it_is_not_read(theirs: Path) -> None:
     path = their_database(theirs)
