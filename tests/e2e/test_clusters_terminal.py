@@ -128,7 +128,7 @@ def test_from_off_to_armed_to_all_and_back_by_keyboard(
         terminal.keys(":")
         terminal.type(f"arm 127.0.0.1:{port}")
         terminal.keys("Enter")
-        shown = terminal.wait_for(f"endpoint: '127.0.0.1:{port}'")
+        shown = terminal.wait_for(f"endpoint: 127.0.0.1:{port}")
         assert "Arm apiserver of cp-1" in shown
         assert "Nobody takes spans" not in shown, "the tunnel is there before anything is changed"
         begun = agree(terminal)

@@ -293,7 +293,7 @@ def test_a_tracing_file_that_keeps_it_down_is_mended(
 @pytest.mark.usefixtures("unhurried")
 def test_what_is_down_for_another_reason_is_still_refused(armed: ControlPlane, asked: Asked) -> None:
     """Its own last words decide, also where its tracing file is broken besides."""
-    armed.spoil("crash", "any")
+    armed.spoil("crash_first", "any")
     (armed.root / "run/pocket/stop" / server_of(armed)).write_text("2")
     eventually(lambda: "admission" in armed.facts().words.get("kube-apiserver", ""), "it does not crash")
     before = armed.files()
