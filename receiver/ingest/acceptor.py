@@ -59,6 +59,10 @@ _MOST_TURNED_AWAY: Final = 4_096
 """... where fewer files may be open, a quarter of these."""
 _NAMELESS_SECONDS: Final = 1.0
 """A connection that says nothing is asked for its sender after so long, or when there are too many of its kind."""
+_UNTAKEN_SECONDS: Final = 10.0
+"""A connection that leaves an answer untaken for so long is ended: its call costs memory still."""
+_LEFT_SECONDS: Final = 30.0
+"""... and one that gRPC ended, however much was not taken."""
 _LINGER_SECONDS: Final = 1.0
 _DRAIN_SECONDS: Final = 2.0
 _CONNECTIONS_RATE: Final = 100.0
@@ -129,6 +133,7 @@ class _Relayed(Connection):
     closing: bool = False
     leaving: int = 0  # places that are given back in a moment
     told: bool = False
+    untaken: tuple[int, float] = (0, 0.0)  # the oldest stream whose answer has not ended, and since when it is that
     dropped: bool = False
 
 
@@ -385,6 +390,7 @@ class Acceptor:
             if requests is not None and requests.empty and not one.told and now - one.kept_since > _EMPTY_SECONDS:
                 one.told = True
                 self._accounts.held_back(one.sender)
+        self._end([one for one in self._connections if _leaves_answers(one, now)])
         self._end(to_end(self._connections, self.most, now))
         while self._nameless and next(iter(self._nameless)).since < now - _NAMELESS_SECONDS:
             self._identify(next(iter(self._nameless)))
@@ -571,6 +577,9 @@ class Acceptor:
 
     def _hand_on(self, one: _Relayed, size: int) -> None:
         """Send to gRPC what may go of the octets in the buffer, and keep the others."""
+        if one.inner is not None and one.inner.ended:  # there is nobody who would answer
+            one.kept = b""
+            return
         data, requests = self._buffer[:size], one.requests
         if one.inner is None and not self._connected(one, data):
             return
@@ -695,7 +704,9 @@ class Acceptor:
             count = 0
         if not count:
             inner.ended = True
+            self._streams.leave(one.claim)
             self._give_all_back(one)
+            self._later(_LEFT_SECONDS, lambda: self._drop(one))
             return
         outer, requests = one.outer, one.requests
         assert outer is not None
@@ -706,13 +717,23 @@ class Acceptor:
         else:
             _send(outer, data)
         if requests is not None:
-            for stream in one.responses.take(data):
-                brought = requests.streams.pop(stream, None)
-                if brought:
-                    self._streams.give_back(one.claim)
-                    self._freed = True
-                elif brought is not None:
-                    self._give_back_later(one, 1)
+            ended, answers = one.responses.take(data), one.responses.answers
+            for stream in answers:
+                self._answered(one, requests, stream)
+                requests.answered[stream] = None
+            answers.clear()
+            for stream in ended:
+                self._answered(one, requests, stream)
+                requests.answered.pop(stream, None)
+
+    def _answered(self, one: _Relayed, requests: RequestFrames, stream: int) -> None:
+        """Its place is free when the answer begins: the sender says when it may end (RFC 9113, 5.2)."""
+        brought = requests.streams.pop(stream, None)
+        if brought:
+            self._streams.give_back(one.claim)
+            self._freed = True
+        elif brought is not None:
+            self._give_back_later(one, 1)
 
     def _give_back_later(self, one: _Relayed, count: int) -> None:
         one.leaving += count
@@ -805,6 +826,14 @@ class Acceptor:
         one.outer = one.inner = one.requests = None
         one.kept = b""
         self._freed = True  # another may be next now
+
+
+def _leaves_answers(one: _Relayed, now: float) -> bool:
+    """Whether its sender has not taken an answer for too long. Asked about once a second."""
+    oldest = next(iter(one.requests.answered), 0) if one.requests is not None else 0
+    if oldest != one.untaken[0]:
+        one.untaken = oldest, now
+    return oldest != 0 and now - one.untaken[1] > _UNTAKEN_SECONDS
 
 
 def _private_directory() -> Path:

@@ -33,12 +33,13 @@ class RequestFrames:
     """What a client sends.
 
     `streams` are those that were handed on and have not ended, each with whether it brought data; whoever sees one end
-    takes it out. `frames` counts what was handed on except data: each costs the server about as much. `reset` are
-    streams that the client took back; whoever reads it empties it.
+    takes it out. `answered` are those that have an answer which has not ended, the oldest first; whoever sees it begin
+    puts it in. `frames` counts what was handed on except data: each costs the server about as much. `reset` are
+    streams that the client took back before there was an answer; whoever reads it empties it.
     """
 
     __slots__ = ("_admit", "_block", "_cleared", "_continued", "_last", "_left", "_looked", "_prefaced",
-                 "empty", "frames", "full", "reset", "streams")  # fmt: skip
+                 "answered", "empty", "frames", "full", "reset", "streams")  # fmt: skip
 
     def __init__(self, admit: Callable[[], bool]) -> None:
         """`admit()` is asked for each stream before it is handed on."""
@@ -51,6 +52,7 @@ class RequestFrames:
         self._looked = 0  # up to here, from the first octet that waits, there is no data
         self._cleared = 0  # headers before this need not wait for any
         self.streams: dict[int, bool] = {}
+        self.answered: dict[int, None] = {}
         self.frames = 0
         self.reset: list[int] = []
         self.full = False  # after `take`: a stream waits to be admitted
@@ -113,9 +115,11 @@ class RequestFrames:
                     self._block += length
                     if self._block > _MOST_HEADERS:
                         raise FramingError("headers without end")
-                elif kind == RST_STREAM and stream in self.streams:
-                    del self.streams[stream]
-                    self.reset.append(stream)
+                elif kind == RST_STREAM:
+                    self.answered.pop(stream, None)
+                    if stream in self.streams:
+                        del self.streams[stream]
+                        self.reset.append(stream)
                 self.frames += 1
             if end > size:
                 self._left, at = end - size, size
@@ -159,11 +163,15 @@ class RequestFrames:
 
 
 class ResponseFrames:
-    """What a server sends; it is believed to be well-formed."""
+    """What a server sends; it is believed to be well-formed.
 
-    __slots__ = ("_begun", "_left")
+    `answers` are streams whose answer begins, and does not end with its headers; whoever reads it empties it.
+    """
+
+    __slots__ = ("_begun", "_left", "answers")
 
     def __init__(self) -> None:
+        self.answers: list[int] = []
         self._left = 0
         self._begun = b""  # of a header
 
@@ -186,11 +194,12 @@ class ResponseFrames:
             self._left = at - size
         return ended
 
-    @staticmethod
-    def _frame(header: tuple[int, int, int], ended: list[int]) -> int:
+    def _frame(self, header: tuple[int, int, int], ended: list[int]) -> int:
         """Octets of payload."""
         word, flags, stream = header
         kind = word & 0xFF
         if kind == RST_STREAM or (kind <= HEADERS and flags & END_STREAM):
             ended.append(stream & _STREAM_BITS)
+        elif kind == HEADERS:
+            self.answers.append(stream & _STREAM_BITS)
         return word >> 8

@@ -61,6 +61,10 @@ _LOOKAHEAD: Final = 256 << 10
 """Bytes of a message that may come before it is read; the acceptor bounds for how many streams."""
 _LOOKAHEAD_TLS: Final = 64 << 10
 """... where it sees no streams."""
+_STREAMS: Final = 8
+"""Requests under way that a connection may have. The acceptor must not hold one back before all of its sender's
+streams are there: what it waits for would be the data that comes behind them.
+"""
 _SENDERS: Final = 200
 _PORT_TRIES: Final = 5
 _PEERS: Final = 512
@@ -282,7 +286,9 @@ class Ingest:
                 # What is not read yet stays with its sender, however fast that one is.
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.http2.lookahead_bytes", _LOOKAHEAD if self._credentials is None else _LOOKAHEAD_TLS),
-                ("grpc.max_concurrent_streams", 2 * self._limits.requests),
+                ("grpc.max_concurrent_streams", _STREAMS if self._credentials is None else 2 * self._limits.requests),
+                # It refuses also a stream that is within these, when earlier ones are not cleared away yet.
+                ("grpc.http.overload_protection", int(self._credentials is not None)),
                 ("grpc.server_handshake_timeout_ms", 10_000),  # TLS, and HTTP/2's settings
                 ("grpc.max_connection_idle_ms", 600_000),
                 ("grpc.max_allowed_incoming_connections", 2 * self._acceptor.most),

@@ -218,6 +218,66 @@ def test_the_places_of_streams_that_were_taken_back_are_free_again(front: Callab
     eventually(lambda: at.acceptor._streams.used == 0)
 
 
+def answers(stream: int) -> bytes:
+    """The server begins to answer; how it goes on is up to what the client lets it send."""
+    return frame(1, 4, stream, b"abc")
+
+
+def test_an_answer_that_nobody_takes_holds_no_place(front: Callable[..., Front]) -> None:
+    at = front(streams=StreamShares(16, 16))
+    inner = at.open()
+    for number, sender in enumerate("abc", 1):
+        at.connect(sender, PREFACE + b"".join(headers(n) + message(n, b"x") for n in range(1, 16, 2)))
+        eventually(lambda: sum(inner.calls().values()) == 8 * number)  # noqa: B023
+        inner.connections[list(inner.connections)[-1]].sendall(b"".join(map(answers, range(1, 16, 2))))
+        eventually(lambda: at.acceptor._streams.used == 0)
+    at.connect("good", PREFACE + headers(1) + message(1, b"x"))
+    eventually(lambda: sum(inner.calls().values()) == 25)
+
+
+def test_a_connection_that_leaves_an_answer_untaken_is_ended(
+    front: Callable[..., Front], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceptor, "_UNTAKEN_SECONDS", 0.1)
+    monkeypatch.setattr(acceptor, "_LOOK_SECONDS", 0.05)
+    at = front()
+    inner = at.open()
+    held = []
+    for sender in ("leaves", "takes", "takes back"):
+        held.append(at.connect(sender, PREFACE + headers(1) + message(1, b"x")))
+        eventually(lambda: len(inner.calls()) == len(held) and all(inner.calls().values()))
+    for connection, end in zip(inner.connections.values(), (b"", ends(1), b""), strict=True):
+        connection.sendall(answers(1) + end)
+    assert Answers(held[2]).frames() == [(1, 4, 1)]
+    held[2].sendall(reset(1))
+    eventually(lambda: at.account("leaves").get("ended") == 1)
+    assert "leaves" not in at.acceptor.count()
+    assert Answers(held[1]).ended(1) == [1]
+
+
+def test_who_was_left_by_grpc_takes_no_places_and_does_not_stay(
+    front: Callable[..., Front], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceptor, "_RESET_SECONDS", 0.01)
+    monkeypatch.setattr(acceptor, "_LEFT_SECONDS", 2.0)
+    at = front()
+    inner = at.open()
+    client = at.connect("a", PREFACE + headers(1) + message(1, b"x"))
+    eventually(lambda: sum(inner.calls().values()) == 1)
+    ((name, connection),) = inner.connections.items()
+    connection.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):  # more than all that lies between takes
+        connection.sendall(frame(0, 0, 1) + bytes(64 << 20))
+    relayed = at.acceptor._named[name]
+    connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
+    eventually(lambda: relayed.claim.gone)
+    client.sendall(b"".join(headers(n) + message(n, bytes(10_000)) for n in range(3, 200, 2)))
+    eventually(lambda: at.acceptor._streams.used == 0)
+    eventually(lambda: at.acceptor.count() == {})
+    assert at.acceptor._streams.held() == {}
+
+
 @pytest.mark.parametrize("hostile", [frame(6, 0, 0, bytes(7)), frame(0, 0, 0, b"x"), frame(5, 4, 1, bytes(4))])
 def test_a_connection_that_is_no_http2_ends_and_others_do_not(front: Callable[..., Front], hostile: bytes) -> None:
     at = front()

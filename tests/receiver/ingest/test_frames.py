@@ -203,6 +203,17 @@ def test_the_streams_that_a_server_ends_are_seen_however_it_is_cut(frames: list[
     assert found == expected
 
 
+def test_an_answer_begins_and_ends() -> None:
+    responses = ResponseFrames()
+    assert responses.take(memoryview(frame(1, END_HEADERS, 1, b"abc") + frame(1, END_HEADERS | END_STREAM, 3))) == [3]
+    assert responses.answers == [1], "one that ends at once is not among them"
+    one = Connection().take(PREFACE + headers(1) + message(1, b"x"))
+    one.frames.streams.clear()
+    one.frames.answered[1] = None
+    one.take(reset(1))
+    assert (one.frames.answered, one.frames.reset) == ({}, [])
+
+
 def test_a_whole_call() -> None:
     one = Connection().take(PREFACE + headers(1) + message(1, b"spans"))
     assert one.frames.streams == {1: True}

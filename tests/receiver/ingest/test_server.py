@@ -241,6 +241,14 @@ def test_senders_that_never_read_their_answers_do_not_keep_others_out(bench: Cal
         export(address, request(first=1000))
 
 
+def test_calls_that_a_client_makes_all_at_once_are_acknowledged(bench: Callable[..., Bench]) -> None:
+    address = bench().ingest.listen("", "127.0.0.1:0").address
+    with grpc.insecure_channel(address, options=(("grpc.use_local_subchannel_pool", 1),)) as channel:
+        call = channel.unary_unary(METHOD)
+        sent = [call.future(request(), timeout=60) for _ in range(200)]
+        assert [one.result() for one in sent] == [b""] * 200
+
+
 def test_large_requests_are_decoded_apart_and_small_ones_do_not_wait_for_them(bench: Callable[..., Bench]) -> None:
     inside = bench()
     address = inside.ingest.listen("", "127.0.0.1:0").address
