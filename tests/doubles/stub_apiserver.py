@@ -11,9 +11,9 @@ anonymous: let in to its health and version, or, with --anonymous-auth=false, tu
 Runs without the site module, because it is started often. Environment: POCKET_MOUNTS (mount path to directory here),
 POCKET_HOME, POCKET_PACE, HOSTNAME_OF_NODE. A file `faults/NAME` with the text of a rate, or `any`, spoils a server
 of that rate: `crash` (ends, for no reason that names tracing), `crash_first` (the same, before it looks at tracing),
-`unready` (readyz never 200), `flap` (every other readyz is 500), `frozen` (etcd: reads hang), `deaf` (lives, but never listens),
-`slow` (it takes ten times as long to be ready). With a number of times as its text:
-`busy` (the port is taken), `hiccup` (it ends at once).
+`unready` (readyz never 200), `flap` (every other readyz is 500), `frozen` (etcd: reads hang), `deaf` (lives, but never
+listens), `slow` (it takes ten times as long to be ready). With a number of times as its text: `busy` (the port is
+taken), `hiccup` (it ends at once).
 """
 
 from __future__ import annotations
