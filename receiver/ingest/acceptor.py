@@ -21,6 +21,7 @@ import heapq
 import itertools
 import logging
 import os
+import select
 import selectors
 import shutil
 import socket
@@ -131,6 +132,7 @@ class _Relayed(Connection):
     changed: bool = False  # what it is to be watched for
     paid: bool = False  # it has had its turn to reach gRPC
     closing: bool = False
+    left: bool = False  # by gRPC
     leaving: int = 0  # places that are given back in a moment
     told: bool = False
     untaken: tuple[int, float] = (0, 0.0)  # the oldest stream whose answer has not ended, and since when it is that
@@ -390,6 +392,10 @@ class Acceptor:
             if requests is not None and requests.empty and not one.told and now - one.kept_since > _EMPTY_SECONDS:
                 one.told = True
                 self._accounts.held_back(one.sender)
+            inner = one.inner
+            unread = inner is not None and not one.left and not inner.events & selectors.EVENT_READ
+            if inner is not None and unread and _hung_up(inner.socket):
+                self._left(one)  # which reading would tell, but its answers are not taken
         self._end([one for one in self._connections if _leaves_answers(one, now)])
         self._end(to_end(self._connections, self.most, now))
         while self._nameless and next(iter(self._nameless)).since < now - _NAMELESS_SECONDS:
@@ -704,9 +710,7 @@ class Acceptor:
             count = 0
         if not count:
             inner.ended = True
-            self._streams.leave(one.claim)
-            self._give_all_back(one)
-            self._later(_LEFT_SECONDS, lambda: self._drop(one))
+            self._left(one)
             return
         outer, requests = one.outer, one.requests
         assert outer is not None
@@ -725,6 +729,14 @@ class Acceptor:
             for stream in ended:
                 self._answered(one, requests, stream)
                 requests.answered.pop(stream, None)
+
+    def _left(self, one: _Relayed) -> None:
+        """gRPC has closed its side: no stream begins any more, and what it answered has a while to be taken."""
+        self._streams.leave(one.claim)
+        self._give_all_back(one)
+        if not one.left:
+            one.left = True
+            self._later(_LEFT_SECONDS, lambda: self._drop(one))
 
     def _answered(self, one: _Relayed, requests: RequestFrames, stream: int) -> None:
         """Its place is free when the answer begins: the sender says when it may end (RFC 9113, 5.2)."""
@@ -884,6 +896,13 @@ def _send(end: _End, data: memoryview | None = None) -> None:
     except OSError:  # it may have sent something before it went
         end.deaf = True
         end.waiting.clear()
+
+
+def _hung_up(connection: socket.socket) -> bool:
+    """Whether the other side has closed it, whatever it sent before that."""
+    look = select.poll()
+    look.register(connection, 0)
+    return bool(look.poll(0))
 
 
 def _reset(connection: socket.socket) -> None:

@@ -66,6 +66,8 @@ class StreamShares:
 
     def take(self, claim: Claim) -> bool:
         """Whether there is a place for one more stream of this connection; if not, it waits for `next`."""
+        if claim.gone:
+            return False
         if claim.granted:
             claim.granted = False
             return True
