@@ -143,7 +143,8 @@ def test_apply_and_delete(armed: Node) -> None:
 
     dry = trace(armed, "kubectl", "create", "configmap", "dry", "--dry-run=server", "-o", "name")
     assert (dry.code, dry.output) == (0, "configmap/dry\n")
-    assert "A dry run of dry: nothing was stored." in dry.request("create", "configmaps")["show"]["verdict"]
+    said = dry.request("create", "configmaps")["show"]["verdict"]
+    assert said.startswith("A dry run of configmaps default/dry: nothing was stored.")
 
     gone = trace(armed, "kubectl", "delete", "configmap", "traced")
     assert (gone.code, gone.output.split(" from")[0].strip()) == (0, 'configmap "traced" deleted')
@@ -159,7 +160,7 @@ def test_logs(armed: Node) -> None:
 
     followed = trace(armed, "timeout", "3", "kubectl", "logs", "-f", POD, "--tail=1")
     assert followed.output.startswith("tick\ntick\n")
-    assert followed.request("get", "pods", "log")["show"]["verdict"].startswith("A stream, open for ")
+    assert followed.request("get", "pods", "log")["show"]["verdict"].startswith("A log that was followed for ")
 
 
 def test_exec(armed: Node) -> None:
@@ -170,7 +171,7 @@ def test_exec(armed: Node) -> None:
     assert one["code"] == 101
     request = one["trace"]["request"]
     assert (request["resource"], request["subresource"], request["name"]) == ("pods", "exec", POD)
-    assert one["show"]["verdict"].startswith("A command in a container (exec), open for ")
+    assert one["show"]["verdict"].startswith("A command in a container, which ended after ")
 
 
 def test_cp(armed: Node) -> None:
