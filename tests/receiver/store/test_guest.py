@@ -10,7 +10,9 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -41,15 +43,22 @@ def theirs() -> Iterator[Path]:
         yield directory
 
 
-@needs_root
-def test_shared_memory_that_its_owner_cuts_off_ends_the_child_and_not_root(theirs: Path) -> None:
-    path = theirs / "spans.db"
+@contextmanager
+def held_by_its_owner(path: Path) -> Iterator[tuple[IO[str], IO[str]]]:
+    """A database that its owner has open, and the ends of the owner's standard input and output."""
     command = ("env", f"PYTHONPATH={HERE}", *python(_WRITES, str(path)))
     with start(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
         assert owner.stdin is not None
         assert owner.stdout is not None
         assert owner.stdout.readline() == "written\n"
-        written, read = owner.stdin, owner.stdout
+        yield owner.stdin, owner.stdout
+        owner.stdin.close()
+
+
+@needs_root
+def test_shared_memory_that_its_owner_cuts_off_ends_the_child_and_not_root(theirs: Path) -> None:
+    path = theirs / "spans.db"
+    with held_by_its_owner(path) as (written, read):
 
         def look() -> None:
             database = Database.read(path)
@@ -64,17 +73,12 @@ def test_shared_memory_that_its_owner_cuts_off_ends_the_child_and_not_root(their
             database.close()
 
         assert in_a_child(look) == signal.SIGKILL
-        owner.stdin.close()
 
 
 @needs_root
 def test_the_child_has_the_owners_rights_and_no_others(theirs: Path) -> None:
     path = theirs / "spans.db"
-    command = ("env", f"PYTHONPATH={HERE}", *python(_WRITES, str(path)))
-    with start(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
-        assert owner.stdin is not None
-        assert owner.stdout is not None
-        assert owner.stdout.readline() == "written\n"
+    with held_by_its_owner(path):
         theirs.parent.chmod(0o700)  # as /var/lib/private, which only root may enter
         database = Database.read(path)
         connection = database._connection
@@ -90,7 +94,6 @@ def test_the_child_has_the_owners_rights_and_no_others(theirs: Path) -> None:
         database.close()
         assert process.poll() is not None
         theirs.parent.chmod(0o755)
-        owner.stdin.close()
 
 
 @pytest.fixture
