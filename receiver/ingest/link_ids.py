@@ -21,7 +21,10 @@ _MOST: Final = (1 << 32) - 1
 
 def drop_bad_links(span: Span) -> int:
     """Take away a span's links with ids of a wrong length; how many there were."""
-    if all(_is_good(link) for link in span.links):
+    for link in span.links:
+        if not _is_good(link):
+            break
+    else:
         return 0
     good = [link for link in span.links if _is_good(link)]
     dropped = len(span.links) - len(good)

@@ -23,7 +23,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from receiver.store.wal import (
     Kept,
@@ -52,8 +52,7 @@ _LATE_NS: Final = 1_000_000_000
 Identity = tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Times:
+class _Times(NamedTuple):
     """When a file was written to and changed at last, in ns, and what may have been changed beside what is in it."""
 
     written: int

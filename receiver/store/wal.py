@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,8 +65,7 @@ def shared_bytes(frames: int) -> int:
     return _REGION * (1 + max(0, frames - _IN_FIRST + _IN_OTHERS - 1) // _IN_OTHERS)
 
 
-@dataclass(frozen=True, slots=True)
-class LogState:
+class LogState(NamedTuple):
     """The log, as its index in shared memory tells it."""
 
     frames: int
@@ -113,6 +112,11 @@ def read_state(memory: int) -> LogState | None:
             break
     else:
         return None
+    return _state_of(raw)
+
+
+@lru_cache(maxsize=16)  # asked for some times in each commit, and mostly as before
+def _state_of(raw: bytes) -> LogState | None:
     version, _, _, there, _, page, frames, pages, sum1, sum2, salt, _, _ = _INDEX.unpack(raw[: _INDEX.size])
     if version != _VERSION or not there:
         return None
@@ -232,9 +236,8 @@ class LogIndex:
             if now[: 4 * frames] != then[: 4 * frames]:
                 return False
             slots_now, slots_then = _slots(now), _slots(then)
-            other = np.flatnonzero(slots_now != slots_then)
-            changed = np.concatenate((slots_now[other], slots_then[other]))
-            if np.any((changed > 0) & (changed <= frames)):
+            other = (slots_now != slots_then).nonzero()
+            if _any_within(slots_now[other], frames) or _any_within(slots_then[other], frames):
                 return False
         return True
 
@@ -251,6 +254,11 @@ def read_index(memory: int, frames: int) -> LogIndex:
         regions.append((within, raw))
         frames -= within
     return LogIndex(tuple(regions))
+
+
+def _any_within(slots: NDArray[np.uint16], frames: int) -> bool:
+    """Whether one of them is of the first so many frames."""
+    return bool(((slots > 0) & (slots <= frames)).any())
 
 
 def _slots(region: bytes) -> NDArray[np.uint16]:
