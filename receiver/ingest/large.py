@@ -72,6 +72,8 @@ class LargeRequests:
             except (OSError, struct.error, ValueError, EOFError) as error:
                 pid = self.pid
                 self._end()
+                if self._closed:  # by `close`, which is no fault of the request
+                    raise Gone from error
                 _log.error("a request of %d bytes ended the decoding process %s: %s", len(body), pid, error)
                 raise Gone from error
             finally:
