@@ -250,6 +250,28 @@ def test_a_proxy_on_the_way_sees_no_credentials(
     assert other.connections == 0
 
 
+def test_a_proxy_that_wants_a_password_gets_its_own(recorder: Make, tls: ssl.SSLContext, tmp_path: Path) -> None:
+    relay = recorder(refusal(407))
+    server = recorder(refusal(400), tls)
+    given = relay.url.replace("://", "://me:p%40ss@")
+    api = Api("lab", kubeconfig(tmp_path, server.url.replace("127.0.0.1", "server.invalid"), **{"proxy-url": given}))
+    with pytest.raises(ReachError) as caught:
+        api.version()
+    api.close()
+    assert "p%40ss" not in str(caught.value)
+    assert "p@ss" not in str(caught.value)
+    (head,) = relay.heads[:1]
+    assert head.startswith(b"CONNECT server.invalid:")
+    assert b"proxy-authorization: basic " + base64.b64encode(b"me:p@ss").lower() in head.lower()
+    assert SECRET.encode() not in b"".join(relay.heads)
+
+
+@pytest.mark.parametrize("url", ["socks5://127.0.0.1:1", "socks5h://127.0.0.1:1", "ftp://127.0.0.1:1"])
+def test_a_proxy_of_another_kind_is_named(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ReachError, match=r"proxy of context lab is one of \w+://, which cannot be gone through here"):
+        Api("lab", kubeconfig(tmp_path, "https://server.invalid:6443", **{"proxy-url": url}))
+
+
 def test_what_a_server_repeats_of_our_token_is_not_shown(recorder: Make, tls: ssl.SSLContext, tmp_path: Path) -> None:
     server = recorder(b"", tls)
     api = Api("lab", kubeconfig(tmp_path, server.url))

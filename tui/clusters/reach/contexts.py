@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from receiver.store.ownership import why_not_believed
 from tui.clusters.model import ReachError
@@ -268,6 +268,7 @@ def _load(merger: Any, context: str, folder: Path | None, own: bool) -> Loaded:
             f"The credentials of context {plain(context)} cannot be had ({_cut(said[-1])}), and nothing may ask for"
             " them here: log in first, as with kubectl."
         )
+    _go_through(context, configuration)
     expiry = getattr(loader, "expiry", None)
     return Loaded(
         context,
@@ -281,6 +282,34 @@ def _load(merger: Any, context: str, folder: Path | None, own: bool) -> Loaded:
         expiry if isinstance(expiry, datetime) else None,
         secure,
     )
+
+
+def _go_through(context: str, configuration: Any) -> None:
+    """Tell the client how the proxy on the way, if there is one, knows us: it takes the address alone.
+
+    Raises:
+        ReachError: it is one of a kind that cannot be gone through.
+    """
+    from kubernetes.client import rest
+    from urllib3.util import make_headers
+
+    url = configuration.proxy
+    bypass: Any = rest.should_bypass_proxies
+    if not url or bypass(configuration.host, no_proxy=configuration.no_proxy or ""):
+        return
+    try:
+        address = urlsplit(url if "://" in url else f"http://{url}")
+        _ = address.port
+    except ValueError:
+        raise ReachError(f"The proxy of context {plain(context)} is no URL: write http://HOST:PORT.") from None
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise ReachError(
+            f"The proxy of context {plain(context)} is one of {plain(address.scheme)}://, which cannot be gone through"
+            " here: name an http:// proxy."
+        )
+    if address.username is not None and not configuration.proxy_headers:
+        pair = f"{unquote(address.username)}:{unquote(address.password or '')}"
+        configuration.proxy_headers = make_headers(proxy_basic_auth=pair)
 
 
 def _no_renewal(context: str) -> Callable[[Any], None]:

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from tui.clusters.reach.wire import plain
 
-CODES: Final = frozenset((300, 301, 302, 303, 305, 307, 308))
+CODES: Final = frozenset(range(300, 400))
+"""All of them: a client may follow any that has a `Location` (curl does)."""
 _STAYS: Final = re.compile(r"(?:/(?![/\\])|\?|[^/\\?#:\x00-\x20\x7f]+(?:[/?#]|$))[^\x00-\x20\x7f]*")
 
 
