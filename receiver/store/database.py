@@ -272,6 +272,7 @@ class Database:
         with self._lock:
             if lost := self._lost(before=True):
                 raise DatabaseMoved(lost)
+            self._must_be_changeable()
             try:
                 ids = self._write(rows, gone)
                 if ids is None and self._empty_log():
@@ -396,6 +397,7 @@ class Database:
             sqlite3.Error: it failed.
         """
         self._must_be_there()  # who wrote into the file until now is not taken for us afterwards
+        self._must_be_changeable()
         before = None if self._intact is None else self._intact.state()
         try:
             busy, frames, done = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
@@ -486,6 +488,19 @@ class Database:
                     intact.loss = found = self._rescue(found)
                 self._doubt(found)
             return found.what
+
+    def _must_be_changeable(self) -> None:
+        """SQLite, which would be killed where it touches what is mapped, must not be asked else.
+
+        Raises:
+            StoreError: one of the files may not be written to any more.
+        """
+        name = "" if self._intact is None else self._intact.frozen(self._handle)
+        if name:
+            raise StoreError(
+                f"{name} may not be written to any more: make it changeable again (lsattr and chattr -ia show and undo"
+                " it), or its file system writable."
+            )
 
     def _doubt(self, loss: Loss) -> None:
         """Without the shared memory, which holds nothing that the log does not, whoever opens the file next looks
@@ -688,7 +703,8 @@ class Database:
         not go with what is in the file, and the connection stays open until the process ends."""
         with self._lock:
             handle, self._handle = self._handle, None
-            if handle is not None and self._intact is not None and self._intact.look(handle) is not None:
+            intact = self._intact
+            if intact is not None and (intact.frozen(handle) or (handle is not None and intact.look(handle))):
                 _abandon(self._connection)
                 self._connection = sqlite3.connect(":memory:")
                 self._connection.close()
@@ -798,6 +814,7 @@ class Database:
     def _all(self, sql: str, values: Sequence[int] = ()) -> list[Any]:
         try:
             with self._lock:
+                self._must_be_changeable()
                 return self._connection.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             _fail(error, self.path)

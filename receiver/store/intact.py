@@ -18,6 +18,8 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import struct
+import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -46,6 +48,8 @@ _SETTLED_SECONDS: Final = 5.0
 
 _COARSEST_NS: Final = 3_000_000_000  # more than any file system rounds times by
 
+_GET_FLAGS: Final = 0x80006601 | struct.calcsize("l") << 16  # FS_IOC_GETFLAGS (linux/fs.h)
+_UNCHANGEABLE: Final = 0x10 | 0x20  # FS_IMMUTABLE_FL, FS_APPEND_FL
 _MILLISECOND: Final = 1_000_000
 _LATE_NS: Final = 1_000_000_000
 
@@ -155,6 +159,16 @@ class Intact:
         except OSError:
             return 0
 
+    def frozen(self, handle: int | None) -> str:
+        """Which of the files may not be changed any more although it is open, "" for none. Of what is mapped, SQLite
+        finds that out by SIGBUS."""
+        for kept, name in ((self._memory_kept, self._names[2]), (self._log_kept, self._names[1])):
+            if kept is not None and _is_frozen(kept.number):
+                return name
+        if handle is not None and _is_frozen(handle):
+            return self._names[0]
+        return ""
+
     def reader(self) -> int | None:
         """The id of another process that reads the database at this moment, as far as the system tells."""
         return None if self._memory_kept is None else reader_of(self._memory_kept.number)
@@ -168,7 +182,7 @@ class Intact:
             folded: we folded the log into the file since the last look.
         """
         if self.loss is None:
-            self.loss = self._of_file(handle) or self._of_memory() or self._of_log()
+            self.loss = self._of_memory() or self._of_file(handle) or self._of_log()
         if self.loss is None and handle is not None:
             self.loss = self._of_contents(handle, wrote, folded)
         return self.loss
@@ -189,31 +203,38 @@ class Intact:
     def _of_file(self, handle: int | None, tries: int = _TRIES) -> Loss | None:
         """A file is never shorter than what SQLite has folded into it: a first page from the beginning, and each later
         page is in the file or in the log."""
-        path = self._path
         state = self.state()
         try:
             found = os.stat(self._names[0])
         except OSError:
             found = None
         if found is None or (found.st_dev, found.st_ino) != self._file:
-            way_out = (
-                f"Move what is there now aside, with {path}-wal if that is there, and start the receiver again."
-                if found is not None
-                else "Starting the receiver again begins a new one."
-            )
-            return Loss(f"The database {path} was moved or removed while it was in use.", way_out)
+            return self._file_moved(found is not None)
         short = found.st_size < _PAGE or (found.st_size < self._seen and self._lacks_pages(found.st_size))
         if state is not None and state.frames:
             short |= found.st_size < (state.pages - state.pending) * state.page
         if short and self.state() != state:  # somebody writes, and what was read is not of one moment
             return self._of_file(handle, tries - 1) if tries else None
         if short or self._has_hole(handle, found.st_size) or (handle is not None and _foreign(handle)):
-            return Loss(
-                f"The database {path} was emptied or cut off while it was in use.",
-                f"Move what is left of it aside, with {path}-wal if that is there, and start the receiver again.",
-            )
+            return self._file_cut_off()
         self._seen = found.st_size
         return None
+
+    def _file_moved(self, another: bool) -> Loss:
+        """`another` is there now."""
+        path = self._path
+        way_out = (
+            f"Move what is there now aside, with {path}-wal if that is there, and start the receiver again."
+            if another
+            else "Starting the receiver again begins a new one."
+        )
+        return Loss(f"The database {path} was moved or removed while it was in use.", way_out)
+
+    def _file_cut_off(self) -> Loss:
+        return Loss(
+            f"The database {self._path} was emptied or cut off while it was in use.",
+            f"Move what is left of it aside, with {self._path}-wal if that is there, and start the receiver again.",
+        )
 
     def _lacks_pages(self, size: int) -> bool:
         """Whether a file that became shorter, of so many bytes now, misses pages: else it was `Database.shrink`."""
@@ -251,12 +272,34 @@ class Intact:
         if kept is None:
             return None
         now, size = _named(self._names[2]), os.fstat(kept.number).st_size
-        way_out = "Nothing that was acknowledged is lost: start the receiver again."
-        if now != kept.identity:
-            return Loss(f"{self._memory} was moved, removed or replaced while it was in use.", way_out)
-        if size < self._memory_seen:
-            return Loss(f"{self._memory} was emptied or cut off while it was in use.", way_out)
-        self._memory_seen = size
+        whole = size >= self._memory_seen
+        if now == kept.identity and whole:
+            self._memory_seen = size
+            return None
+        what = "moved, removed or replaced" if whole else "emptied or cut off"
+        return self._besides(whole) or Loss(
+            f"{self._memory} was {what} while it was in use.",
+            "Nothing that was acknowledged is lost: start the receiver again.",
+        )
+
+    def _besides(self, whole: bool) -> Loss | None:
+        """What else is gone where the shared memory is: SQLite, which is not to be asked unless that is still
+        `whole`, has no part in it. None: nothing, so nothing is lost."""
+        try:
+            found = os.stat(self._names[0])
+        except OSError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != self._file:
+            return self._file_moved(found is not None)
+        if found.st_size < min(_PAGE, self._seen):
+            return self._file_cut_off()
+        kept, known = self._log_kept, self._log_known
+        if kept is None:
+            return None
+        if _named(self._names[1]) != kept.identity:
+            return self._log_moved(rescue=whole)
+        if known is not None and valid_frames(kept.number, known[0]) < known[0].frames:
+            return self._log_lost()
         return None
 
     def _of_log(self) -> Loss | None:
@@ -282,11 +325,7 @@ class Intact:
             if known is not None and known[0] != state and whole_frames(kept.number, known[0]) == known[0].frames:
                 return self._memory_lost()  # what was last in the log is there: it is not what the memory tells of
             return self._log_lost()
-        return Loss(
-            f"The database's log {self._log} was moved, removed or replaced while it was in use.",
-            "Start the receiver again: it goes on with what is in the database.",
-            rescue=True,
-        )
+        return self._log_moved(rescue=True)
 
     # -- what is in them ------------------------------------------------------------------------------
     def _of_contents(self, handle: int, wrote: bool, folded: bool) -> Loss | None:
@@ -307,7 +346,7 @@ class Intact:
         else:
             return None  # busy: the next look tells
         loss = (
-            self._of_index(state, index, file_times, folded)
+            self._of_index(log, state, index, file_times, folded)
             or self._of_file_times(handle, state, file_times, folded)
             or self._of_log_times(log, state, log_times, wrote)
         )
@@ -323,12 +362,7 @@ class Intact:
             # Rights and names are changed, and times of reading set back, by others who mean no harm.
             doubtful = times.changed != known.changed and times.kept == known.kept
             if not times.set_since(known) and (times.written != known.written or (doubtful and self._whole() is False)):
-                return Loss(
-                    f"Another program wrote into the database {self._path} while it was in use: what was acknowledged"
-                    " may be damaged or lost.",
-                    "Start the receiver again: it looks through what is there now, and goes on if that is whole.",
-                    doubtful=True,
-                )
+                return self._file_overwritten()
             self._file_known = state, times
         elif state.attempted == state.folded:  # another process of ours, which sets the time after that
             if self._folded_by_others is None or self._folded_by_others[0] != state:
@@ -346,24 +380,43 @@ class Intact:
         self._log_known = state, _set_time(log) if wrote else times
         return None
 
-    def _of_index(self, state: LogState, index: LogIndex, file: _Times, folded: bool) -> Loss | None:
+    def _of_index(self, log: int, state: LogState, index: LogIndex, file: _Times, folded: bool) -> Loss | None:
         if self._index_known is None:
             return None
         before, known = self._index_known
+        unwritten = self._file_known is not None and file.written == self._file_known[1].written
         broken = state.folded > state.frames
-        if before.salt == state.salt and before.frames <= state.frames:
-            broken |= not index.continues(known)
+        if before.salt == state.salt:
+            # Frames are only added, until the log begins anew and gets another salt.
+            broken |= before.frames > state.frames or not index.continues(known)
             # Whoever folds frames in writes them into the file.
-            unwritten = self._file_known is not None and file.written == self._file_known[1].written
-            unwritten &= not folded
-            broken |= before.attempted < state.folded and unwritten
-        return self._memory_lost() if broken else None
+            broken |= before.attempted < state.folded and unwritten and not folded
+        if not broken:
+            return None
+        if not unwritten and not folded:  # of another time, as the memory is
+            return self._file_overwritten()
+        return self._memory_lost() if valid_frames(log, before) == before.frames else self._log_lost()
+
+    def _file_overwritten(self) -> Loss:
+        return Loss(
+            f"Another program wrote into the database {self._path} while it was in use: what was acknowledged"
+            " may be damaged or lost.",
+            "Start the receiver again: it looks through what is there now, and goes on if that is whole.",
+            doubtful=True,
+        )
 
     def _memory_lost(self) -> Loss:
         return Loss(
             f"{self._memory} was overwritten while it was in use.",
             "Nothing that was acknowledged is lost: start the receiver again.",
             doubtful=True,
+        )
+
+    def _log_moved(self, *, rescue: bool) -> Loss:
+        return Loss(
+            f"The database's log {self._log} was moved, removed or replaced while it was in use.",
+            "Start the receiver again: it goes on with what is in the database.",
+            rescue=rescue,
         )
 
     def _log_lost(self) -> Loss:
@@ -415,6 +468,21 @@ def _marked(time_ns: int, number: int) -> int:
     """The time, to a millisecond, that a process of ours sets for a file of this number."""
     begun = time_ns // _MILLISECOND
     return begun * _MILLISECOND + zlib.crc32(b"%d %d" % (begun, number)) % _MILLISECOND
+
+
+def _is_frozen(handle: int) -> bool:
+    """Whether a file has been made immutable (chattr(1)), or its file system read-only, since it was opened."""
+    if os.fstatvfs(handle).f_flag & os.ST_RDONLY:
+        return True
+    if sys.platform != "linux":
+        return False
+    import fcntl
+
+    try:
+        raw = fcntl.ioctl(handle, _GET_FLAGS, bytes(struct.calcsize("l")))
+    except OSError:  # a file system without such flags
+        return False
+    return bool(struct.unpack_from("=I", raw)[0] & _UNCHANGEABLE)
 
 
 def _foreign(handle: int) -> bool:

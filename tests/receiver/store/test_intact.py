@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import subprocess
 import sys
 import time
 import traceback
@@ -565,4 +566,104 @@ def test_a_file_that_was_overwritten_before_its_receiver_was_killed_is_looked_th
     assert f"{path}-wal.damaged" in again.said
     assert again._is_whole()
     assert {int(one.spans["trace_lo"][0]) for one in again.read_after(0)} == set(range(101, 141))
+    again.close()
+
+
+@pytest.mark.parametrize("way", ["cp", "in place"])
+@pytest.mark.parametrize("which", [("memory",), ("log", "memory"), ("file", "log", "memory")])
+def test_what_is_put_back_from_earlier_is_noticed_before_the_next_answer(
+    tmp_path: Path, which: tuple[str, ...], way: str
+) -> None:
+    """As a backup that is restored under a receiver would be: all of it was right once."""
+    path = tmp_path / "state" / "spans.db"
+    said = tmp_path / "said"
+
+    def work() -> None:
+        database = Database.create(path)
+        for number in range(1, 11):
+            database.append([made(number)])
+        kept = {name: FILES[name](path).read_bytes() for name in which}
+        for number in range(11, 21):
+            database.append([made(number)])
+        for name, content in kept.items():
+            with FILES[name](path).open("r+b" if way == "in place" else "wb") as file:
+                file.write(content)
+        for number in range(21, 24):
+            with contextlib.suppress(DatabaseMoved):
+                database.append([made(number)])
+                said.write_text(f"{number} was acknowledged")
+        said.write_text(database.lost() + " " + database.way_out)
+
+    assert in_a_child(work) == signal.SIGKILL
+    sentence = said.read_text()
+    assert "while it was in use" in sentence
+    again = Database.create(path)
+    there = {int(one.spans["trace_lo"][0]) for one in again.read_after(0)}
+    again.close()
+    if which == ("memory",) or (way == "in place" and "file" not in which):  # a log's beginning is what it was
+        assert there == set(range(1, 21))
+        assert "Nothing that was acknowledged is lost" in sentence
+    else:
+        assert "lost" in sentence
+        assert "Nothing that was acknowledged is lost" not in sentence
+
+
+@pytest.mark.parametrize("way", ["removed", "moved"])
+def test_a_folder_that_is_gone_is_no_small_loss(tmp_path: Path, way: str) -> None:
+    path = tmp_path / "state" / "spans.db"
+    said = tmp_path / "said"
+
+    def work() -> None:
+        database = Database.create(path)
+        database.append([made(1)])
+        if way == "removed":
+            shutil.rmtree(path.parent)
+        else:
+            rename_folder(path)
+        with pytest.raises(DatabaseMoved):
+            database.append([made(2)])
+        said.write_text(f"{database.lost()} {database.way_out}")
+
+    assert in_a_child(work) == signal.SIGKILL
+    assert f"The database {path} was moved or removed while it was in use." in said.read_text()
+    assert "Nothing that was acknowledged is lost" not in said.read_text()
+
+
+@pytest.mark.parametrize("which", ["file", "log", "memory"])
+def test_a_file_that_may_not_be_changed_is_named_and_goes_on_when_it_may(tmp_path: Path, which: str) -> None:
+    path = tmp_path / "spans.db"
+    said = tmp_path / "said"
+    flagged = FILES[which](path)
+
+    def flag(how: str) -> bool:
+        return subprocess.run(["chattr", how, flagged], capture_output=True, check=False).returncode == 0
+
+    probe = tmp_path / "probe"
+    probe.touch()
+    if shutil.which("chattr") is None or subprocess.run(["chattr", "+i", probe], capture_output=True).returncode:
+        pytest.skip("this user or file system makes no file immutable")
+    subprocess.run(["chattr", "-i", probe], check=True)
+
+    def work() -> None:
+        database = Database.create(path)
+        writer = Writer(database)
+        writer.start()
+        assert writer.submit(made(1)).wait(20)
+        assert flag("+i")
+        try:
+            with pytest.raises(Full) as caught:
+                writer.submit(made(2)).wait(20)
+            with pytest.raises(StoreError):
+                database.ids()
+            writer._probe()
+        finally:
+            assert flag("-i")
+        assert writer.submit(made(3)).wait(20)
+        assert not writer.problem
+        said.write_text(str(caught.value))
+
+    assert in_a_child(work) == signal.SIGKILL
+    assert f"{flagged} may not be written to any more" in said.read_text()
+    again = Database.create(path)
+    assert {int(one.spans["trace_lo"][0]) for one in again.read_after(0)} == {1, 3}
     again.close()
