@@ -1,14 +1,17 @@
 """Fixtures that tests of several packages share.
 
 `recordings`: the folder of recorded traffic of real clusters, which is not part of the project.
+`once`: a file that all workers of a run share.
 `receiver`: starts real receiver processes; whatever a test leaves running is ended after it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -31,6 +34,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 RECORDINGS_VARIABLE = "K8S_TRACE_TUI_RECORDINGS"
 
 StartReceiver = Callable[..., LiveReceiver]
+Once = Callable[[str, Callable[[Path], None]], Path]
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -56,6 +60,26 @@ def recordings() -> Path:
     if not (folder / "list-nodes.otlp.jsonl").is_file():
         pytest.skip(f"the recordings of real clusters are not here ({RECORDINGS_VARIABLE} names their folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """`once(name, make)`: a file of that name, which `make` wrote for whichever worker of this run wanted it first."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+    folder.mkdir(exist_ok=True)
+
+    def of(name: str, make: Callable[[Path], None]) -> Path:
+        known = folder / name
+        with (folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not known.is_symlink():
+                made = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder), name)
+                make(made)
+                known.symlink_to(made)  # not before it is whole
+        return known.resolve()
+
+    return of
 
 
 @pytest.fixture

@@ -6,13 +6,14 @@ import json
 import queue
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests import program
 
 START_S = 60.0
 """How long a receiver may take to say that it listens, on a busy machine."""
@@ -75,14 +76,7 @@ class LiveReceiver:
 
 def run_command(*arguments: str, stdin: str | None = None, timeout: float = 120.0) -> str:
     """Standard output of `k8s-trace-tui ARGUMENTS`, which must succeed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tui.cli", *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    done = program.run("tui.cli", *arguments, input=stdin, timeout=timeout)
     assert done.returncode == 0, f"{arguments} ended with {done.returncode}: {done.stderr.strip()[-2000:]}"
     return done.stdout
 
@@ -96,12 +90,11 @@ def start_receiver(db: Path, listen: Sequence[str], arguments: Sequence[str] = (
         listen: values of `--listen`; port 0 lets the system choose.
         arguments: further flags.
     """
-    command = [sys.executable, "-m", "receiver", "--db", str(db)]
-    for address in listen:
-        command += ["--listen", address]
-    process = subprocess.Popen(
-        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
-    )
+    flags = [word for address in listen for word in ("--listen", address)]
+    process = program.start(
+        "receiver", "--db", db, *flags, *arguments,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
     lines: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_read, args=(process, lines), daemon=True).start()
     receiver = LiveReceiver(db, process)

@@ -63,7 +63,7 @@ TOGETHER = {
     "tests/receiver/traces/test_reader.py": "recorded",
 }
 """What one worker runs as a whole, because it reads what was read or sent once for all of it: by test or file, the
-fixture. Ten seconds of a worker go into reading all recordings, thirty into judging them."""
+fixture. Twenty seconds of a worker go into judging all recordings."""
 
 
 def place(nodeid: str) -> int:

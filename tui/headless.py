@@ -1,5 +1,5 @@
 """The commands that need no screen: traces, show, export, import, info. They read the same file as the TUI, whether a
-receiver holds it or not."""
+receiver holds it or not. Each loads what it alone needs."""
 
 from __future__ import annotations
 
@@ -29,17 +29,14 @@ from receiver.store.retention import Policy, Retention
 from receiver.store.room import file_limit
 from receiver.traces import pairing
 from receiver.traces.bodies import Bodies
-from receiver.traces.changes import changes
 from receiver.traces.filter.nothing import explain_nothing
 from receiver.traces.filter.scan import Scan
-from receiver.traces.hotspots import hot_spots
 from receiver.traces.listing import rows
 from receiver.traces.model import Span
 from receiver.traces.query import Query, View, select, starting_with
 from receiver.traces.reader import SPAN_CAP, load, spans_at, spans_of, summaries
 from receiver.traces.verdict import judge
-from tui import __version__, comparison_text, hot_text
-from tui.clusters.force import groups, identity
+from tui import __version__
 from tui.config import Settings, default_file, theme_directory
 from tui.documents import dumps, raw_pieces, trace_document, trace_lines, walk
 from tui.evictions import whose
@@ -228,6 +225,9 @@ class _Follower:
 
 def hot(database: Database, query: Query, *, as_json: bool) -> int:
     """Print what is hot among the traces that a query selects."""
+    from receiver.traces.hotspots import hot_spots
+    from tui import hot_text
+
     with database.moment():
         index = load_index(database)
         known = _attributes(database, query, index)
@@ -250,6 +250,9 @@ def compare(before: Path, after: Path, query: Query, *, as_json: bool, everythin
     Raises:
         StoreError: one of them cannot be read.
     """
+    from receiver.traces.changes import changes
+    from tui import comparison_text
+
     code = 0
 
     def bad(sentence: str) -> None:
@@ -608,6 +611,8 @@ class _Room:
 
 def info(settings: Settings, config: Path | None) -> int:
     """Print version and every path in use."""
+    from tui.clusters.force import groups, identity
+
     place = default_place()
     path = settings.db or place.database
     config = config or default_file()

@@ -6,8 +6,6 @@ Root makes, changes and logs nothing there.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 
 from receiver.control import ControlClient
+from tests import program
 from tests.somebody_else import DATABASE, UID, directory_of, listing, needs_root, receiving
 from tests.tui.driver import Driven
 from tui import session, tracing
@@ -36,10 +35,7 @@ def state() -> Iterator[Path]:
 
 
 def command(*argv: str | Path) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tui.cli", *map(str, argv)],
-        capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    done = program.run("tui.cli", *argv)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -626,7 +626,7 @@ def as_somebody_else(*argv: str | Path) -> tuple[int, str]:
     program = (
         "import os, sys\n"
         "import encodings.idna, importlib.readers, importlib.resources\n"
-        "import rich.cells, tui.cli, tui.config, tui.headless, yaml\n"
+        "import rich.cells, tui.cli, tui.clusters.force.identity, tui.config, tui.headless, yaml\n"
         "importlib.resources.files('themes').joinpath('dark.yaml').is_file()\n"  # from 3.13 on loads more on first use
         "if os.geteuid() == 0:\n"
         "    os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import tui
+from tests import program
 from tui import cli
 
 HOME = str(Path(tui.__file__).parent.parent)
@@ -77,9 +78,7 @@ WORD = f"--{EVIL.replace(' ', '')}"  # argparse takes what has a space in it for
 @pytest.mark.parametrize("given", [(WORD,), (EVIL, EVIL), ("--listen", f"x=unix:/{EVIL}"), ("--max-size", EVIL)])
 @pytest.mark.parametrize("module", ["receiver", "receiver.ingest.demo"])
 def test_nor_of_the_processes_that_are_started(module: str, given: tuple[str, ...], nowhere: Path) -> None:
-    command = [sys.executable, "-m", module, *given]
-    environment = {**os.environ, "PYTHONPATH": HOME}
-    done = subprocess.run(command, capture_output=True, timeout=60, check=False, env=environment)
+    done = program.run(module, *given, text=False)
     assert done.returncode in (1, 2)
     assert done.stderr
     assert raw((done.stdout + done.stderr).decode()) == []

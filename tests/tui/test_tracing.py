@@ -24,7 +24,8 @@ from typing import Any
 import pytest
 
 from receiver.control import ControlClient
-from tests.conftest import REPOSITORY, StartReceiver
+from tests import program
+from tests.conftest import StartReceiver
 from tests.doubles.tracing_api import ADMIN, PLAIN, TracingApi
 from tests.live_receiver import LiveReceiver
 from tui import tracing
@@ -95,15 +96,7 @@ class Bench:
 
     def start(self, *words: str, stdin: str = "", **options: str | bool) -> subprocess.CompletedProcess[str]:
         """The same in a process of its own."""
-        return subprocess.run(
-            self.command(*words, **options),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env=self.environment,
-            timeout=120,
-            check=False,
-        )
+        return program.run(*self.command(*words, **options)[2:], input=stdin, env=self.environment)
 
     def client(self, *asks: str) -> list[str]:
         """The command that makes these requests, one after the other on one connection."""
@@ -149,7 +142,6 @@ def bench(
             "XDG_STATE_HOME": str(tmp_path / "state"),
             "XDG_RUNTIME_DIR": str(tmp_path / "run"),
             "TMPDIR": str(tmp_path / "run"),
-            "PYTHONPATH": str(REPOSITORY),
             "TERM": "xterm-256color",
         }
         made.use(token)
@@ -424,8 +416,8 @@ def test_a_thousand_requests_of_one_command(bench: MakeBench) -> None:
 def test_two_at_once_keep_apart(bench: MakeBench) -> None:
     at = bench()
     both = [
-        subprocess.Popen(
-            at.command(*at.client(f"20*GET:/api/v1/namespaces/{name}/pods")),
+        program.start(
+            *at.command(*at.client(f"20*GET:/api/v1/namespaces/{name}/pods"))[2:],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -7,7 +7,6 @@ import socket
 import sqlite3
 import stat
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from receiver.store import ownership, place, reading
 from receiver.store.database import Database, DatabaseDamaged, DatabaseMissing
 from receiver.store.errors import NotOurs, StoreError
+from tests import program
 from tests.eventually import eventually
 from tests.receiver.store.test_database import made
 from tests.somebody_else import UID, directory_of, forked, listing, needs_root, python, run
@@ -46,10 +46,7 @@ def victim(tmp_path: Path) -> Path:
 
 def command(*argv: str | Path) -> tuple[int, str]:
     """Exit code and standard error of the program."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tui.cli", *map(str, argv)],
-        capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    done = program.run("tui.cli", *argv)
     return done.returncode, done.stderr
 
 

@@ -17,6 +17,7 @@ from receiver.traces.model import Trace
 from receiver.traces.pairing import pairs
 from receiver.traces.reader import load
 from receiver.traces.verdict import Verdict, judge
+from tests.conftest import Once
 
 RECORDINGS = (
     "list-nodes.otlp.jsonl",
@@ -46,6 +47,13 @@ class Recorded:
             yield from chunks
             last = chunks[-1].id
 
+    def read_again(self) -> Index:
+        """An index that nobody has asked anything yet."""
+        index = Index()
+        for chunk in self.chunks():
+            index.extend([chunk])
+        return index
+
     def trace(self, slot: int) -> Trace:
         trace = load(self.index, self.index.trace_id(slot), 0, live=False)
         assert trace is not None
@@ -70,19 +78,22 @@ Recordings = Callable[[str], Recorded]
 
 
 @pytest.fixture(scope="session")
-def recorded(recordings: Path) -> Recordings:
+def recorded(recordings: Path, once: Once) -> Recordings:
     """A recording by its file's name, or by the part before its first dot."""
     held: dict[str, Recorded] = {}
 
     def of(name: str) -> Recorded:
-        if name not in held:
-            file = next(file for file in RECORDINGS if name in (file, file.partition(".")[0]))
-            database = Database.memory()
-            take(recordings / file, database, pytest.fail, arrived_now=False)
-            index = Index()
-            while chunks := database.read_after(index.last_chunk):
-                index.extend(chunks)
-            held[name] = Recorded(index, Bodies(database), database)
-        return held[name]
+        file = next(file for file in RECORDINGS if name in (file, file.partition(".")[0]))
+        if file not in held:
+            database = Database.read(once(f"{file}.db", lambda path: _take(recordings / file, path)))
+            held[file] = Recorded(Index(), Bodies(database), database)
+            held[file].index = held[file].read_again()
+        return held[file]
 
     return of
+
+
+def _take(recording: Path, path: Path) -> None:
+    database = Database.create(path)
+    take(recording, database, pytest.fail, arrived_now=False)
+    database.close()

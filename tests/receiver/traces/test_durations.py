@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.store import files
 from receiver.store.chunk import APISERVER, FACT, FLAG_REQUEST, SPAN, Chunk, Resource
 from receiver.store.index import Index
 from receiver.traces import durations as module
@@ -20,7 +18,8 @@ from receiver.traces.durations import BIG, catch_up, durations_of
 from receiver.traces.phases import breakdown
 from receiver.traces.reader import summaries
 from tests.receiver.traces import shapes
-from tests.receiver.traces.shapes import MS, T0, Recorder, index_of
+from tests.receiver.traces.conftest import Recordings
+from tests.receiver.traces.shapes import MS, T0, Recorder
 from tests.receiver.traces.test_phases import NAMES, RECORDINGS, SPANS
 
 Drawn = tuple[int, int, int, int, int, int, int, bool]
@@ -81,8 +80,8 @@ def test_every_release(record: Any, ms: float) -> None:
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_a_recording(recordings: Path, name: str) -> None:
-    index = index_of(files.read(recordings / name, pytest.fail))
+def test_a_recording(recorded: Recordings, name: str) -> None:
+    index = recorded(name).read_again()
     assert (durations_of(index) == breakdown(index, range(index.traces)).duration).all()
 
 
@@ -120,8 +119,8 @@ def test_a_trace_id_that_is_reused_for_hours_is_not_walked_each_time(walks: list
     assert durations_of(index)[0] > 0.75 * 100_000
 
 
-def test_traces_in_good_health_are_not_walked(recordings: Path, walks: list[int]) -> None:
+def test_traces_in_good_health_are_not_walked(recorded: Recordings, walks: list[int]) -> None:
     """1.36 ends no headline early: some requests let the API server go on a little after their answer, that is all."""
-    index = index_of(files.read(recordings / "cluster-rate-full.otlp.jsonl.gz", pytest.fail))
+    index = recorded("cluster-rate-full").read_again()
     assert (durations_of(index) == index.head_duration).all()
     assert sum(walks) < 0.01 * index.traces
