@@ -48,6 +48,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -502,7 +503,7 @@ class Kubelet:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
         if pid == 0:
-            become(lambda: run_apiserver(command, environment), mask, log)
+            become(partial(run_apiserver, command, environment), mask, log)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return Child(pid)
 
@@ -641,7 +642,7 @@ def main() -> None:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
         if pid == 0:
-            become(lambda: run_kubelet(Path(root), pace, environment), mask)
+            become(partial(run_kubelet, Path(root), pace, environment), mask)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         print(pid, flush=True)
 
