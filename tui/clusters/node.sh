@@ -16,8 +16,8 @@
 # Everything is below $ROOT ("" on a node). Answers are lines of tab-separated fields, free text as `text` has it, closed
 # by END, so that a cut-off answer shows. Times that decide are differences of /proc/uptime: the clock may jump.
 #
-# A fork costs a node a millisecond, and a status made 330 of them: what the shell can do by itself, it does, and what a
-# function finds is in a variable, not in its output.
+# What the shell can do by itself it does, and what a function finds is in a variable, not in its output: a node is looked
+# at every few seconds, and each fork costs it a millisecond.
 #
 # What is not done is answered with one line, and nothing was touched:
 #   refused WHY              it is not as it must be
@@ -151,10 +151,10 @@ now() {
 	fi
 }
 
-# Tests run at another pace; a node does not.
+# Tests run at another pace; a node does not. Nothing is looked at more than 20 times a second: looking takes time, too.
 PACE=1000 TICK=1
 if [ -n "${K8S_TRACE_TUI_PACE:-}" ]; then
-	TICK=$(awk -v p="$K8S_TRACE_TUI_PACE" 'BEGIN { n = int(p * 1000); if (n < 1 || n > 1000) n = 1000; print n, n / 1000 }')
+	TICK=$(awk -v p="$K8S_TRACE_TUI_PACE" 'BEGIN { n = int(p * 1000); if (n < 1 || n > 1000) n = 1000; print n, (n < 50 ? 50 : n) / 1000 }')
 	PACE=${TICK% *} TICK=${TICK#* }
 fi
 
@@ -339,8 +339,11 @@ watched() {
 
 endpoint() {
 	if [ -n "${CONTAINER_RUNTIME_ENDPOINT:-}" ] || [ -e /etc/crictl.yaml ]; then return 0; fi
-	endpoint_found=$(sed -n 's/^containerRuntimeEndpoint:[ "]*\([^" ]*\).*/\1/p' "$ROOT/var/lib/kubelet/config.yaml" 2>/dev/null)
-	if [ -z "$endpoint_found" ]; then
+	endpoint_found=
+	if [ -e "$ROOT/var/lib/kubelet/config.yaml" ]; then
+		endpoint_found=$(sed -n 's/^containerRuntimeEndpoint:[ "]*\([^" ]*\).*/\1/p' "$ROOT/var/lib/kubelet/config.yaml" 2>/dev/null)
+	fi
+	if [ -z "$endpoint_found" ] && [ -e "$ROOT/var/lib/kubelet/kubeadm-flags.env" ]; then
 		endpoint_found=$(sed -n 's/.*--container-runtime-endpoint=\([^" ]*\).*/\1/p' "$ROOT/var/lib/kubelet/kubeadm-flags.env" 2>/dev/null)
 	fi
 	if [ -n "$endpoint_found" ]; then
@@ -1849,6 +1852,12 @@ original() {
 	printf 'END\n'
 }
 
+# by WHO: BY is who asks, for one field of one line
+by() {
+	BY=${1:-somebody}
+	case $BY in *"$TAB"* | *"$NEWLINE"*) BY=$(printf '%s' "$BY" | tr -d '\n\t') ;; esac
+}
+
 main() {
 	verb=${1:-}
 	[ $# -eq 0 ] || shift
@@ -1862,13 +1871,13 @@ main() {
 		[ "$verb" = follow ] || endpoint
 		case $verb in
 		begin)
-			BY=$(printf '%s' "${2:-somebody}" | tr -d '\n\t')
+			by "${2:-}"
 			begin
 			;;
 		watch) watch "${2:-1}" ;;
 		follow) follow "${2:-0}" ;;
 		finish | undo)
-			BY=$(printf '%s' "${2:-somebody}" | tr -d '\n\t')
+			by "${2:-}"
 			AGREED=${3:-}
 			if [ "$verb" = finish ]; then resume after; else resume before; fi
 			;;

@@ -443,7 +443,8 @@ ours_to_write() {
 		;;
 	esac
 	# whose the manifests are has root's rights by them already
-	if ! above "$ROOT$1" "$(stat -L -c %u "$ROOT$PODS" 2>/dev/null)" "$ROOT$PODS"; then
+	PODS_UID=${PODS_UID:-$(stat -L -c %u "$ROOT$PODS" 2>/dev/null)}
+	if ! above "$ROOT$1" "$PODS_UID" "$ROOT$PODS"; then
 		WHY="$WHY, and could change under our hands what is written as $1: take that right away"
 		return 1
 	fi
