@@ -15,6 +15,9 @@ deleted, by a call to the API that needs etcd, until that call gives up after so
 It answers /healthz as a real one does, on the port that etc/default/kubelet names (`--healthz-port=N`; none without
 it, and none for 0), and stands in ROOT/proc, where a node's processes are looked for.
 
+A Python that starts takes a fifth of a second of a core, and hundreds of kubelets and API servers are started in a run
+of the tests: so they are forks of one process, which waits for the root of the next on its standard input (`Kubelets`).
+
 SIGUSR1 ends the kubelet alone, as `systemctl stop kubelet` does: containers and CRI live on, and nothing is started.
 SIGUSR2 starts it again.
 
@@ -25,30 +28,104 @@ it `mirror/POD` (JSON, for the double of the API) and `kubelet.log` (what a kube
 
 from __future__ import annotations
 
-import argparse
+import gc
 import hashlib
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import sys
-import threading
+import threading  # noqa: F401  the API server's, loaded once
 import time
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
-HERE = Path(__file__).resolve().parent
-SERVER = [sys.executable, "-S", str(HERE / "stub_apiserver.py")]
+PAUSE = 0.02
+"""Seconds between two looks at what there is to do: a kubelet lives as long as its test, and looks all the time."""
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Process:
+    """A process, whoever's child it is, as far as a kubelet's is used."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._ended = os.pidfd_open(pid)
+
+    def send_signal(self, number: int) -> None:
+        signal.pidfd_send_signal(self._ended, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        with suppress(ProcessLookupError):
+            self.send_signal(signal.SIGTERM)
+
+    def wait(self, seconds: float) -> None:
+        """Until it has ended."""
+        if not select.select([self._ended], [], [], seconds)[0]:
+            raise TimeoutError(f"process {self.pid} does not end")
+
+    def __del__(self) -> None:
+        os.close(self._ended)
+
+
+class Kubelets:
+    """What kubelets are forked from. It ends with who started it."""
+
+    def __init__(self) -> None:
+        self._parent = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def start(self, root: Path, pace: float) -> Process:
+        """One that runs what lies below a root."""
+        assert self._parent.stdin is not None
+        assert self._parent.stdout is not None
+        self._parent.stdin.write(json.dumps([str(root), pace, dict(os.environ)]) + "\n")
+        return Process(int(self._parent.stdout.readline()))
+
+
+class Child:
+    """A process that was forked from here, with the part of a Popen that is used."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self, options: int = os.WNOHANG) -> int | None:
+        """Its code, None while it runs."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def wait(self) -> int:
+        """Its code, once it has ended."""
+        code = self.poll(0)
+        assert code is not None
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 @dataclass
@@ -70,7 +147,7 @@ class Running:
     pod: dict[str, Any]
     attempt: int
     log: str
-    process: subprocess.Popen[bytes] | None
+    process: subprocess.Popen[bytes] | Child | None
     started: float
     stamp: str
     exit_code: int | None = None
@@ -111,21 +188,6 @@ def stamp() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
 
 
-class Health(BaseHTTPRequestHandler):
-    """What kubelet answers about itself."""
-
-    def do_GET(self) -> None:
-        body, code = (b"ok", 200) if self.path == "/healthz" else (b"404 page not found\n", 404)
-        self.send_response(code)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        with suppress(OSError):  # nobody waits for it any more
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 class Kubelet:
     def __init__(self, root: Path, pace: float) -> None:
         self.root = root
@@ -144,8 +206,11 @@ class Kubelet:
         self.reads = self.renewed = False
         self.trust: tuple[int, ssl.SSLContext] | None = None
         self.process = root / "proc" / str(os.getpid())
-        self.health: ThreadingHTTPServer | None = None
+        self.parent = os.getppid()
+        self.health: socket.socket | None = None
         self.wanted = self.running = True
+        self.stops, self.still = str(self.home / "stop"), str(self.home / "faults/still")
+        self.listens = str(self.home / "port")
 
     # --- itself ------
     def show_itself(self) -> None:
@@ -158,26 +223,45 @@ class Kubelet:
         (self.process / "cmdline").write_bytes(b"\0".join(word.encode() for word in ["kubelet", *arguments, ""]))
         ports = [int(word.partition("=")[2]) for word in arguments if word.startswith("--healthz-port=")]
         if ports and ports[-1]:
-            self.health = ThreadingHTTPServer(("127.0.0.1", ports[-1]), Health)
-            threading.Thread(target=self.health.serve_forever, daemon=True).start()
+            self.health = socket.create_server(("127.0.0.1", ports[-1]))
+            self.health.setblocking(False)
 
     def hide_itself(self) -> None:
         shutil.rmtree(self.process, ignore_errors=True)
         if self.health is not None:
-            self.health.shutdown()
-            self.health.server_close()
+            self.health.close()
             self.health = None
+
+    def pause(self) -> None:
+        """Until it looks again; meanwhile it answers those who ask for its health."""
+        until = time.monotonic() + PAUSE
+        while (left := until - time.monotonic()) > 0:
+            if self.health is None:
+                time.sleep(left)
+            elif select.select([self.health], [], [], left)[0]:
+                with suppress(OSError):  # nobody waits for it any more
+                    self.answer(self.health.accept()[0])
+
+    def answer(self, connection: socket.socket) -> None:
+        with connection:
+            connection.settimeout(0.2)
+            asked = connection.recv(4096).split(b" ")[1:2]
+            code, body = ("200 OK", "ok") if asked == [b"/healthz"] else ("404 Not Found", "404 page not found\n")
+            head = f"HTTP/1.1 {code}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            connection.sendall(f"{head}{body}".encode())
 
     # --- files -----------------------------------------------------------------------------------------
     def scan(self, now: float) -> None:
         there: dict[str, tuple[int, int, int]] = {}
         with os.scandir(self.manifests) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or not entry.is_file():
+                if entry.name.startswith("."):
                     continue
                 try:
                     status = os.stat(entry.path)
                 except FileNotFoundError:
+                    continue
+                if not stat.S_ISREG(status.st_mode):
                     continue
                 there[entry.name] = (status.st_mtime_ns, status.st_ino, status.st_size)
         changed = [name for name, mark in there.items() if self.seen.get(name) != mark]
@@ -295,7 +379,7 @@ class Kubelet:
         self.asked_at, self.reads = now, False
         path = b"GET /api/v1/namespaces/kube-system/pods/x HTTP/1.1\r\nHost: api\r\n\r\n"
         try:
-            port = int((self.home / "port").read_text())
+            port = self.port()
             with (
                 socket.create_connection(("127.0.0.1", port), 0.2) as plain,
                 self.credentials().wrap_socket(plain, server_hostname="127.0.0.1") as connection,
@@ -355,11 +439,16 @@ class Kubelet:
 
     def api_answers(self) -> bool:
         try:
-            port = int((self.home / "port").read_text())
+            port = self.port()
             with socket.create_connection(("127.0.0.1", port), 0.2):
                 return True
         except (OSError, ValueError):
             return False
+
+    def port(self) -> int:
+        """The API server's."""
+        with open(self.listens) as file:
+            return int(file.read())
 
     def end(self, running: Running, now: float, grace: float) -> None:
         if running.kill_at is None:
@@ -390,31 +479,34 @@ class Kubelet:
         log = f"/var/log/pods/kube-system_{pod['metadata']['name']}_{uid}/{name}/{attempt}.log"
         path = self.root / log[1:]
         path.parent.mkdir(parents=True, exist_ok=True)
-        process = None
+        process: subprocess.Popen[bytes] | Child | None = None
         command = [*container.get("command", ()), *container.get("args", ())]
-        # etcd is the real one, by the path that its manifest says
-        program = SERVER if name == "kube-apiserver" else command[:1] if name == "etcd" else None
-        if program is not None:
+        if name == "kube-apiserver":
+            process = self.serve(command, path, mounts)
+        elif name == "etcd":  # the real one, by the path that its manifest says
             with path.open("wb") as output:
-                process = subprocess.Popen(
-                    [*program, *command[1:]],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env={
-                        **os.environ,
-                        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry.endswith("site-packages")),
-                        "POCKET_MOUNTS": json.dumps(mounts),
-                        "POCKET_HOME": str(self.home),
-                        "POCKET_PACE": str(self.pace),
-                        "HOSTNAME_OF_NODE": (self.root / "etc/hostname").read_text().strip(),
-                    },
-                )
+                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         identity = hashlib.sha256(f"{uid}{attempt}{now}".encode()).hexdigest()
         running = Running(identity, name, uid, pod, attempt, log, process, now, stamp())
         worker.current = running
         self.containers[identity] = running
         self.record(running)
+
+    def serve(self, command: list[str], log: Path, mounts: dict[str, str]) -> Child:
+        """Start an API server."""
+        environment = {
+            "POCKET_MOUNTS": json.dumps(mounts),
+            "POCKET_HOME": str(self.home),
+            "POCKET_PACE": str(self.pace),
+            "HOSTNAME_OF_NODE": (self.root / "etc/hostname").read_text().strip(),
+        }
+        # a signal that is sent at once is for itself, and not for what of its kubelet is in it still
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        pid = os.fork()
+        if pid == 0:
+            become(partial(run_apiserver, command, environment), mask, log)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return Child(pid)
 
     # --- CRI ---------------------------------------------------------------------------------------------
     def record(self, running: Running) -> None:
@@ -437,7 +529,7 @@ class Kubelet:
         draft.rename(path)
 
     def obey(self, now: float) -> None:
-        for name in os.listdir(self.home / "stop"):
+        for name in os.listdir(self.stops):
             if name.startswith("."):
                 continue
             path = self.home / "stop" / name
@@ -467,11 +559,12 @@ class Kubelet:
     def run(self) -> None:
         self.show_itself()
         try:
-            while not self.ending:
+            # nobody ends it where the tests were killed
+            while not self.ending and os.getppid() == self.parent:
                 # it lives, and does nothing, so that a test may say what its containers did
-                if (self.home / "faults/still").exists():
+                if os.path.exists(self.still):
                     (self.home / "held").touch()
-                    time.sleep(0.01)
+                    self.pause()
                     continue
                 now = time.monotonic()
                 if self.wanted is not self.running:
@@ -482,14 +575,14 @@ class Kubelet:
                     for one in self.containers.values():
                         if one.exit_code is None:
                             self.collect(one, now)
-                    time.sleep(0.01)
+                    self.pause()
                     continue
                 self.scan(now)
                 for worker in self.workers.values():
                     self.tend(worker, now)
                     self.reflect(worker, now)
                 self.forget(now)
-                time.sleep(0.01)
+                self.pause()
         finally:
             self.hide_itself()
             for running in self.containers.values():
@@ -498,12 +591,36 @@ class Kubelet:
                     running.process.wait()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--pace", type=float, default=0.02)
-    options = parser.parse_args()
-    kubelet = Kubelet(options.root, options.pace)
+def become(what: Callable[[], None], mask: set[signal.Signals], log: Path | None = None) -> NoReturn:
+    """What a fork does instead of what it was forked from: nothing of that one's signals and files stays."""
+    try:
+        for number in (*SIGNALS, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        if log is not None:
+            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 2)
+        os.dup2(2, 1)
+        os.closerange(3, 256)
+        what()
+    except BaseException:  # noqa: BLE001  told, and the end of it
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def run_apiserver(command: list[str], environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    sys.argv = command
+    import stub_apiserver  # it reads both as it is loaded
+
+    stub_apiserver.main()
+
+
+def run_kubelet(root: Path, pace: float, environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    kubelet = Kubelet(root, pace)
 
     # not by SystemExit: in a finalizer that would be ignored
     def end(*_: object) -> None:
@@ -516,6 +633,20 @@ def main() -> None:
     signal.signal(signal.SIGUSR1, come_and_go)
     signal.signal(signal.SIGUSR2, come_and_go)
     kubelet.run()
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which end what they started
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody here asks how a kubelet ended
+    gc.freeze()
+    while line := sys.stdin.readline():
+        root, pace, environment = json.loads(line)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        pid = os.fork()
+        if pid == 0:
+            become(partial(run_kubelet, Path(root), pace, environment), mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        print(pid, flush=True)
 
 
 if __name__ == "__main__":

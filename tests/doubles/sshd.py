@@ -142,8 +142,9 @@ def start_sshd(
     if os.geteuid() == 0:
         os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # where the server goes to drop its rights
     lines = [*options]
-    if environment:
-        lines.append("SetEnv " + " ".join(f"{name}={value}" for name, value in environment.items()))
+    # as a shell in a shell: else bash reads the .bashrc of whoever runs the tests, which may take longer than the rest
+    session = {"SHLVL": "1", **(environment or {})}
+    lines.append("SetEnv " + " ".join(f"{name}={value}" for name, value in session.items()))
     if command:
         lines.append(f"ForceCommand {command}")
     lines += [

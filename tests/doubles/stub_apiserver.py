@@ -8,12 +8,12 @@ endpoint, at its rate, from its own requests.
 It serves HTTPS with the certificate of its flags. Whoever comes without a certificate of its client authority is
 anonymous: let in to its health and version, or, with --anonymous-auth=false, turned away everywhere with 401.
 
-Runs without the site module, because it is started often. Environment: POCKET_MOUNTS (mount path to directory here),
+It is a fork of its kubelet, because it is started often. Environment: POCKET_MOUNTS (mount path to directory here),
 POCKET_HOME, POCKET_PACE, HOSTNAME_OF_NODE. A file `faults/NAME` with the text of a rate, or `any`, spoils a server
 of that rate: `crash` (ends, for no reason that names tracing), `crash_first` (the same, before it looks at tracing),
 `unready` (readyz never 200), `flap` (every other readyz is 500), `frozen` (etcd: reads hang), `deaf` (lives, but never
-listens), `slow` (it takes ten times as long to be ready). With a number of times as its text: `busy` (the port is
-taken), `hiccup` (it ends at once).
+listens), `slow` (it takes ten times as long to be ready; its livez is 403 when it is asked first, however late, and 500
+then). With a number of times as its text: `busy` (the port is taken), `hiccup` (it ends at once).
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ def tracing() -> tuple[int, str] | None:
 CONFIGURED: tuple[int, str] | None = None
 SPANS: list[tuple[str, int, int]] = []
 FLAPS = 0
+SLOW = [403, 500]
 
 
 def spoiled(name: str) -> bool:
@@ -136,6 +137,8 @@ def status(path: str, known: bool) -> int:
         time.sleep(10)
     if path.startswith(("/api/", "/livez")) and "etcd-servers" in FLAGS and not etcd_answers():
         return 500
+    if SLOW and path.startswith("/livez") and spoiled("slow"):
+        return SLOW.pop(0)
     if age < 1.5:
         return 403
     if age < 2.7:
@@ -273,10 +276,16 @@ def main() -> None:
             if listener.fileno() < 0:
                 break
             continue
+        # who only looks whether somebody listens has gone again
+        try:
+            if connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"":
+                connection.close()
+                continue
+        except BlockingIOError:
+            pass
+        except OSError:
+            connection.close()
+            continue
         threading.Thread(target=serve, args=(connection, context), daemon=True).start()
     while True:  # watches that nobody closes
         time.sleep(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,8 @@
 """What goes to a node and what comes back: the script, the bundle on its standard input, and its answers.
 
-A bundle and an answer are lines of tab-separated fields. Free text is base64 in answers, an empty field is `-`, and
-the last line is END: without it something was cut off on the way, and nothing of it is believed.
+A bundle and an answer are lines of tab-separated fields. Free text in answers stands behind an apostrophe where all of
+it can be printed, else it is base64; an empty field is `-`, and the last line is END: without it something was cut off
+on the way, and nothing of it is believed.
 """
 
 from __future__ import annotations
@@ -140,9 +141,9 @@ def text(field: str) -> str:
     """A field of free text.
 
     Raises:
-        ValueError: it is not base64.
+        ValueError: it is neither behind an apostrophe nor base64.
     """
-    return raw(field).decode("utf-8", "replace")
+    return field[1:] if field.startswith("'") else raw(field).decode("utf-8", "replace")
 
 
 def raw(field: str) -> bytes:

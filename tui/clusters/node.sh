@@ -13,8 +13,11 @@
 # What is trusted, and whose it must be for that, is in node_state.sh; what starts a pod again, and whether that works, in
 # node_restart.sh. Both stand before this when it travels.
 #
-# Everything is below $ROOT ("" on a node). Answers are lines of tab-separated fields, free text in base64, closed by
-# END, so that a cut-off answer shows. Times that decide are differences of /proc/uptime: the clock may jump.
+# Everything is below $ROOT ("" on a node). Answers are lines of tab-separated fields, free text as `text` has it, closed
+# by END, so that a cut-off answer shows. Times that decide are differences of /proc/uptime: the clock may jump.
+#
+# What the shell can do by itself it does, and what a function finds is in a variable, not in its output: a node is looked
+# at every few seconds, and each fork costs it a millisecond.
 #
 # What is not done is answered with one line, and nothing was touched:
 #   refused WHY              it is not as it must be
@@ -40,6 +43,8 @@ LOCK=$STATE/lock
 KUBERNETES=$ROOT/etc/kubernetes
 MOST=1048576
 TAB=$(printf '\t')
+NEWLINE='
+'
 TOOLS='awk base64 cat chcon chmod chown cksum cmp cp crictl curl cut date df grep head id kubectl ln ls mkdir mv nohup
 od readlink rm rmdir sed setsid sha256sum sleep sort ss stat sync systemctl systemd-run tail timeout tr uname wc wget'
 NEEDED='awk base64 cat chmod chown cp cut date df grep head id ln mkdir mv readlink rm rmdir sed sha256sum sleep sort
@@ -60,10 +65,80 @@ limit() {
 	timeout "$limit_seconds" "$@" </dev/null
 }
 
-# text WORDS: one field, base64 in one line, - for nothing
-text() {
-	if [ -z "$1" ]; then printf -- '-'; else printf '%s' "$1" | base64 | tr -d '\n'; fi
+# coded FILE: CODED are its bytes in base64, in one line
+coded() {
+	CODED=$(base64 <"$1")
+	set -f
+	IFS=$NEWLINE
+	set -- $CODED
+	IFS=
+	CODED=$*
+	unset IFS
+	set +f
 }
+
+# text WORDS: TEXT is one field: - for nothing, what can be printed behind an apostrophe, all else in base64
+text() {
+	case $1 in
+	'') TEXT=- ;;
+	*[!\ -~]*) TEXT=$(printf '%s' "$1" | base64 | tr -d '\n') ;;
+	*) TEXT="'$1" ;;
+	esac
+}
+
+# answer WORD FIELD...: a line of the answer; a field behind a colon is free text
+answer() {
+	answer_line=$1
+	shift
+	for answer_field; do
+		case $answer_field in
+		:*)
+			text "${answer_field#:}"
+			answer_field=$TEXT
+			;;
+		esac
+		answer_line=$answer_line$TAB$answer_field
+	done
+	printf '%s\n' "$answer_line"
+}
+
+# line FILE: LINE is its first line, "" where there is none
+line() {
+	LINE=
+	{ IFS= read -r LINE <"$1"; } 2>/dev/null || :
+}
+
+# lines TEXT COMMAND WORDS...: run it for each line of a text that is not empty; LINE is the line
+lines() {
+	lines_text=$1
+	shift
+	set -f
+	IFS=$NEWLINE
+	for LINE in $lines_text; do "$@"; done
+	unset IFS
+	set +f
+}
+
+# holds FILE LINE: whether a file has exactly this line
+holds() {
+	{ while IFS= read -r holds_line; do
+		[ "$holds_line" != "$2" ] || return 0
+	done <"$1"; } 2>/dev/null
+	return 1
+}
+
+# room SAID: ROOM are the free bytes of which `df -Pk` tells in its second line, 0 where it does not
+room() {
+	ROOM=0
+	case $1 in *"$NEWLINE"*) ;; *) return 0 ;; esac
+	read -r room_disk room_size room_used room_free room_rest <<LIST
+${1#*"$NEWLINE"}
+LIST
+	case $room_free in '' | *[!0-9]*) ;; *) ROOM=$((room_free * 1024)) ;; esac
+}
+
+# myself: MY_UID is who runs this
+myself() { MY_UID=${MY_UID:-$(id -u)}; }
 
 # now: NOW is the time since the machine started, in 1/100 s
 now() {
@@ -76,12 +151,11 @@ now() {
 	fi
 }
 
-# Tests run at another pace; a node does not.
-PACE=$(awk -v p="${K8S_TRACE_TUI_PACE:-1}" 'BEGIN { n = int(p * 1000); print (n >= 1 && n <= 1000) ? n : 1000 }')
-if [ "$PACE" -eq 1000 ]; then
-	TICK=1
-else
-	TICK=$(awk -v p="$PACE" 'BEGIN { print p / 1000 }')
+# Tests run at another pace; a node does not. Nothing is looked at more than 20 times a second: looking takes time, too.
+PACE=1000 TICK=1
+if [ -n "${K8S_TRACE_TUI_PACE:-}" ]; then
+	TICK=$(awk -v p="$K8S_TRACE_TUI_PACE" 'BEGIN { n = int(p * 1000); if (n < 1 || n > 1000) n = 1000; print n, (n < 50 ? 50 : n) / 1000 }')
+	PACE=${TICK% *} TICK=${TICK#* }
 fi
 
 # span SECONDS: SPAN is that many seconds in 1/100 s at this pace
@@ -95,7 +169,8 @@ stop_at() {
 
 # refuse WHY [WORD [VALUE]]: the only line of the answer, by the table above
 refuse() {
-	printf '%s\t%s%s\nEND\n' "${2:-refused}" "${3:+$3$TAB}" "$(text "$1")"
+	answer "${2:-refused}" ${3:+"$3"} ":$1"
+	printf 'END\n'
 	exit 3
 }
 
@@ -104,7 +179,8 @@ digest() {
 	if [ -L "$1" ] || [ -d "$1" ]; then
 		SHA='?'
 	elif [ -e "$1" ]; then
-		SHA=$(sha256sum <"$1" 2>/dev/null | cut -d' ' -f1)
+		SHA=$(sha256sum <"$1" 2>/dev/null)
+		SHA=${SHA%% *}
 		SHA=${SHA:-?}
 	else
 		SHA=-
@@ -121,10 +197,16 @@ boot() {
 	if [ -r /proc/sys/kernel/random/boot_id ]; then read -r BOOT </proc/sys/kernel/random/boot_id; fi
 }
 
-# born PID: BORN is when a process started, so that a number that was given again is not taken for its first owner
-born() {
-	BORN=$(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20)
-	BORN=${BORN:--}
+# process FOLDER: what a process's folder in /proc tells. PROCESS is its state, "" where there is none; BORN is when it
+# started, so that a number that was given again is not taken for its first owner.
+process() {
+	line "$1/stat"
+	PROCESS= BORN=-
+	case $LINE in *') '*) ;; *) return 0 ;; esac
+	# nothing but letters and numbers, a field each
+	set -- ${LINE##*) }
+	PROCESS=${1:-}
+	[ $# -lt 20 ] || BORN=${20}
 }
 
 # lives PID BORN BOOT: whether exactly this process still runs
@@ -133,16 +215,16 @@ lives() {
 	boot
 	[ "$3" = "$BOOT" ] || return 1
 	# read once: it may be collected between two looks. One that was killed and not yet collected does nothing any more.
-	lives_stat=$(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null)
-	case $lives_stat in '' | Z* | X*) return 1 ;; esac
-	[ "$2" = "$(printf '%s\n' "$lives_stat" | cut -d' ' -f20)" ]
+	process "/proc/$1"
+	case $PROCESS in '' | Z* | X*) return 1 ;; esac
+	[ "$2" = "$BORN" ]
 }
 
 # The lock is a symbolic link whose text names its owner: made, with its owner, in one step, or not at all.
 # me WHO: ME is the text of a lock of this process
 me() {
 	boot
-	born "$SELF"
+	process "/proc/$SELF"
 	ME="pid=$SELF born=$BORN boot=$BOOT since=$(date +%s) id=$ID who=$1"
 }
 
@@ -205,34 +287,46 @@ open_rollout() {
 	JOURNAL=$D/journal
 }
 
-meta() { awk -F "$TAB" -v key="$1" '$1 == key { print substr($0, length(key) + 2) }' "$D/meta" 2>/dev/null; }
+# meta KEY: META is what the bundle said for a key, "" for nothing; several values are a line each
+meta() {
+	META=
+	{ while IFS= read -r meta_line; do
+		case $meta_line in "$1$TAB"*) META="${META:+$META$NEWLINE}${meta_line#"$1$TAB"}" ;; esac
+	done <"$D/meta"; } 2>/dev/null
+	return 0
+}
 
 # journal STEP DETAIL: one line; the disk may be full, then the rollout goes on without it
 journal() {
-	journal_line="$(date +%s) $1 $(printf '%s' "${2:-}" | tr '\n\t\r' '   ' | cut -c1-600)"
+	journal_detail=${2:-}
+	case $journal_detail in *[!\ -~]*) journal_detail=$(printf '%s' "$journal_detail" | tr '\n\t\r' '   ') ;; esac
+	[ ${#journal_detail} -le 600 ] || journal_detail=$(printf '%s' "$journal_detail" | cut -c1-600)
+	journal_line="$(date +%s) $1 $journal_detail"
 	{ printf '%s\n' "$journal_line" >>"$JOURNAL"; } 2>/dev/null || mend
 	stop_at "$1"
-}
-
-# steps: the journal's whole lines; half of one, as a crash leaves it, did not happen
-steps() {
-	if [ -s "$JOURNAL" ] && [ "$(tail -c 1 "$JOURNAL" | wc -l)" -eq 0 ]; then
-		sed '$d' "$JOURNAL"
-	else
-		cat "$JOURNAL" 2>/dev/null
-	fi
 }
 
 # mend: half a line goes, so that the next one stands alone
 mend() {
 	if [ -s "$JOURNAL" ] && [ "$(tail -c 1 "$JOURNAL" | wc -l)" -eq 0 ]; then
-		{ steps >"$JOURNAL.whole" && mv -f "$JOURNAL.whole" "$JOURNAL"; } 2>/dev/null
+		{ sed '$d' "$JOURNAL" >"$JOURNAL.whole" && mv -f "$JOURNAL.whole" "$JOURNAL"; } 2>/dev/null
 	fi
 	return 0
 }
 
-# ended: ENDED is the last word of a rollout, "" while there is none
-ended() { ENDED=$(steps | grep -E '^[0-9]+ end (done|rolled-back|failed)( |$)' | tail -n 1 | cut -d' ' -f3-); }
+# ended: of the journal's whole lines, STEP is the last step with its detail, ENDED the last word of a rollout, "" while
+# there is none. Half of a line, as a crash leaves it, did not happen.
+ended() {
+	ENDED= STEP=
+	{ while IFS= read -r ended_line; do
+		case ${ended_line%% *} in '' | *[!0-9]*) continue ;; esac
+		ended_step=${ended_line#* }
+		case ${ended_step%% *} in '' | *[!a-z-]*) continue ;; esac
+		STEP=$ended_step
+		case "$ended_step " in 'end done '* | 'end rolled-back '* | 'end failed '*) ENDED=${ended_step#end } ;; esac
+	done <"$JOURNAL"; } 2>/dev/null
+	return 0
+}
 
 # watched: whether the watcher of this rollout lives
 watched() {
@@ -245,8 +339,11 @@ watched() {
 
 endpoint() {
 	if [ -n "${CONTAINER_RUNTIME_ENDPOINT:-}" ] || [ -e /etc/crictl.yaml ]; then return 0; fi
-	endpoint_found=$(sed -n 's/^containerRuntimeEndpoint:[ "]*\([^" ]*\).*/\1/p' "$ROOT/var/lib/kubelet/config.yaml" 2>/dev/null)
-	if [ -z "$endpoint_found" ]; then
+	endpoint_found=
+	if [ -e "$ROOT/var/lib/kubelet/config.yaml" ]; then
+		endpoint_found=$(sed -n 's/^containerRuntimeEndpoint:[ "]*\([^" ]*\).*/\1/p' "$ROOT/var/lib/kubelet/config.yaml" 2>/dev/null)
+	fi
+	if [ -z "$endpoint_found" ] && [ -e "$ROOT/var/lib/kubelet/kubeadm-flags.env" ]; then
 		endpoint_found=$(sed -n 's/.*--container-runtime-endpoint=\([^" ]*\).*/\1/p' "$ROOT/var/lib/kubelet/kubeadm-flags.env" 2>/dev/null)
 	fi
 	if [ -n "$endpoint_found" ]; then
@@ -255,23 +352,66 @@ endpoint() {
 	fi
 }
 
+CONTROLLERS='kube-controller-manager|kube-scheduler'
 FIELDS='{{.status.id}} {{.status.metadata.name}} {{.status.state}} {{.status.metadata.attempt}} {{.status.exitCode}} {{.status.startedAt}} {{.status.finishedAt}} {{index .status.labels "io.kubernetes.pod.uid"}} {{.status.logPath}}'
 
-# containers NAME: lines "id name state attempt exit started finished uid log" in $D-free text FOUND; fails when CRI does
+# containers NAMES [MOST]: FOUND are lines "id name state attempt exit started finished uid log" of containers by that
+# name, or those names with a | between; fails when CRI does
 containers() {
 	FOUND=
-	containers_ids=$(limit 10 crictl ps -a --label io.kubernetes.pod.namespace=kube-system --name "^$1\$" -q 2>/dev/null) || return 1
+	# not by `limit`, which is one fork more
+	containers_ids=$(timeout 10 crictl ps -a --label io.kubernetes.pod.namespace=kube-system --name "^($1)\$" -q </dev/null 2>/dev/null) || return 1
 	containers_count=0
 	for containers_id in $containers_ids; do
 		containers_count=$((containers_count + 1))
-		[ "$containers_count" -le 16 ] || break
-		containers_line=$(limit 10 crictl inspect --output go-template --template "$FIELDS" "$containers_id" 2>/dev/null |
-			sed 's/<no value>/-/g; s/CONTAINER_//' | head -n 1)
+		[ "$containers_count" -le "${2:-16}" ] || break
+		containers_line=$(timeout 10 crictl inspect --output go-template --template "$FIELDS" "$containers_id" </dev/null 2>/dev/null)
+		containers_line=${containers_line%%"$NEWLINE"*}
+		containers_state=${containers_line#*CONTAINER_}
+		[ "$containers_state" = "$containers_line" ] || containers_line=${containers_line%%CONTAINER_*}$containers_state
+		while :; do
+			case $containers_line in
+			*'<no value>'*) containers_line=${containers_line%%'<no value>'*}-${containers_line#*'<no value>'} ;;
+			*) break ;;
+			esac
+		done
 		# it may be gone between the two questions
-		case $containers_line in "$containers_id $1 "*) FOUND="$FOUND$containers_line
-" ;; esac
+		containers_name=${containers_line#"$containers_id "}
+		case "|$1|" in *"|${containers_name%% *}|"*) FOUND=$FOUND$containers_line$NEWLINE ;; esac
 	done
 	return 0
+}
+
+# only NAME FOUND: FOUND are those of one name
+only() {
+	FOUND=
+	while IFS= read -r only_line; do
+		only_name=${only_line#* }
+		[ "${only_name%% *}" != "$1" ] || FOUND=$FOUND$only_line$NEWLINE
+	done <<LIST
+$2
+LIST
+}
+
+# known: KNOWN are the containers that were here before, a line each
+known() {
+	KNOWN=$NEWLINE
+	{ while read -r known_id; do KNOWN=$KNOWN$known_id$NEWLINE; done <"$D/known"; } 2>/dev/null
+	return 0
+}
+
+# remember FILE: those of FOUND are known from now on, and the running ones stand in a file of $D, with their pods
+remember() {
+	: >"$D/known"
+	: >"$D/$1"
+	while read -r remember_id remember_name remember_state remember_attempt remember_exit remember_started remember_finished remember_uid remember_log; do
+		[ -n "$remember_id" ] || continue
+		printf '%s\n' "$remember_id" >>"$D/known"
+		[ "$remember_state" != RUNNING ] || printf '%s %s\n' "$remember_id" "$remember_uid" >>"$D/$1"
+	done <<LIST
+$FOUND
+LIST
+	known
 }
 
 # look: what CRI says of the rollout's container. RUNNING is the number of running ones, then RUN_ID, RUN_UID,
@@ -286,7 +426,7 @@ look() {
 		[ -n "$look_id" ] || continue
 		if [ "$look_id" = "$OLD_ID" ]; then OLD_STATE=$look_state; fi
 		look_known=no
-		if grep -qx "$look_id" "$D/known" 2>/dev/null; then look_known=yes; fi
+		case $KNOWN in *"$NEWLINE$look_id$NEWLINE"*) look_known=yes ;; esac
 		if [ "$look_state" = RUNNING ]; then
 			RUNNING=$((RUNNING + 1))
 			if [ "$FRESH" = no ]; then
@@ -538,7 +678,8 @@ spare() {
 # members_back: etcd is whole again before anybody goes on to its next member; if not, that is told, no more
 members_back() {
 	[ "$CONTAINER" = etcd ] || return 0
-	case " $(meta agreed) " in *' members '*) return 0 ;; esac
+	meta agreed
+	case " $META " in *' members '*) return 0 ;; esac
 	now
 	span $((60 * PATIENCE))
 	members_limit=$((NOW + SPAN))
@@ -582,8 +723,8 @@ ago() {
 # toggles: TOGGLES is how often the API server or etcd was restarted from here in the last 10 minutes: so often the
 # controllers may have lost their lease
 toggles() {
-	TOGGLES=$(cat "$STATE"/rollouts/*/journal 2>/dev/null | grep -E '^[0-9]+ restart( |$)' |
-		awk -v now="$(date +%s)" -v window=$((600 * PACE / 1000)) '$1 + 0 <= now && $1 + 0 >= now - window { n++ } END { print n + 0 }')
+	TOGGLES=$(cat "$STATE"/rollouts/*/journal 2>/dev/null | awk -v now="$(date +%s)" -v window=$((600 * PACE / 1000)) '
+		/^[0-9]+ restart( |$)/ && $1 + 0 <= now && $1 + 0 >= now - window { n++ } END { print n + 0 }')
 }
 
 # backing_off: in LEAST to LEFT seconds a controller of FOUND, none of which runs, is started again, and LATER says it in
@@ -633,11 +774,16 @@ beside() {
 	BESIDE=${1%/*}
 	while [ ! -d "$ROOT$BESIDE" ] && [ -n "$BESIDE" ]; do BESIDE=${BESIDE%/*}; done
 	if [ -n "$MANIFEST" ] && [ "$BESIDE" = "${MANIFEST%/*}" ]; then
-		beside_parent=${BESIDE%/*}
-		if [ "$(stat -c %d "$ROOT$BESIDE" 2>/dev/null)" = "$(stat -c %d "$ROOT$beside_parent/" 2>/dev/null)" ] &&
-			! awk -v d="$ROOT$BESIDE" '$5 == d { found = 1 } END { exit !found }' /proc/self/mountinfo 2>/dev/null; then
-			BESIDE=$beside_parent
+		# found out once: nobody mounts anything there meanwhile
+		if [ -z "${BESIDE_MANIFEST:-}" ]; then
+			BESIDE_MANIFEST=$BESIDE beside_parent=${BESIDE%/*}
+			beside_disks=$(stat -c %d "$ROOT$BESIDE" "$ROOT$beside_parent/" 2>/dev/null)
+			if [ "${beside_disks%%"$NEWLINE"*}" = "${beside_disks#*"$NEWLINE"}" ] &&
+				! awk -v d="$ROOT$BESIDE" '$5 == d { found = 1 } END { exit !found }' /proc/self/mountinfo 2>/dev/null; then
+				BESIDE_MANIFEST=$beside_parent
+			fi
 		fi
+		BESIDE=$BESIDE_MANIFEST
 	fi
 	BESIDE=$ROOT$BESIDE
 }
@@ -650,7 +796,7 @@ stage() {
 	# by the sha256 of what was kept, never by what lies there now
 	digest "$STAGED"
 	if [ "$SHA" = "$4" ]; then return 0; fi
-	rm -f "$STAGED"
+	[ "$SHA" = - ] || rm -f "$STAGED"
 	STAGE_SAID= stage_keep=
 	if [ "$3" = before ]; then stage_keep=-p; fi
 	if ! stage_said=$(cp $stage_keep "$D/$3/$1" "$STAGED" 2>&1); then
@@ -718,8 +864,8 @@ clean() {
 		case $clean_n in '' | *[!0-9]*) continue ;; esac
 		{ plain_path "$clean_path" && inside "${clean_path%/*}"; } || continue
 		beside "$clean_path"
-		rm -f "$BESIDE/.k8s-trace-tui-$ID-$clean_n-before" "$BESIDE/.k8s-trace-tui-$ID-$clean_n-after"
-		rm -f "$ROOT${clean_path%/*}/.k8s-trace-tui-$ID-$clean_n-before" "$ROOT${clean_path%/*}/.k8s-trace-tui-$ID-$clean_n-after"
+		rm -f "$BESIDE/.k8s-trace-tui-$ID-$clean_n-before" "$BESIDE/.k8s-trace-tui-$ID-$clean_n-after" \
+			"$ROOT${clean_path%/*}/.k8s-trace-tui-$ID-$clean_n-before" "$ROOT${clean_path%/*}/.k8s-trace-tui-$ID-$clean_n-after"
 		# the directory that this or an earlier change made for its file
 		case $clean_path in */k8s-trace-tui/*) rmdir "$ROOT${clean_path%/*}" 2>/dev/null || : ;; esac
 	done 3<"$D/files"
@@ -740,12 +886,16 @@ remove_made() {
 }
 
 # key PATH: KEY names a path in original/
-key() { KEY=$(printf '%s' "$1" | sha256sum | cut -c1-32); }
+key() {
+	KEY=$(printf '%s' "$1" | sha256sum)
+	KEY=${KEY%"${KEY#????????????????????????????????}"}
+}
 
 # settle done|rolled-back: what a later revert goes back to
 settle() {
 	settle_home=$STATE/original/$PART
-	if [ "$1" = done ] && [ "$(meta revert)" = yes ]; then
+	meta revert
+	if [ "$1" = done ] && [ "$META" = yes ]; then
 		rm -rf "$settle_home"
 		return 0
 	fi
@@ -753,8 +903,9 @@ settle() {
 		key "$settle_path"
 		if [ "$1" = done ]; then
 			printf '%s\n' "$settle_after" >"$settle_home/$KEY/last"
-		elif [ "$(cat "$settle_home/$KEY/owner" 2>/dev/null)" = "$ID" ]; then
-			rm -rf "${settle_home:?}/$KEY"
+		else
+			line "$settle_home/$KEY/owner"
+			if [ "$LINE" = "$ID" ]; then rm -rf "${settle_home:?}/$KEY"; fi
 		fi
 	done 3<"$D/files"
 	if [ "$1" = done ]; then cp "$D/meta" "$settle_home/meta" 2>/dev/null; fi
@@ -774,21 +925,32 @@ finish_with() {
 
 # load: what a rollout is about
 load() {
-	PART=$(meta part)
+	meta part
+	PART=$META
 	case $PART in '' | *[!a-z]*) PART=none ;; esac
-	TRIGGER=$(meta trigger)
-	MANIFEST=$(meta manifest)
-	CONTAINER=$(meta container)
-	GRACE=$(meta grace)
-	PATIENCE=$(meta patience)
+	meta trigger
+	TRIGGER=$META
+	meta manifest
+	MANIFEST=$META
+	meta container
+	CONTAINER=$META
+	meta grace
+	GRACE=$META
+	meta patience
+	PATIENCE=$META
 	case $GRACE in '' | *[!0-9]*) GRACE=30 ;; esac
 	case $PATIENCE in '' | *[!0-9]*) PATIENCE=1 ;; esac
-	HEALTH=$(meta health)
-	READ=$(meta read)
-	MEANS=$(cat "$D/means" 2>/dev/null)
+	meta health
+	HEALTH=$META
+	meta read
+	READ=$META
+	line "$D/means"
+	MEANS=$LINE
+	known
 	OLD_ID=- OLD_UID=-
 	if [ -s "$D/old" ]; then read -r OLD_ID OLD_UID <"$D/old"; fi
-	SPENT=$(cat "$D/spent" 2>/dev/null)
+	line "$D/spent"
+	SPENT=$LINE
 	CRASHES=0 CRASHED= CRASH=
 	# etcd's restart stalls in kubelet until a call to the API that needs etcd gives up: 41 s from its end to its start
 	if [ "$CONTAINER" = etcd ]; then START_IN=60 READY_IN=60; else START_IN=20 READY_IN=30; fi
@@ -857,8 +1019,7 @@ forward() {
 	if [ "$TRIGGER" = stop ]; then
 		# whatever runs now has read the old file, also if the machine was restarted since this rollout began
 		if [ "$WROTE" = yes ] && containers "$CONTAINER"; then
-			printf '%s' "$FOUND" | cut -d' ' -f1 >"$D/known"
-			printf '%s' "$FOUND" | awk '$3 == "RUNNING" { print $1, $8 }' >"$D/old.new"
+			remember old.new
 			if [ -s "$D/old.new" ]; then
 				mv -f "$D/old.new" "$D/old"
 				read -r OLD_ID OLD_UID <"$D/old"
@@ -988,9 +1149,11 @@ controllers_back() {
 	controllers_limit=$((NOW + SPAN))
 	while :; do
 		controllers_missing= controllers_left=0 controllers_later=
+		containers "$CONTROLLERS" 32 || FOUND=
+		controllers_found=$FOUND
 		for controller in kube-controller-manager kube-scheduler; do
 			[ "$controller" != "$CONTAINER" ] || continue
-			containers "$controller" || continue
+			only "$controller" "$controllers_found"
 			case $FOUND in
 			'' | *" RUNNING "*) ;;
 			*)
@@ -1106,11 +1269,13 @@ watch() {
 	}
 	mkdir "$D/turn-$1" 2>/dev/null || exit 0
 	# the lock first: as soon as the pid is there, its owner until now is gone
-	keep "$(meta who)"
+	meta who
+	keep "$META"
 	printf '%s %s %s\n' "$SELF" "$BORN" "$BOOT" >"$D/pid.new" && mv -f "$D/pid.new" "$D/pid"
 	mend
 	stop_at watch
-	if [ "$(cat "$D/direction" 2>/dev/null)" = before ]; then
+	line "$D/direction"
+	if [ "$LINE" = before ]; then
 		back "$(grep -E '^[0-9]+ back ' "$JOURNAL" | head -n 1 | cut -d' ' -f3- | grep . || echo 'put back by the operator')"
 	elif forward; then
 		finish_with done "$DONE"
@@ -1158,7 +1323,8 @@ decline() {
 	# a rollout that never began is none
 	while IFS="$TAB" read -r decline_n decline_path decline_rest <&3; do
 		key "$decline_path"
-		if [ "$(cat "$STATE/original/$PART/$KEY/owner" 2>/dev/null)" = "$ID" ]; then rm -rf "$STATE/original/$PART/$KEY"; fi
+		line "$STATE/original/$PART/$KEY/owner"
+		if [ "$LINE" = "$ID" ]; then rm -rf "$STATE/original/$PART/$KEY"; fi
 	done 3<"$D/files"
 	clean
 	rmdir "$STATE/original/$PART" 2>/dev/null
@@ -1169,6 +1335,8 @@ decline() {
 
 unpack() {
 	: >"$D/meta" && : >"$D/files" && : >"$D/made" && : >"$D/known" && mkdir "$D/before" "$D/after" || return 1
+	# `read` asks for one byte at a time, and the script has a hundred thousand
+	sed "/^script$TAB/d" "$D/bundle" >"$D/plan" || return 1
 	n=0 unpack_end=no
 	while IFS="$TAB" read -r k a b c d e f g h <&4; do
 		case $k in
@@ -1182,17 +1350,16 @@ unpack() {
 				[ "$SHA" = "$c" ] || return 1
 			fi
 			;;
-		script) ;;
 		END) unpack_end=yes ;;
 		*)
 			if [ "$a" = - ]; then a=; fi
 			printf '%s\t%s\n' "$k" "$a" >>"$D/meta" || return 1
 			;;
 		esac
-	done 4<"$D/bundle"
+	done 4<"$D/plan"
 	[ "$unpack_end" = yes ] || return 1
 	bring <"$D/bundle" || return 1
-	rm -f "$D/bundle"
+	rm -f "$D/bundle" "$D/plan"
 }
 
 # bring: the watcher's copy of the script is the one in the bundle that comes in, whatever lies there. The same once more
@@ -1204,7 +1371,8 @@ bring() {
 END') bring_text=${bring_text%?END} ;;
 	*) return 1 ;;
 	esac
-	bring_sha=$(printf '%s' "$bring_text" | base64 -d 2>/dev/null | sha256sum | cut -d' ' -f1)
+	bring_sha=$(printf '%s' "$bring_text" | base64 -d 2>/dev/null | sha256sum)
+	bring_sha=${bring_sha%% *}
 	digest "$D/node.sh"
 	if [ "$SHA" != "$bring_sha" ]; then
 		rm -f "$D/node.sh"
@@ -1224,7 +1392,8 @@ begin() {
 	for begin_tool in $NEEDED; do
 		have "$begin_tool" || refuse "$begin_tool is not on this node, and nothing is changed without it"
 	done
-	if [ -z "$ROOT" ] && [ "$(id -u)" != 0 ]; then refuse 'it needs root on this node'; fi
+	myself
+	if [ -z "$ROOT" ] && [ "$MY_UID" != 0 ]; then refuse 'it needs root on this node'; fi
 	own
 	[ ! -e "$D" ] || refuse "there is a rollout $ID already"
 	older || refuse "$WHY"
@@ -1253,8 +1422,11 @@ begin() {
 	if [ -n "$MANIFEST" ] && [ -f "$ROOT$MANIFEST" ]; then
 		cp "$ROOT$MANIFEST" "$D/manifest" || decline 'what was sent did not arrive whole, or there is no room for it; nothing was changed'
 	fi
-	keep "$(meta who)"
-	journal begin "$(meta who), $PART: $(meta what)"
+	meta who
+	begin_who=$META
+	keep "$begin_who"
+	meta what
+	journal begin "$begin_who, $PART: $META"
 	begin_total=2097152
 	while IFS="$TAB" read -r n path before after mode uid gid label <&3; do
 		if [ -L "$ROOT$path" ]; then decline "$path is a symbolic link: name the file that it leads to"; fi
@@ -1263,8 +1435,8 @@ begin() {
 		if [ "$before" != - ]; then begin_total=$((begin_total + 3 * $(wc -c <"$ROOT$path"))); fi
 		if [ "$after" != - ]; then begin_total=$((begin_total + 3 * $(wc -c <"$D/after/$n"))); fi
 		beside "$path"
-		begin_free=$(limit 5 df -Pk "$BESIDE" 2>/dev/null | awk 'NR == 2 { printf "%.0f\n", $4 * 1024 }')
-		if [ "${begin_free:-0}" -lt "$begin_total" ]; then decline "there is no room on the file system of $path"; fi
+		room "$(limit 5 df -Pk "$BESIDE" 2>/dev/null)"
+		if [ "$ROOM" -lt "$begin_total" ]; then decline "there is no room on the file system of $path"; fi
 	done 3<"$D/files"
 	if [ "$TRIGGER" != nothing ]; then begin_alive; fi
 	journal check 'as it was read, and well'
@@ -1324,12 +1496,13 @@ begin_alive() {
 		done
 	fi
 	containers "$CONTAINER" || decline 'CRI does not answer (crictl ps)'
-	printf '%s' "$FOUND" | cut -d' ' -f1 >"$D/known"
-	printf '%s' "$FOUND" | awk '$3 == "RUNNING" { print $1, $8 }' >"$D/old"
-	UNWELL=$(meta unwell)
+	remember old
+	meta unwell
+	UNWELL=$META
 	# what restarts nothing is no way out of anything
 	if [ "$TRIGGER" = watch ]; then UNWELL=no; fi
-	AGREED=$(meta agreed)
+	meta agreed
+	AGREED=$META
 	if [ "$TRIGGER" != watch ]; then
 		needs decline
 		containers "$CONTAINER" || decline 'CRI does not answer (crictl ps)'
@@ -1346,8 +1519,10 @@ begin_alive() {
 		printf '%s\n' "$ENDED_UID" >"$D/spent"
 	fi
 	if [ "$TRIGGER" = stop ] && [ "$UNWELL" != allowed ]; then begin_stop; fi
+	containers "$CONTROLLERS" 32 || FOUND=
+	begin_found=$FOUND
 	for controller in kube-controller-manager kube-scheduler; do
-		containers "$controller" || continue
+		only "$controller" "$begin_found"
 		case $FOUND in
 		'' | *" RUNNING "*) ;;
 		*)
@@ -1458,7 +1633,11 @@ follow() {
 	# first who lives, then what was written: an end is never missed
 	follow_alive=no
 	if watched; then follow_alive=yes; fi
-	steps | awk -v n="$1" 'NR > n && NR <= n + 500 { print "journal\t" $0 }'
+	follow_count=0
+	{ while IFS= read -r follow_line; do
+		follow_count=$((follow_count + 1))
+		if [ "$follow_count" -gt "$1" ] && [ "$follow_count" -le $(($1 + 500)) ]; then printf 'journal\t%s\n' "$follow_line"; fi
+	done <"$JOURNAL"; } 2>/dev/null
 	printf 'alive\t%s\nEND\n' "$follow_alive"
 }
 
@@ -1475,7 +1654,8 @@ unlock() {
 	if [ -z "$OWNER" ]; then refuse 'there is no lock'; fi
 	if [ "$OWNER_ALIVE" = yes ]; then refuse "its owner lives: $OWNER"; fi
 	rm -f "$LOCK"
-	printf 'unlocked\t%s\nEND\n' "$(text "$OWNER")"
+	answer unlocked ":$OWNER"
+	printf 'END\n'
 }
 
 # --- inspect ------------------------------------------------------------------------------------------------------
@@ -1486,7 +1666,7 @@ show() {
 	show_target= show_label=
 	if [ -L "$ROOT$1" ]; then show_target=$(readlink "$ROOT$1"); fi
 	if [ ! -e "$ROOT$1" ]; then
-		printf 'file\t%s\tabsent\t600\t0\t0\t-\t%s\t-\n' "$(text "$1")" "$(text "$show_target")"
+		answer file ":$1" absent 600 0 0 - ":$show_target" -
 		return 0
 	fi
 	show_stat=$(stat -L -c '%a %u %g %s' "$ROOT$1" 2>/dev/null) || show_stat='600 0 0 0'
@@ -1503,12 +1683,12 @@ LIST
 	else
 		show_say=
 	fi
-	printf 'file\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t' "$(text "$1")" "$(text "$show_say")" "$show_mode" "$show_uid" "$show_gid" "$(text "$show_label")" "$(text "$show_target")"
-	if [ -n "$show_say" ]; then
-		printf -- '-\n'
-	else
-		printf '=%s\n' "$(base64 <"$ROOT$1" | tr -d '\n')"
+	show_content=-
+	if [ -z "$show_say" ]; then
+		coded "$ROOT$1"
+		show_content="=$CODED"
 	fi
+	answer file ":$1" ":$show_say" "$show_mode" "$show_uid" "$show_gid" ":$show_label" ":$show_target" "$show_content"
 }
 
 # show_rollout ID: what its journal tells
@@ -1517,12 +1697,15 @@ show_rollout() {
 	ended
 	show_alive=no
 	if watched; then show_alive=yes; fi
-	show_last=$(steps | grep -E '^[0-9]+ [a-z-]+( |$)' | tail -n 1)
-	show_when=$(head -n 1 "$JOURNAL" 2>/dev/null | cut -d' ' -f1)
+	line "$JOURNAL"
+	show_when=${LINE%% *}
 	case $show_when in '' | *[!0-9]*) show_when=0 ;; esac
-	show_step=${show_last#* }
-	printf 'rollout\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$ID" "$(text "$(meta part)")" "$(text "$(meta who)")" "$show_when" \
-		"$(text "$(meta what)")" "$(text "${show_step%% *}")" "$(text "${ENDED%% *}")" "$show_alive" "$(text "${show_step#* }")"
+	meta part
+	show_part=$META
+	meta who
+	show_who=$META
+	meta what
+	answer rollout "$ID" ":$show_part" ":$show_who" "$show_when" ":$META" ":${STEP%% *}" ":${ENDED%% *}" "$show_alive" ":${STEP#* }"
 }
 
 inspect() {
@@ -1538,24 +1721,27 @@ inspect() {
 	only_files /etc/hostname
 	if [ -n "$ROOT" ] && [ -r "$ROOT/etc/hostname" ]; then read -r inspect_host <"$ROOT/etc/hostname"; fi
 	if [ -z "$inspect_host" ] && [ "$inspect_files" = no ]; then inspect_host=$(uname -n); fi
-	printf 'version\t1\nhostname\t%s\n' "$(text "$inspect_host")"
-	if [ "$(id -u)" = 0 ]; then printf 'root\tyes\n'; else printf 'root\tno\n'; fi
+	answer version 1
+	answer hostname ":$inspect_host"
+	myself
+	if [ "$MY_UID" = 0 ]; then answer root yes; else answer root no; fi
 	for inspect_tool in $TOOLS; do
-		if have "$inspect_tool"; then printf 'tool\t%s\n' "$inspect_tool"; fi
+		if have "$inspect_tool"; then answer tool "$inspect_tool"; fi
 	done
-	printf 'selinux\t%s\nnow\t%s\n' "$SELINUX" "$(date +%s)"
+	answer selinux "$SELINUX"
+	answer now "$(date +%s)"
 	pods_home
 	inspect_manifests=$PODS
 	stay_inside "$inspect_manifests"
 	if [ -d "$ROOT$inspect_manifests" ]; then
-		printf 'manifests\t%s\n' "$(text "$inspect_manifests")"
+		answer manifests ":$inspect_manifests"
 		inspect_count=0
 		for inspect_path in "$ROOT$inspect_manifests"/* "$ROOT$inspect_manifests"/.[!.]*; do
 			if [ ! -e "$inspect_path" ] && [ ! -L "$inspect_path" ]; then continue; fi
 			inspect_count=$((inspect_count + 1))
 			[ "$inspect_count" -le 64 ] || break
 			inspect_name=${inspect_path##*/}
-			printf 'entry\t%s\n' "$(text "$inspect_name")"
+			answer entry ":$inspect_name"
 			case $inspect_name in .*) ;; *) if [ ! -d "$inspect_path" ]; then show "$inspect_manifests/$inspect_name"; fi ;; esac
 		done
 	fi
@@ -1567,15 +1753,15 @@ inspect() {
 	for inspect_path in "$@"; do
 		case $inspect_path in /*) show "$inspect_path" ;; esac
 	done
-	inspect_free=$(df -Pk "$KUBERNETES" 2>/dev/null | awk 'NR == 2 { printf "%.0f\n", $4 * 1024 }')
-	printf 'free\t%s\n' "${inspect_free:-0}"
+	room "$(df -Pk "$KUBERNETES" 2>/dev/null)"
+	answer free "$ROOM"
 	# what is not believed is not read, and tells nothing of back-offs either
 	know
-	printf 'distrust\t%s\n' "$(text "$WHY")"
+	answer distrust ":$WHY"
 	if [ "$BELIEVED" = no ]; then STATE=/dev/null/none LOCK=/dev/null/none; fi
 	if [ "$inspect_files" = no ]; then inspect_live; fi
 	owner
-	printf 'lock\t%s\n' "$(text "$OWNER${OWNER:+ alive=$OWNER_ALIVE}")"
+	answer lock ":$OWNER${OWNER:+ alive=$OWNER_ALIVE}"
 	inspect_rollouts=$(ls -tr "$STATE/rollouts" 2>/dev/null | tail -n 20)
 	for inspect_id in $inspect_rollouts; do
 		case $inspect_id in *[!A-Za-z0-9-]*) ;; *) show_rollout "$inspect_id" ;; esac
@@ -1588,28 +1774,30 @@ inspect_live() {
 	if have crictl && have timeout; then
 		endpoint
 		inspect_cri=yes
+		containers "kube-apiserver|etcd|$CONTROLLERS" 64 || inspect_cri=no FOUND=
+		inspect_found=$FOUND
 		for inspect_name in kube-apiserver etcd kube-controller-manager kube-scheduler; do
-			containers "$inspect_name" || {
-				inspect_cri=no
-				break
-			}
+			only "$inspect_name" "$inspect_found"
 			case $FOUND in
 			'' | *" RUNNING "*) ;;
 			*)
 				last_words
-				if [ -n "$WORDS" ]; then printf 'words\t%s\t%s\n' "$inspect_name" "$(text "$WORDS")"; fi
+				if [ -n "$WORDS" ]; then answer words "$inspect_name" ":$WORDS"; fi
 				;;
 			esac
-			printf '%s' "$FOUND" | while read -r i_id i_name i_state i_attempt i_exit i_started i_finished i_uid i_log; do
-				printf 'container\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$i_id" "$i_name" "$i_state" "$i_attempt" "$i_exit" "$i_started" "$i_finished" "$i_uid" "$(text "$i_log")"
-			done
+			while read -r i_id i_name i_state i_attempt i_exit i_started i_finished i_uid i_log; do
+				[ -n "$i_id" ] || continue
+				answer container "$i_id" "$i_name" "$i_state" "$i_attempt" "$i_exit" "$i_started" "$i_finished" "$i_uid" ":$i_log"
+			done <<LIST
+$FOUND
+LIST
 			case $inspect_name in
 			kube-controller-manager | kube-scheduler)
 				case $FOUND in
 				'' | *" RUNNING "*) ;;
 				*)
 					backing_off
-					printf 'backoff\t%s\t%s\t%s\n' "$inspect_name" "$LEFT" "$LEAST"
+					answer backoff "$inspect_name" "$LEFT" "$LEAST"
 					;;
 				esac
 				;;
@@ -1621,13 +1809,11 @@ inspect_live() {
 	fi
 	if have timeout; then show_lacks; fi
 	if have ss; then
-		limit 5 ss -H -ltnp 'sport = :4317' 2>/dev/null | head -n 8 | awk '{
-			who = "?"; if (match($0, /\(\("[^"]*"/)) who = substr($0, RSTART + 3, RLENGTH - 4); print $4 " " who }' |
-			while read -r inspect_line; do printf 'listener\t%s\n' "$(text "$inspect_line")"; done
+		limit 5 ss -H -ltnp 'sport = :4317' 2>/dev/null | awk 'NR <= 8 {
+			who = "?"; if (match($0, /\(\("[^"]*"/)) who = substr($0, RSTART + 3, RLENGTH - 4); print $4 " " who }'
 	else
-		cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk '$4 == "0A" && $2 ~ /:10DD$/ { print "port 4317 ?" }' | head -n 1 |
-			while read -r inspect_line; do printf 'listener\t%s\n' "$(text "$inspect_line")"; done
-	fi
+		cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk '$4 == "0A" && $2 ~ /:10DD$/ { print "port 4317 ?"; exit }'
+	fi | while read -r inspect_line; do answer listener ":$inspect_line"; done
 	if have systemctl && [ -z "$ROOT" ]; then
 		for inspect_unit in kubelet k3s k3s-agent rke2-server rke2-agent kube-apiserver etcd snap.microk8s.daemon-kubelite microshift; do
 			if limit 5 systemctl -q is-active "$inspect_unit" 2>/dev/null; then printf 'service\t%s\n' "$inspect_unit"; fi
@@ -1642,9 +1828,7 @@ original() {
 	trust
 	original_home=$STATE/original/$1
 	[ -r "$original_home/meta" ] || refuse "nothing of the $1 was changed here, or it was reverted already" nothing
-	sed 's/^/meta\t/' "$original_home/meta" | tr -d '\r' | while IFS="$TAB" read -r o_word o_key o_value; do
-		printf 'meta\t%s\t%s\n' "$o_key" "$(text "$o_value")"
-	done
+	tr -d '\r' <"$original_home/meta" | while IFS="$TAB" read -r o_key o_value; do answer meta "$o_key" ":$o_value"; done
 	for original_entry in "$original_home"/*; do
 		[ -r "$original_entry/path" ] || continue
 		sum_of "$original_entry"
@@ -1658,13 +1842,20 @@ original() {
 		o_label=
 		read -r o_label <"$original_entry/label"
 		if [ -e "$original_entry/bytes" ]; then
-			printf 'original\t%s\t%s\t%s\t%s\t=%s\n' "$(text "$o_path")" "$(stat -c '%a	%u	%g' "$original_entry/bytes")" "$o_label" "$o_last" "$(base64 <"$original_entry/bytes" | tr -d '\n')"
+			coded "$original_entry/bytes"
+			answer original ":$o_path" "$(stat -c '%a	%u	%g' "$original_entry/bytes")" "$o_label" "$o_last" "=$CODED"
 		else
-			printf 'original\t%s\t600\t0\t0\t%s\t%s\t-\n' "$(text "$o_path")" "$o_label" "$o_last"
+			answer original ":$o_path" 600 0 0 "$o_label" "$o_last" -
 		fi
 		show "$o_path"
 	done
 	printf 'END\n'
+}
+
+# by WHO: BY is who asks, for one field of one line
+by() {
+	BY=${1:-somebody}
+	case $BY in *"$TAB"* | *"$NEWLINE"*) BY=$(printf '%s' "$BY" | tr -d '\n\t') ;; esac
 }
 
 main() {
@@ -1680,13 +1871,13 @@ main() {
 		[ "$verb" = follow ] || endpoint
 		case $verb in
 		begin)
-			BY=$(printf '%s' "${2:-somebody}" | tr -d '\n\t')
+			by "${2:-}"
 			begin
 			;;
 		watch) watch "${2:-1}" ;;
 		follow) follow "${2:-0}" ;;
 		finish | undo)
-			BY=$(printf '%s' "${2:-somebody}" | tr -d '\n\t')
+			by "${2:-}"
 			AGREED=${3:-}
 			if [ "$verb" = finish ]; then resume after; else resume before; fi
 			;;

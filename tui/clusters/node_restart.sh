@@ -20,9 +20,9 @@ kubelet_process() {
 		kubelet)
 			# one in a container of this machine, as kind's, is another node's
 			[ "$(readlink "$process_path/ns/pid" 2>/dev/null)" = "$process_home" ] || continue
-			process_state=$(sed 's/.*) //' "$process_path/stat" 2>/dev/null | cut -c1)
-			case $process_state in '' | Z | X) continue ;; esac
-			KUBELET_PID=${process_path##*/} KUBELET_STATE=$process_state PROCESSES=known
+			process "$process_path"
+			case $PROCESS in '' | Z* | X*) continue ;; esac
+			KUBELET_PID=${process_path##*/} KUBELET_STATE=$PROCESS PROCESSES=known
 			;;
 		kthreadd | containerd | crio | cri-dockerd | kube-apiserver | kube-controller | kube-scheduler)
 			PROCESSES=known
@@ -33,17 +33,38 @@ kubelet_process() {
 
 # kubelet_flag NAME: VALUE is what kubelet was given for one of its flags, "" for nothing
 kubelet_flag() {
-	VALUE=$(printf '%s\n' "$KUBELET_ARGUMENTS" | awk -v name="--$1" '
-		take { value = $0; take = 0; next }
-		$0 == name { take = 1; next }
-		index($0, name "=") == 1 { value = substr($0, length(name) + 2) }
-		END { print value }')
+	VALUE= flag_take=no
+	lines "$KUBELET_ARGUMENTS" flag_line "--$1"
 }
 
-# kubelet_value KEY: VALUE is what its configuration says for a key at its top, "" for nothing
+flag_line() {
+	case $LINE in
+	"$1") flag_take=yes ;;
+	"$1="*) VALUE=${LINE#"$1="} flag_take=no ;;
+	# what stood between was empty
+	--*) flag_take=no ;;
+	*)
+		if [ "$flag_take" = yes ]; then VALUE=$LINE flag_take=no; fi
+		;;
+	esac
+}
+
+# kubelet_value KEY: VALUE is what its configuration says for a key that begins a line, "" for nothing
 kubelet_value() {
-	VALUE=$(printf '%s\n' "$KUBELET_CONFIGURED" |
-		sed -n "s/^[ \"{]*$1\"\{0,1\}:[ \"']*\([^\"', }]*\).*/\1/p" | tail -n 1)
+	VALUE=
+	lines "$KUBELET_CONFIGURED" value_line "$1"
+}
+
+value_line() {
+	case $LINE in *"$1"*) ;; *) return 0 ;; esac
+	LINE=${LINE#"${LINE%%[!\ \"\{]*}"}
+	case $LINE in
+	"$1:"*) VALUE=${LINE#"$1:"} ;;
+	"$1\":"*) VALUE=${LINE#"$1\":"} ;;
+	*) return 0 ;;
+	esac
+	VALUE=${VALUE#"${VALUE%%[!\ \"\']*}"}
+	VALUE=${VALUE%%[\"\',\ \}]*}
 }
 
 # kubelet_settings: KUBELET_ARGUMENTS, a line each, are those of the process, else those of the files that its unit
@@ -56,6 +77,7 @@ kubelet_settings() {
 		KUBELET_ARGUMENTS=
 		for settings_file in /var/lib/kubelet/kubeadm-flags.env /etc/default/kubelet /etc/sysconfig/kubelet; do
 			inside "$settings_file" || continue
+			[ -e "$ROOT$settings_file" ] || continue
 			KUBELET_ARGUMENTS="$KUBELET_ARGUMENTS
 $(head -c 65536 "$ROOT$settings_file" 2>/dev/null | sed 's/^[A-Z_]*=//' | tr "\"' " '\n\n\n')"
 		done
@@ -65,7 +87,7 @@ $(head -c 65536 "$ROOT$settings_file" 2>/dev/null | sed 's/^[A-Z_]*=//' | tr "\"
 	kubelet_flag config-dir
 	settings_more=$VALUE
 	KUBELET_CONFIGURED=
-	if inside "$settings_file"; then KUBELET_CONFIGURED=$(head -c "$MOST" "$ROOT$settings_file" 2>/dev/null); fi
+	if inside "$settings_file" && [ -e "$ROOT$settings_file" ]; then KUBELET_CONFIGURED=$(head -c "$MOST" "$ROOT$settings_file" 2>/dev/null); fi
 	if [ -n "$settings_more" ] && inside "$settings_more"; then
 		KUBELET_CONFIGURED="$KUBELET_CONFIGURED
 $(cat "$ROOT$settings_more"/*.conf 2>/dev/null | head -c "$MOST")"
@@ -230,8 +252,9 @@ lacks_runtime() {
 		LACK=yes LACKS='the container runtime does not answer (crictl info), so no container would be started: restart it (systemctl restart containerd, or crio)'
 		return 0
 	fi
-	runtime_said=$(printf '%s' "$runtime_said" | head -c 262144 | tr -d ' \n\t\r' |
-		grep -o '{[^{}]*"type":"RuntimeReady"[^{}]*}' | head -n 1)
+	runtime_said=$(printf '%s\n' "$runtime_said" | awk '
+		{ gsub(/[ \t\r]/, ""); all = all $0; if (length(all) > 262144) exit }
+		END { if (match(all, /[{][^{}]*"type":"RuntimeReady"[^{}]*[}]/)) print substr(all, RSTART, RLENGTH) }')
 	case $runtime_said in
 	*'"status":false'*)
 		runtime_why=$(printf '%s' "$runtime_said" | sed -n 's/.*"reason":"\([^"]*\)".*/\1/p' | cut -c1-100)
@@ -248,19 +271,26 @@ lacks_disk() {
 		if [ -d "$ROOT$disk_path" ] && inside "$disk_path"; then set -- "$@" "$ROOT$disk_path"; fi
 	done
 	[ $# -gt 0 ] || return 0
-	disk_full=$(limit 5 df -Pk "$@" 2>/dev/null | awk 'NR > 1 && $4 < 1024 { print $6; exit }')
-	if [ -n "$disk_full" ]; then
-		LACK=yes LACKS="the file system at $disk_full is full, so neither kubelet nor the container runtime could start a pod again: make room there"
-		return 0
-	fi
-	disk_at=$(limit 5 df -Pk "$@" 2>/dev/null | awk 'NR > 1 { print $6 }')
-	disk_closed=$(printf '%s\n' "$disk_at" | cat - /proc/self/mountinfo 2>/dev/null | awk '
-		NF == 1 { wanted[$1] = 1; next }
+	disk_said=$(limit 5 df -Pk "$@" 2>/dev/null)
+	disk_said=$(printf '%s\n' "$disk_said" | awk '
+		NR == FNR {
+			if (FNR > 1 && $4 < 1024) { full = $6; exit }
+			if (FNR > 1) wanted[$6] = 1
+			next
+		}
 		$5 in wanted { closed[$5] = ($6 ~ /(^|,)ro(,|$)/) }
-		END { for (at in closed) if (closed[at]) { print at; exit } }')
-	if [ -n "$disk_closed" ]; then
-		LACK=yes LACKS="the file system at $disk_closed is mounted read-only, so neither kubelet nor the container runtime could start a pod again: look why (dmesg), and remount it"
-	fi
+		END {
+			if (full != "") print "full " full
+			else for (at in closed) if (closed[at]) { print "closed " at; exit }
+		}' - /proc/self/mountinfo 2>/dev/null)
+	case $disk_said in
+	full*)
+		LACK=yes LACKS="the file system at ${disk_said#full } is full, so neither kubelet nor the container runtime could start a pod again: make room there"
+		;;
+	closed*)
+		LACK=yes LACKS="the file system at ${disk_said#closed } is mounted read-only, so neither kubelet nor the container runtime could start a pod again: look why (dmesg), and remount it"
+		;;
+	esac
 }
 
 # lacks_image FILE: the images of a manifest lie here, where kubelet would not pull them in any case
@@ -311,7 +341,10 @@ needs() {
 		;;
 	esac
 	needs_file=$ROOT$MANIFEST
-	needs_n=$(awk -F "$TAB" -v path="$MANIFEST" '$2 == path { print $1 }' "$D/files" 2>/dev/null | head -n 1)
+	needs_n=
+	while IFS="$TAB" read -r n path rest <&3; do
+		[ "$path" != "$MANIFEST" ] || needs_n=${needs_n:-$n}
+	done 3<"$D/files"
 	if [ -n "$needs_n" ] && [ -s "$D/after/$needs_n" ]; then needs_file=$D/after/$needs_n; fi
 	for needs_check in manifest runtime disk image; do
 		"lacks_$needs_check" "$needs_file"
@@ -358,13 +391,13 @@ show_lacks() {
 	for show_check in kubelet manifest runtime disk; do
 		[ "$show_check" != runtime ] || have crictl || continue
 		"lacks_$show_check"
-		if [ "$LACK" = yes ]; then printf 'lacks\t%s\t%s\n' "$show_check" "$(text "$LACKS")"; fi
+		if [ "$LACK" = yes ]; then answer lacks "$show_check" ":$LACKS"; fi
 	done
 	have crictl || return 0
 	for show_file in "$ROOT$PODS"/kube-apiserver.yaml "$ROOT$PODS"/etcd.yaml; do
 		if [ -f "$show_file" ] && inside "${show_file#"$ROOT"}"; then
 			lacks_image "$show_file"
-			if [ "$LACK" = yes ]; then printf 'lacks\timage\t%s\n' "$(text "$LACKS")"; fi
+			if [ "$LACK" = yes ]; then answer lacks image ":$LACKS"; fi
 		fi
 	done
 }
@@ -375,6 +408,7 @@ show_lacks() {
 # ended badly, one line; "" where nothing of that is known
 last_words() {
 	WORDS= ENDED_UID=
+	case $FOUND in *' EXITED '*) ;; *) return 0 ;; esac
 	words_line=$(printf '%s' "$FOUND" | awk '$3 == "EXITED"' | sort -t' ' -k7,7 | tail -n 1)
 	[ -n "$words_line" ] || return 0
 	read -r words_id words_name words_state words_attempt words_exit words_started words_finished ENDED_UID words_log <<LIST
@@ -396,13 +430,14 @@ mends() {
 		WHY="there is not exactly one running $CONTAINER here: it is restarting or broken"
 		return 1
 	fi
+	meta mends
 	case $WORDS in
 	*[Tt]rac*)
 		# one that runs may be about to end so again, or be unwell for another reason since
-		if [ "$mends_running" -eq 0 ] || [ "$(meta mends)" = yes ]; then return 0; fi
+		if [ "$mends_running" -eq 0 ] || [ "$META" = yes ]; then return 0; fi
 		;;
 	'')
-		if [ "$mends_running" -eq 0 ] && [ "$(meta mends)" = yes ]; then return 0; fi
+		if [ "$mends_running" -eq 0 ] && [ "$META" = yes ]; then return 0; fi
 		;;
 	esac
 	WHY="there is not exactly one running $CONTAINER here: it is restarting or broken${WORDS:+ ($WORDS)}, and not by its tracing configuration, so a change of that is no way out"

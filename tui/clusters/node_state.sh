@@ -75,14 +75,18 @@ stay_inside() {
 # can change each of these; WHY is the first that is not so. HOW is `tree`: files and directories; `once`: such, and no
 # file has a second name, under which it may be somebody's in another place; `lock`: a link is right; `above`: those are
 # directories on the way; `closed`: directories that others cannot even enter; `kept`: files in such, which keep the
-# owner and the mode of what they are copies of, and have their sha256 beside them.
+# owner and the mode of what they are copies of, and have their sha256 beside them; `place`: what `vet` says of its place.
 vetted() {
-	vetted_how=$1 vetted_owner=$2
+	vetted_by=$1 vetted_how=$1 vetted_owner=$2
 	shift 2
 	# the group of one user alone is that user
 	vetted_group=-
-	if [ "$vetted_how" = above ] && [ -n "$ROOT" ] && [ "$(id -u)" != 0 ] && [ "$(id -gn)" = "$(id -un)" ]; then
-		vetted_group=$(id -g)
+	myself
+	if [ "$vetted_how" = above ] && [ -n "$ROOT" ] && [ "$MY_UID" != 0 ]; then
+		if [ -z "${MY_GROUP:-}" ]; then
+			if [ "$(id -gn)" = "$(id -un)" ]; then MY_GROUP=$(id -g); else MY_GROUP=-; fi
+		fi
+		vetted_group=$MY_GROUP
 	fi
 	vetted_tries=0
 	until vetted_said=$(stat -c '%f %u %g %h %n' "$@" 2>/dev/null); do
@@ -98,27 +102,58 @@ vetted() {
 		done
 		[ $# -gt 0 ] || return 0
 	done
-	# the mode in hexadecimal: its first digit is the kind; an access list for others shows as its group's bits
-	WHY=$(printf '%s\n' "$vetted_said" | awk -v how="$vetted_how" -v me="$(id -u)" -v owner="$vetted_owner" -v group="$vetted_group" '
-		function bad(why) { print name " " why; exit }
-		{
-			name = $0
-			sub(/^[^ ]* [^ ]* [^ ]* [^ ]* /, "", name)
-			kind = substr($1, 1, 1)
-			if (length($1) != 4 || (kind != "4" && kind != "8" && kind != "a")) bad("is neither a file nor a directory")
-			if (kind == "a" && how != "lock") bad("is a link")
-			if ((how == "above" || how == "closed") && kind != "4") bad("is no directory")
-			if (how == "closed" && ($1 !~ /0$/ || !index("048c", substr($1, 3, 1)))) bad("can be entered by others")
-			if (how == "kept") {
-				if (kind != "8") bad("is no file")
-				next
-			}
-			if ($2 != 0 && $2 != me && $2 != owner) bad("belongs to user " $2)
-			if (kind == "a") next
-			if (index("13579bdf", substr($1, 3, 1)) && $3 != group) bad("can be written by its group")
-			if (index("2367abef", substr($1, 4, 1))) bad("can be written by anybody")
-			if (how == "once" && kind == "8" && $4 != 1) bad("has a second name somewhere else")
-		}')
+	WHY=
+	lines "$vetted_said" vetted_line
+	[ -z "$WHY" ]
+}
+
+vetted_line() {
+	[ -z "$WHY" ] || return 0
+	vetted_mode=${LINE%% *} LINE=${LINE#* }
+	vetted_uid=${LINE%% *} LINE=${LINE#* }
+	vetted_gid=${LINE%% *} LINE=${LINE#* }
+	vetted_links=${LINE%% *} vetted_name=${LINE#* }
+	[ "$vetted_by" != place ] || vet_place "$vetted_name"
+	vetted_one || WHY="$vetted_name $WHY"
+}
+
+# vetted_one: the line of one of them. The mode is in hexadecimal: its first digit is the kind; an access list for others
+# shows as its group's bits.
+vetted_one() {
+	case $vetted_how:$vetted_mode in
+	*:[48]??? | lock:a???) ;;
+	*:a???) WHY='is a link' ;;
+	*) WHY='is neither a file nor a directory' ;;
+	esac
+	[ -z "$WHY" ] || return 1
+	case $vetted_how:$vetted_mode in
+	above:[!4]??? | closed:[!4]???) WHY='is no directory' ;;
+	closed:??[048c]0) ;;
+	closed:*) WHY='can be entered by others' ;;
+	kept:8???) return 0 ;;
+	kept:*) WHY='is no file' ;;
+	esac
+	[ -z "$WHY" ] || return 1
+	case $vetted_uid in
+	0 | "$MY_UID" | "$vetted_owner") ;;
+	*)
+		WHY="belongs to user $vetted_uid"
+		return 1
+		;;
+	esac
+	case $vetted_mode in
+	a???) return 0 ;;
+	??[13579bdf]?)
+		if [ "$vetted_gid" != "$vetted_group" ]; then
+			WHY='can be written by its group'
+			return 1
+		fi
+		;;
+	esac
+	case $vetted_how:$vetted_mode in
+	*:???[2367abef]) WHY='can be written by anybody' ;;
+	once:8???) [ "$vetted_links" = 1 ] || WHY='has a second name somewhere else' ;;
+	esac
 	[ -z "$WHY" ]
 }
 
@@ -144,29 +179,33 @@ LIST
 	[ $# -eq 0 ] || vetted above "$above_owner" "$@"
 }
 
-# vet HOME HOW: `vetted` for a place of state and all that is read or run from it, level by level: what only root can
-# write in, only root has filled
+# vet HOME HOW: `vetted` for a place of state and all that is read or run from it: what only root can write in, only root
+# has filled. What lies in its folders is looked at once these are known to be closed.
 vet() {
 	vet_home=$1 vet_how=$2
 	above "$vet_home" || return 1
-	vetted "$vet_how" - "$vet_home" || return 1
-	if [ -L "$vet_home/lock" ] || [ -e "$vet_home/lock" ]; then vetted lock - "$vet_home/lock" || return 1; fi
-	vet_level closed "$vet_home/rollouts" "$vet_home/original" || return 1
-	vet_level "$vet_how" "$vet_home"/rollouts/* "$vet_home"/original/* || return 1
-	vet_level "$vet_how" "$vet_home"/rollouts/*/* "$vet_home"/original/*/* || return 1
-	vet_level kept "$vet_home"/rollouts/*/before/* "$vet_home"/rollouts/*/after/* "$vet_home"/original/*/*/bytes || return 1
-	vet_level "$vet_how" "$vet_home"/original/*/*/[!b]* || return 1
+	vet_these "$vet_home" "$vet_home/lock" "$vet_home/rollouts" "$vet_home/original" || return 1
+	vet_these "$vet_home"/rollouts/* "$vet_home"/original/* "$vet_home"/rollouts/*/* "$vet_home"/original/*/* \
+		"$vet_home"/rollouts/*/before/* "$vet_home"/rollouts/*/after/* "$vet_home"/original/*/*/*
 }
 
-# vet_level HOW PATH...: `vetted` for those that are there
-vet_level() {
-	vet_this=$1
-	shift
+# vet_these PATH...: `vetted` for those that are there
+vet_these() {
 	for vet_path; do
 		shift
 		if [ -e "$vet_path" ] || [ -L "$vet_path" ]; then set -- "$@" "$vet_path"; fi
 	done
-	[ $# -eq 0 ] || vetted "$vet_this" - "$@"
+	[ $# -eq 0 ] || vetted place - "$@"
+}
+
+# vet_place PATH: what is to be true of a path in state
+vet_place() {
+	case $1 in
+	"$vet_home/lock") vetted_how=lock ;;
+	"$vet_home/rollouts" | "$vet_home/original") vetted_how=closed ;;
+	"$vet_home"/rollouts/*/before/* | "$vet_home"/rollouts/*/after/* | "$vet_home"/original/*/*/bytes) vetted_how=kept ;;
+	*) vetted_how=$vet_how ;;
+	esac
 }
 
 # --- where it is -------------------------------------------------------------------------------------------------
@@ -332,7 +371,7 @@ seal() {
 sealed() {
 	for sealed_name in meta files manifest; do
 		digest "$D/$sealed_name"
-		if ! grep -qxF -e "$SHA $sealed_name" "$D/sums" 2>/dev/null; then
+		if ! holds "$D/sums" "$SHA $sealed_name"; then
 			WHY="$D/$sealed_name is not what was kept there (its sha256 is another than in $D/sums)"
 			return 1
 		fi
@@ -357,7 +396,8 @@ sum_of() {
 		cat "$1/${2:-path}" "$1/label"
 		printf '%s\n' "$SHA"
 		if [ "$SHA" != - ]; then stat -c '%a %u %g' "$1/bytes"; fi
-	} 2>/dev/null | sha256sum | cut -d' ' -f1)
+	} 2>/dev/null | sha256sum)
+	SUM=${SUM%% *}
 }
 
 # seal_original ENTRY [PATH_FILE]
@@ -370,7 +410,10 @@ seal_original() {
 
 # pods_home: PODS is where kubelet looks for static pods
 pods_home() {
-	PODS=$(sed -n 's/^staticPodPath:[ "]*\([^" ]*\).*/\1/p' "$ROOT/var/lib/kubelet/config.yaml" 2>/dev/null | head -n 1)
+	PODS=
+	if [ -e "$ROOT/var/lib/kubelet/config.yaml" ]; then
+		PODS=$(sed -n '/^staticPodPath:/{s/^staticPodPath:[ "]*\([^" ]*\).*/\1/p;q;}' "$ROOT/var/lib/kubelet/config.yaml" 2>/dev/null)
+	fi
 	PODS=${PODS:-/etc/kubernetes/manifests}
 	PODS=${PODS%/}
 }
@@ -400,7 +443,8 @@ ours_to_write() {
 		;;
 	esac
 	# whose the manifests are has root's rights by them already
-	if ! above "$ROOT$1" "$(stat -L -c %u "$ROOT$PODS" 2>/dev/null)" "$ROOT$PODS"; then
+	PODS_UID=${PODS_UID:-$(stat -L -c %u "$ROOT$PODS" 2>/dev/null)}
+	if ! above "$ROOT$1" "$PODS_UID" "$ROOT$PODS"; then
 		WHY="$WHY, and could change under our hands what is written as $1: take that right away"
 		return 1
 	fi
@@ -433,7 +477,8 @@ named() {
 # vouch: whether what a rollout goes by can be followed; WHY where not. Whoever wrote it was root, and all the same: no
 # path that leads elsewhere, no word where a number belongs, nothing that a command would take for an option.
 vouch() {
-	case $(meta part) in '' | *[!a-z]*) vouch_bad part || return 1 ;; esac
+	meta part
+	case $META in '' | *[!a-z]*) vouch_bad part || return 1 ;; esac
 	case $TRIGGER in nothing | watch | stop | manifest) ;; *) vouch_bad trigger || return 1 ;; esac
 	case $CONTAINER in -* | *[!A-Za-z0-9-]*) [ "$CONTAINER" = - ] || vouch_bad container || return 1 ;; esac
 	for vouch_url in $HEALTH $READ; do

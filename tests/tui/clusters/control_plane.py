@@ -6,16 +6,16 @@ import os
 import shutil
 import signal
 import ssl
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tests.doubles.certificates import Authority
+from tests.doubles.pocket_kubelet import Kubelets, Process
 from tests.doubles.ports import free_port
 from tests.doubles.shell_host import ShellHost
 from tests.eventually import eventually
@@ -113,7 +113,7 @@ class ControlPlane:
     root: Path
     port: int
     host: ShellHost
-    kubelet: subprocess.Popen[bytes]
+    kubelet: Process
     trust: ssl.SSLContext
 
     @property
@@ -298,6 +298,11 @@ def certify(pki: Path) -> ssl.SSLContext:
     return trust
 
 
-def start_kubelet(root: Path) -> subprocess.Popen[bytes]:
-    program = [sys.executable, str(DOUBLES / "pocket_kubelet.py"), "--root", str(root), "--pace", str(PACE)]
-    return subprocess.Popen(program, stdin=subprocess.DEVNULL)
+@cache
+def kubelets() -> Kubelets:
+    """Those of this run."""
+    return Kubelets()
+
+
+def start_kubelet(root: Path) -> Process:
+    return kubelets().start(root, PACE)

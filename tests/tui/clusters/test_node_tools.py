@@ -118,6 +118,24 @@ def test_a_journal_is_read_up_to_its_last_whole_line(noise: bytes, cut: int) -> 
     assert journal.end_of(journal.parse(whole[:-1])) is None
 
 
+@pytest.mark.parametrize("shell", ["sh", "bash", "busybox sh"])
+def test_names_of_any_characters_come_through(tmp_path: Path, shell: str) -> None:
+    words = shell.split()
+    if shutil.which(words[0]) is None:
+        pytest.skip(f"{words[0]} is not here")
+    names = ["a b", "~", "-n", "'quoted' \"names\"", "back\\slash $(x)", "[ab]*"]
+    names += ["größe", "tab\there", "two\nlines", "x\x7f"]
+    manifests = tmp_path / "etc/kubernetes/manifests"
+    manifests.mkdir(parents=True)
+    for name in names:
+        (manifests / name).write_bytes(name.encode() * 100)
+    facts = read_facts(ShellHost(tmp_path, alive=False, shell=words))
+    assert list(facts.manifests) == sorted(names)
+    assert {path.rpartition("/")[2]: file.content for path, file in facts.files.items() if "/manifests/" in path} == {
+        name: name.encode() * 100 for name in names
+    }
+
+
 def test_paths_that_are_no_lines_are_refused(tmp_path: Path) -> None:
     plane = ControlPlane(tmp_path, 1, ShellHost(tmp_path, alive=False), None, None)  # type: ignore[arg-type]
     for path in ("/etc/a\tb", "/etc/a\nEND", "etc/a", "/etc/../a"):

@@ -173,8 +173,10 @@ def test_what_goes_on_is_not_said_to_be_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reach = Reach((control_plane.host,))
+    control_plane.spoil("still")  # while it is looked at, nothing has been done about it
     name = rollout.begin(control_plane.host, control_plane.arm(), who="alice")
     (node,) = sampling.find(reach, asked)
+    (control_plane.faults / "still").unlink()
     monkeypatch.setattr(sampling, "find", lambda *_, **__: [node])  # as it was then, however fast it is
     for undo in (False, True):
         assert sampling.carry_on(reach, asked, undo) == 1
