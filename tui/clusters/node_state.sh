@@ -442,9 +442,15 @@ ours_to_write() {
 		fi
 		;;
 	esac
-	# whose the manifests are has root's rights by them already
-	PODS_UID=${PODS_UID:-$(stat -L -c %u "$ROOT$PODS" 2>/dev/null)}
-	if ! above "$ROOT$1" "$PODS_UID" "$ROOT$PODS"; then
+	if [ -n "$ROOT" ]; then
+		# in a copy of a node's files its owner has no rights but those of its files
+		ours_uid=- ours_but=
+	else
+		# whose the manifests are has root's rights by them already
+		PODS_UID=${PODS_UID:-$(stat -L -c %u "$PODS" 2>/dev/null)}
+		ours_uid=$PODS_UID ours_but=$PODS
+	fi
+	if ! above "$ROOT$1" "$ours_uid" "$ours_but"; then
 		WHY="$WHY, and could change under our hands what is written as $1: take that right away"
 		return 1
 	fi

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.somebody_else import needs_root
 from tests.tui.clusters import older_state
 from tests.tui.clusters.older_state import INTERRUPTED, MANIFEST, OLD, STATE, TRACING
 from tests.tui.clusters.test_node_state import tree
@@ -222,3 +223,24 @@ def test_a_pipe_is_not_waited_for(root: Path, name: str, capsys: pytest.CaptureF
     os.mkfifo(path)
     assert act(root, "status") == 1
     assert f"/{name} is no regular file, so it is not read" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("action", "name"),
+    [
+        *((action, name) for action in ("set", "off", "revert") for name in ("etc", "etc/kubernetes")),
+        *((action, "etc/kubernetes/manifests") for action in ("off", "revert")),  # `set` writes none
+    ],
+)
+@needs_root
+def test_nothing_is_written_where_another_user_could_swap_a_link_in(
+    root: Path, capsys: pytest.CaptureFixture[str], action: str, name: str
+) -> None:
+    """On a node whoever owns the manifests is root already. In a copy of its files, as `tar` makes one as root, the
+    owner of a directory is anybody, and could make a link of it between our look and our write."""
+    for path in (root / name, *(root / name).rglob("*")):
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+    before = tree(root)
+    assert act(root, action) == 1
+    assert "belongs to user 65534" in capsys.readouterr().err
+    assert tree(root) == before
