@@ -19,7 +19,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from receiver.control import ControlClient, ControlError, control_path, lock_path, log_path
-from receiver.ingest.recordings import Seen, check, take
+from receiver.ingest.recordings import Seen, Taken, check, take
+from receiver.recordings.complaints import Complaints
 from receiver.store import files
 from receiver.store.chunk import Chunk
 from receiver.store.database import Database, DatabaseDamaged, DatabaseMissing, StoreError
@@ -45,7 +46,7 @@ from tui.documents import dumps, raw_pieces, trace_document, trace_lines, walk
 from tui.evictions import whose
 from tui.printing import Paper, TraceList, heading_lines, paper, tree_lines, verdict_lines, warn
 from tui.sender_limits import limited, taken
-from tui.terminal_text import count, printable, size
+from tui.terminal_text import count, counted, printable, size
 
 MAX_SPANS: Final = 500_000
 """Spans of one trace that `show --json` and `show --all` build a tree of, at about 1 KiB each; the rest is counted."""
@@ -487,17 +488,21 @@ def _export(database: Database, query: Query | None, to: Path | None) -> int:
     written = files.write(to, requests())
     if to is not None:
         kept = f"Nothing is written: {to} stays as it was."
-        warn(kept if there and not written else f"{count(spans)} spans in {count(written)} requests written to {to}.")
+        warn(
+            kept
+            if there and not written
+            else f"{counted(spans, 'span')} in {counted(written, 'request')} written to {to}."
+        )
     if evicted:
         warn(
-            f"{count(evicted)} requests were evicted while this was written, which took longer than what is read can be"
-            " kept as it was: they are left out."
+            f"Left out: {counted(evicted, 'request')}, evicted while this was written, which took longer than what is"
+            " read can be kept as it was."
         )
     if damaged:
         lost = np.isin(index.chunk, damaged) if wanted is None else rows & np.isin(index.chunk, damaged)
         warn(
             f"The database {database.path} is damaged: {count(int(np.count_nonzero(lost)))} spans in"
-            f" {count(len(damaged))} requests cannot be read and are left out, all others are written."
+            f" {counted(len(damaged), 'request')} cannot be read and are left out, all others are written."
         )
     return 1 if damaged or evicted else 0
 
@@ -521,25 +526,34 @@ def import_files(paths: Sequence[Path], given: Path | None, policy: Policy | Non
     room = _Room(path, database, policy)
     try:
         for file in paths:
+            told = Complaints()
             try:
-                taken = take(file, database, warn, arrived_now=True, seen=room.seen, stored=room.stored)
+                taken = take(file, database, told.add, arrived_now=True, seen=room.seen, stored=room.stored)
             except files.FileProblem as problem:
-                warn(str(problem))
-                code = 1
-                continue
-            left = f", {count(taken.bad)} lines skipped" if taken.bad else ""
-            left += f", {count(taken.rejected)} spans left out" if taken.rejected else ""
-            what = f"{count(taken.spans)} spans in {count(taken.requests)} requests"
-            if taken.known:
-                all_ = taken.known == taken.spans
-                what = f"{count(taken.spans)} spans, {'all' if all_ else count(taken.known)} of them were already there"
-            print(f"{printable(str(file))}: {what}{left}")
-            if taken.bad:
+                told.add(str(problem))
+                taken = None
+            for sentence in told.sentences():
+                warn(sentence)
+            if taken is not None:
+                print(f"{printable(str(file))}: {_taken(taken)}")
+            if taken is None or taken.bad or taken.rejected or not taken.spans:
                 code = 1
         room.end()
     finally:
         database.close()
     return code
+
+
+def _taken(taken: Taken) -> str:
+    """What came of a recording, for people."""
+    if not taken.spans and not taken.bad and not taken.rejected:
+        return "no spans in it"
+    said = f"{counted(taken.spans, 'span')} in {counted(taken.requests, 'request')}"
+    if taken.known:
+        all_ = taken.known == taken.spans
+        said = f"{counted(taken.spans, 'span')}, {'all' if all_ else count(taken.known)} of them were already there"
+    said += f", {counted(taken.bad, 'line')} skipped" if taken.bad else ""
+    return said + (f", {counted(taken.rejected, 'span')} left out" if taken.rejected else "")
 
 
 class _Room:
@@ -599,7 +613,7 @@ class _Room:
             self._client.close()
         if self._retention.evicted_spans:
             warn(
-                f"{count(self._retention.evicted_spans)} spans, the oldest first, were evicted to keep {self._path}"
+                f"{counted(self._retention.evicted_spans, 'span')}, the oldest first, were evicted to keep {self._path}"
                 f" within {size(self._retention.cap)}: allow more with --max-size."
             )
         if self._retention.notice:
@@ -652,7 +666,7 @@ def _about(path: Path) -> str:
         held = path.stat().st_size
         with suppress(OSError):  # the log holds the newest until it is folded in
             held += path.with_name(f"{path.name}-wal").stat().st_size
-        return f"{size(held)}, {count(index.spans)} spans, {count(index.traces)} traces"
+        return f"{size(held)}, {counted(index.spans, 'span')}, {counted(index.traces, 'trace')}"
     except StoreError as problem:
         return str(problem)
     except OSError as problem:

@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from receiver.ingest.decode import Malformed, decode
 from receiver.plain_text import shell_word
-from receiver.store import files
+from receiver.recordings.complaints import Complaint
+from receiver.recordings.reading import read
+from receiver.recordings.unpacked import refuse
 from receiver.store.chunk import Chunk
 from receiver.store.database import Database, StoreError, decompress
 from receiver.store.repack import Part, repack, size_of, split
@@ -51,6 +53,7 @@ def check(path: Path) -> None:
         raise StoreError(f"{path} cannot be read ({problem.strerror}): name another file.") from problem
     if head == _SQLITE:
         raise StoreError(f"{path} is a database, not a recording: open it with --db {shell_word(str(path))}.")
+    refuse(head, str(path))
 
 
 class Seen:
@@ -137,18 +140,18 @@ def take(
             size = 0
 
     received = 0
-    for body in files.read(path, bad, left_out=left_out):
+    for body in read(path, bad, left_out=left_out):
         if stop is not None and stop.is_set():
             break
         try:
             decoded = decode(body, source=path.name, peer="", received=time.time_ns())
         except Malformed as problem:
-            bad(f"{path}: a request is not OTLP ({problem}); skipped.")
+            bad(Complaint.of(str(path), "", f"a request is not OTLP ({str(problem).rstrip('.')})"))
             continue
         taken.requests += 1
         if decoded.rejected:
             taken.rejected += decoded.rejected
-            said(f"{path}: {decoded.rejected:,} spans of a request were left out: {decoded.reason}.")
+            said(f"{path}: {decoded.reason}")
         elif decoded.reason:
             said(f"{path}: {decoded.reason}")
         if decoded.chunk is None:

@@ -25,6 +25,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from receiver.ingest.recordings import take
+from receiver.recordings.reading import read
 from receiver.store import files
 from receiver.store.database import Database, compress
 from receiver.store.index import Index
@@ -479,7 +480,7 @@ def test_import_says_what_it_left_and_reads_the_rest(command: Command, recording
     code, out, error = command("import", "--db", tmp_path / "x.db", path, tmp_path / "missing.jsonl")
     assert code == 1, "one file could not be read at all"
     assert "400 spans in" in out
-    assert "1 lines skipped, 1 spans left out" in out
+    assert "1 line skipped, 1 span left out" in out
     assert f"{path}, line 2: is not JSON" in error
     assert "missing.jsonl cannot be read" in error
     assert sum(trace["spans"] for trace in lines_of(command("traces", "--json", "--db", tmp_path / "x.db")[1])) == 400
@@ -957,7 +958,7 @@ def test_hot_prints_tables_and_their_filters_work(command: Command, db: Path) ->
 def slower(path: Path, to: Path, verb: str, by: int) -> None:
     """A recording in which all spans of a method take that much longer."""
     requests = []
-    for body in files.read(path, pytest.fail):
+    for body in read(path, pytest.fail):
         request = ExportTraceServiceRequest.FromString(body)
         for group in request.resource_spans:
             for scope in group.scope_spans:

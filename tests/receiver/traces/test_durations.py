@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.store import files
+from receiver.recordings.reading import read
 from receiver.store.chunk import APISERVER, FACT, FLAG_REQUEST, SPAN, Chunk, Resource
 from receiver.store.index import Index
 from receiver.traces import durations as module
@@ -82,7 +82,7 @@ def test_every_release(record: Any, ms: float) -> None:
 
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_a_recording(recordings: Path, name: str) -> None:
-    index = index_of(files.read(recordings / name, pytest.fail))
+    index = index_of(read(recordings / name, pytest.fail))
     assert (durations_of(index) == breakdown(index, range(index.traces)).duration).all()
 
 
@@ -122,6 +122,6 @@ def test_a_trace_id_that_is_reused_for_hours_is_not_walked_each_time(walks: list
 
 def test_traces_in_good_health_are_not_walked(recordings: Path, walks: list[int]) -> None:
     """1.36 ends no headline early: some requests let the API server go on a little after their answer, that is all."""
-    index = index_of(files.read(recordings / "cluster-rate-full.otlp.jsonl.gz", pytest.fail))
+    index = index_of(read(recordings / "cluster-rate-full.otlp.jsonl.gz", pytest.fail))
     assert (durations_of(index) == index.head_duration).all()
     assert sum(walks) < 0.01 * index.traces
