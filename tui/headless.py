@@ -10,7 +10,8 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -81,6 +82,37 @@ def open_database(given: Path | None) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+@dataclass(slots=True)
+class Spans:
+    """What a command reads, and the exit code that reading it makes: 1 when something of a recording was not taken."""
+
+    database: Database
+    code: int = 0
+
+
+@contextmanager
+def open_recordings(paths: Sequence[Path]) -> Iterator[Spans]:
+    """Recordings in memory. What of them was not taken is said.
+
+    Raises:
+        StoreError: one cannot be read, or is none.
+    """
+    for path in paths:
+        check(path)
+    with closing(Database.memory()) as database:
+        spans = Spans(database)
+        for path in paths:
+            told = Complaints()
+            taken = take(path, database, told.add, arrived_now=False)
+            for sentence in told.sentences():
+                warn(sentence)
+            if not taken.spans and not taken.bad and not taken.rejected:
+                warn(f"{path}: there are no spans in it.")
+            if not taken.whole:
+                spans.code = 1
+        yield spans
 
 
 def load_index(database: Database) -> Index:
@@ -252,22 +284,12 @@ def compare(before: Path, after: Path, query: Query, *, as_json: bool, everythin
         StoreError: one of them cannot be read.
     """
     code = 0
-
-    def bad(sentence: str) -> None:
-        nonlocal code
-        code = 1
-        warn(sentence)
-
     indexes, known = [], []
     for path in (before, after):
-        check(path)
-        database = Database.memory()
-        try:
-            take(path, database, bad, arrived_now=False)
-            indexes.append(load_index(database))
-            known.append(_attributes(database, query, indexes[-1]))
-        finally:
-            database.close()
+        with open_recordings([path]) as spans:
+            code = code or spans.code
+            indexes.append(load_index(spans.database))
+            known.append(_attributes(spans.database, query, indexes[-1]))
     now = time.time_ns()
     for path, index, attributes in zip((before, after), indexes, known, strict=True):
         view = View(query, None, False, False, "start", False)
@@ -283,21 +305,23 @@ def compare(before: Path, after: Path, query: Query, *, as_json: bool, everythin
     return code
 
 
-def show(database: Database, wanted: Iterable[str], *, as_json: bool, raw: bool, everything: bool = False) -> int:
-    """Print whole traces; as text the first `MOST_LINES` spans of each, or everything. One that is not there is said on
-    standard error, and makes the exit code 1."""
+def show(
+    database: Database, wanted: Iterable[str] | None, *, as_json: bool, raw: bool, everything: bool = False
+) -> int:
+    """Print whole traces, all of them when none is named; as text the first `MOST_LINES` spans of each, or everything.
+    One that is not there is said on standard error, and makes the exit code 1."""
     with database.moment():
         return _show(database, wanted, as_json, raw, everything)
 
 
-def _show(database: Database, wanted: Iterable[str], as_json: bool, raw: bool, everything: bool) -> int:
+def _show(database: Database, wanted: Iterable[str] | None, as_json: bool, raw: bool, everything: bool) -> int:
     index = load_index(database)
     bodies = Bodies(database)
     paired = pairing.pairs(index)
     page = paper(sys.stdout)
     code = 0
     first = True
-    for text in wanted:
+    for text in map(index.trace_id, range(index.traces)) if wanted is None else wanted:
         try:
             slot = find_trace(index, text)
         except UnknownTrace as problem:
@@ -536,7 +560,7 @@ def import_files(paths: Sequence[Path], given: Path | None, policy: Policy | Non
                 warn(sentence)
             if taken is not None:
                 print(f"{printable(str(file))}: {_taken(taken)}")
-            if taken is None or taken.bad or taken.rejected or not taken.spans:
+            if taken is None or not taken.whole:
                 code = 1
         room.end()
     finally:
@@ -552,6 +576,7 @@ def _taken(taken: Taken) -> str:
     if taken.known:
         all_ = taken.known == taken.spans
         said = f"{counted(taken.spans, 'span')}, {'all' if all_ else count(taken.known)} of them were already there"
+    said += f", {counted(taken.other, 'line')} without spans" if taken.other else ""
     said += f", {counted(taken.bad, 'line')} skipped" if taken.bad else ""
     return said + (f", {counted(taken.rejected, 'span')} left out" if taken.rejected else "")
 

@@ -10,16 +10,18 @@ _SAMPLE = re.compile(r": '.*|\(.*\)$")
 class Complaint(str):
     """A sentence about one place of a recording. As text it is whole; several of one `kind` are told together."""
 
-    __slots__ = ("clause", "kind", "name", "place", "spans")
+    __slots__ = ("clause", "harmless", "kind", "name", "place", "spans")
 
     name: str
     place: str
     clause: str
     spans: int
     kind: tuple[str, str]
+    harmless: bool
+    """Nothing is amiss: there are only no spans in it."""
 
     @classmethod
-    def of(cls, name: str, place: str, clause: str, spans: int = 0) -> Complaint:
+    def of(cls, name: str, place: str, clause: str, spans: int = 0, *, harmless: bool = False) -> Complaint:
         """A complaint.
 
         Args:
@@ -30,7 +32,7 @@ class Complaint(str):
         """
         made = cls(_sentence(name, place, clause, spans))
         made.name, made.place, made.clause, made.spans = name, place, clause, spans
-        made.kind = name, _SAMPLE.sub("", clause)
+        made.kind, made.harmless = (name, _SAMPLE.sub("", clause)), harmless
         return made
 
 

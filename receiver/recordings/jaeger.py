@@ -44,8 +44,9 @@ def read(trace: dict[str, Any], left_out: Callable[[int, str], None]) -> Iterato
         except (Unreadable, TypeError, ValueError, KeyError, AttributeError, OverflowError) as problem:
             bad, first = bad + 1, first or _clause(problem)
             continue
-        process = document.get("process") or processes.get(document.get("processID")) or {}
-        key = str(document.get("processID") or process)
+        named = document.get("processID")
+        process = document.get("process") or (processes.get(named) if isinstance(named, str) else None) or {}
+        key = str(named or process)
         resource = by_process.get(key)
         if resource is None:
             resource = by_process[key] = request.resource_spans.add()
@@ -70,7 +71,8 @@ def _process(process: Any) -> Iterator[KeyValue]:
         return
     if isinstance(process.get("serviceName"), str):
         yield attribute("service.name", process["serviceName"])
-    for tag in process.get("tags") or ():
+    tags = process.get("tags")
+    for tag in tags if isinstance(tags, list) else ():
         pair = _tag(tag)
         if pair is not None and pair.key != "service.name":
             yield pair

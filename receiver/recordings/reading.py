@@ -26,6 +26,10 @@ _OTHER_SIGNALS: Final = {
 _LeftOut = Callable[[int, str], None]
 
 
+class OtherSignals(Unreadable):
+    """A document of OTLP without spans, as a Collector's file may have many of."""
+
+
 def read(
     path: Path | None,
     bad: Callable[[str], None],
@@ -63,6 +67,8 @@ def read(
             else:
                 for request in requests(document, None if left_out is None else without):
                     yield request.SerializeToString()
+        except OtherSignals as problem:
+            bad(Complaint.of(name, place, str(problem), harmless=True))
         except Unreadable as problem:
             wrong(place, str(problem))
         except RecursionError:
@@ -130,6 +136,8 @@ def requests(document: object, left_out: _LeftOut | None, depth: int = _DEPTH) -
         yield from _strictly(zipkin.read, [document], left_out)
     elif (inner := _inner(document)) is not None:
         yield from requests(inner, left_out, depth - 1)
+    elif signals := [signal for name, signal in _OTHER_SIGNALS.items() if name in document]:
+        raise OtherSignals(f"holds {signals[0]}, not spans")
     else:
         raise Unreadable(_what_it_is(document))
 
@@ -181,9 +189,6 @@ def _inner(document: dict[str, Any]) -> object:
 
 
 def _what_it_is(document: dict[str, Any]) -> str:
-    signals = [signal for name, signal in _OTHER_SIGNALS.items() if name in document]
-    if signals:
-        return f"holds {signals[0]}, not spans"
     if "SpanContext" in document and "SpanKind" in document:
         return "is what Go's stdouttrace prints, which is not read: export OTLP, or let a Collector write its file"
     if isinstance(document.get("traces"), list) and _any(document["traces"], "rootTraceName"):

@@ -19,6 +19,7 @@ from typing import IO, Final
 
 import zstandard
 
+from receiver.plain_text import shell_word
 from receiver.recordings.complaints import Complaint
 from receiver.store.files import FileProblem
 
@@ -29,6 +30,9 @@ _RATIO: Final = 200
 _RATIO_FROM: Final = 256 << 20
 """What unpacks to more than this and to more than `_RATIO` times its size is a bomb: real recordings shrink 10 times,
 zeros 1,030 times."""
+HEAD: Final = 16
+"""So many bytes of a file tell whether it is another kind of file."""
+_SQLITE: Final = b"SQLite format 3\0"
 _GZIP: Final = b"\x1f\x8b"
 ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _WINDOW: Final = 128 << 20  # the most that a zstd frame may ask to be held in memory
@@ -88,7 +92,7 @@ def parts(path: Path | None, bad: Callable[[str], None], max_line: int = MAX_LIN
     counted: _Counted | None = None
     try:
         with _opened(path) as raw:
-            head = raw.peek(8)[:8]
+            head = raw.peek(HEAD)[:HEAD]
             refuse(head, name)
             stream: io.BufferedReader = raw
             if head.startswith(_GZIP):
@@ -120,6 +124,8 @@ def refuse(head: bytes, name: str) -> None:
     """Raises:
     FileProblem: a file that begins like this is no recording.
     """
+    if head.startswith(_SQLITE):
+        raise FileProblem(f"{name} is a database, not a recording: open it with --db {shell_word(name)}.")
     for magic, what, way_out in _NOT_READ:
         if head.startswith(magic):
             raise FileProblem(f"{name} {what}, not a recording: {way_out}.")
