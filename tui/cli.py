@@ -12,7 +12,8 @@ import signal
 import stat
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -22,6 +23,7 @@ from tui import __version__
 
 if TYPE_CHECKING:
     from tui.config import Settings
+    from tui.headless import Spans
 
 PROGRAM: Final = "k8s-trace-tui"
 SORTS: Final = ("start", "duration", "spans", "errors", "verb", "resource", "namespace", "client", "code", "where")
@@ -175,7 +177,35 @@ def _file(text: str) -> Path:
 
 
 def _recording(text: str) -> Path:
-    return Path("/dev/stdin") if text == "-" else _file(text)
+    return _STDIN if text == "-" else _file(text)
+
+
+_STDIN: Final = Path("/dev/stdin")
+_ENDINGS: Final = (".json", ".jsonl", ".gz", ".zst", ".pb")
+
+
+def _named(words: Sequence[str], recordings: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The recordings that a command is to read, and its other words."""
+    named = [word for word in words if ("/" in word or word.endswith(_ENDINGS)) and os.path.isfile(word)]
+    return [*recordings, *map(_file, named)], [word for word in words if word not in named]
+
+
+@contextmanager
+def _spans(args: argparse.Namespace, recordings: Sequence[Path]) -> Iterator[Spans]:
+    """What a command reads: the database, or recordings."""
+    from tui import headless
+
+    if not recordings:
+        with headless.open_database(_quiet_settings(args).db) as database:
+            yield headless.Spans(database)
+        return
+    if args.db is not None:
+        raise Usage("A recording needs no database: leave out --db, or the recordings.")
+    _quiet_settings(args)
+    if _STDIN in recordings:
+        _readable_input()
+    with headless.open_recordings(recordings) as spans:
+        yield spans
 
 
 def _number(text: str) -> int:
@@ -196,8 +226,22 @@ def _add_receive(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser.add_argument_group("common options"))
 
 
+def _add_from(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--from",
+        dest="recordings",
+        action="append",
+        default=[],
+        metavar="FILE",
+        type=_recording,
+        help="read a recording instead of the database; - is standard input; may be repeated. A word that names a file"
+        f" and holds a / or ends in {', '.join(_ENDINGS[:-1])} or {_ENDINGS[-1]} is one, too",
+    )
+
+
 def _add_traces(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("filter", nargs="*", metavar="FILTER", help="words and field=value, all of which must hold")
+    _add_from(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument(
         "--follow", action="store_true", help="then print each new trace once it has been quiet for 1 s"
@@ -217,10 +261,11 @@ def _add_traces(parser: argparse.ArgumentParser) -> None:
 def _add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "traces",
-        nargs="+",
+        nargs="*",
         metavar="TRACE",
-        help="a trace id or its first 4 or more hex digits; - reads ids from stdin",
+        help="a trace id or its first 4 or more hex digits; - reads ids from stdin (default, of recordings: all)",
     )
+    _add_from(parser)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="one JSON object a line")
     how.add_argument("--raw", action="store_true", help="OTLP JSON, as `import` takes it")
@@ -230,14 +275,20 @@ def _add_show(parser: argparse.ArgumentParser) -> None:
 
 def _add_hot(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("filter", nargs="*", metavar="FILTER", help="words and field=value (default: everything)")
+    _add_from(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object: all tables, all rows")
     _add_common(parser)
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("before", metavar="A", type=_file, help="a recording, *.jsonl or *.jsonl.gz")
-    parser.add_argument("after", metavar="B", type=_file, help="another one, as of after an upgrade")
-    parser.add_argument("filter", nargs="*", metavar="FILTER", help="words and field=value (default: everything)")
+    parser.usage = f"{PROGRAM} compare [OPTIONS] BEFORE AFTER [FILTER...]"
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="WORD",
+        help="two recordings, as of before and after an upgrade; then words and field=value (default: everything)",
+    )
+    _add_from(parser)
     parser.add_argument("--all", action="store_true", help="a line for every shape, not only for those that changed")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, a line for every shape")
     _add_common(parser)
@@ -245,6 +296,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("filter", nargs="*", metavar="FILTER", help="words and field=value (default: everything)")
+    _add_from(parser)
     parser.add_argument(
         "-o", "--output", required=True, metavar="FILE", type=_path, help="*.jsonl or *.jsonl.gz; - is standard output"
     )
@@ -252,9 +304,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files", nargs="+", metavar="FILE", type=_recording, help="OTLP JSON Lines, gzip or not; - is standard input"
-    )
+    parser.add_argument("files", nargs="+", metavar="FILE", type=_recording, help="recordings; - is standard input")
     parser.add_argument(
         "--max-size", metavar="SIZE", default=None, help="keep at most this much, as in 512MiB (the default) or 2GiB"
     )
@@ -499,47 +549,71 @@ def _traces(args: argparse.Namespace) -> int:
 
     if args.follow and (args.sort != "start" or args.reverse):
         raise Usage("--follow prints traces as they come: leave out --sort and --reverse.")
-    query = _query(args.filter)
-    with headless.open_database(_quiet_settings(args).db) as database:
+    recordings, words = _named(args.filter, args.recordings)
+    if args.follow and recordings:
+        raise Usage("--follow waits for what arrives, and nothing arrives in a recording: leave one of them out.")
+    query = _query(words)
+    with _spans(args, recordings) as spans:
         if args.follow:
-            return headless.follow(database, query, as_json=args.json, limit=args.limit)
-        return headless.traces(
-            database, query, as_json=args.json, limit=args.limit, sort=args.sort, reverse=args.reverse
+            return headless.follow(spans.database, query, as_json=args.json, limit=args.limit)
+        code = headless.traces(
+            spans.database, query, as_json=args.json, limit=args.limit, sort=args.sort, reverse=args.reverse
         )
+        return code or spans.code
 
 
 def _show(args: argparse.Namespace) -> int:
     from tui import headless
 
-    wanted = [one for text in args.traces for one in (headless.ids_of(_readable_input()) if text == "-" else [text])]
-    with headless.open_database(_quiet_settings(args).db) as database:
-        return headless.show(database, wanted, as_json=args.json, raw=args.raw, everything=args.all)
+    recordings, words = _named(args.traces, args.recordings)
+    if not words and not recordings:
+        raise Usage("show needs a trace id, or its first digits, or a recording: see k8s-trace-tui show --help.")
+    if "-" in words and _STDIN in recordings:
+        raise Usage("Standard input is either trace ids (-) or a recording (--from -): leave one of them out.")
+    wanted = [one for text in words for one in (headless.ids_of(_readable_input()) if text == "-" else [text])]
+    with _spans(args, recordings) as spans:
+        code = headless.show(
+            spans.database, wanted if words else None, as_json=args.json, raw=args.raw, everything=args.all
+        )
+        return code or spans.code
 
 
 def _hot(args: argparse.Namespace) -> int:
     from tui import headless
 
-    query = _query(args.filter)
-    with headless.open_database(_quiet_settings(args).db) as database:
-        return headless.hot(database, query, as_json=args.json)
+    recordings, words = _named(args.filter, args.recordings)
+    query = _query(words)
+    with _spans(args, recordings) as spans:
+        return headless.hot(spans.database, query, as_json=args.json) or spans.code
 
 
 def _compare(args: argparse.Namespace) -> int:
     from tui import headless
 
-    return headless.compare(args.before, args.after, _query(args.filter), as_json=args.json, everything=args.all)
+    missing = 2 - len(args.recordings)
+    if missing < 0 or len(args.words) < missing:
+        raise Usage("compare needs two recordings, as in compare before.jsonl after.jsonl verb=create.")
+    files: list[Path] = [*args.recordings, *map(_recording, args.words[:missing])]
+    before, after = files
+    if before == after == _STDIN:
+        raise Usage("Standard input is one recording: name a file for the other.")
+    if _STDIN in (before, after):
+        _readable_input()
+    query = _query(args.words[missing:])
+    return headless.compare(before, after, query, as_json=args.json, everything=args.all)
 
 
 def _export(args: argparse.Namespace) -> int:
     from tui import headless
 
-    query = _query(args.filter) if args.filter else None
+    recordings, words = _named(args.filter, args.recordings)
+    query = _query(words) if words else None
     to = None if str(args.output) == "-" else args.output
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _end)
         signal.signal(signal.SIGHUP, _end)
-    with headless.open_database(_quiet_settings(args).db) as database:
-        return headless.export(database, query, to)
+    with _spans(args, recordings) as spans:
+        return headless.export(spans.database, query, to) or spans.code
 
 
 def _first_missing(paths: Sequence[Path]) -> Exception:
@@ -552,7 +626,7 @@ def _first_missing(paths: Sequence[Path]) -> Exception:
 def _import(args: argparse.Namespace) -> int:
     from tui import headless
 
-    if Path("/dev/stdin") in args.files:
+    if _STDIN in args.files:
         _readable_input()
     from receiver.__main__ import UsageError, policy_of
 
@@ -711,7 +785,7 @@ _COMMANDS: Final[dict[str, _Command]] = {
             "import",
             _import,
             _add_import,
-            "Files of OTLP JSON Lines into the database, whether a receiver holds it or not.",
+            "Recordings into the database, whether a receiver holds it or not.",
         ),
         ("trace", _trace, _add_trace, "A command with its API requests traced."),
         ("sampling", _sampling, _add_sampling, "How control planes trace, and changing it."),

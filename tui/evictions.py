@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tui.terminal_text import count, printable
+from tui.terminal_text import count, counted, printable
 
 _MOST: Final = 3
 
@@ -17,7 +17,7 @@ def whose(status: dict[str, Any]) -> str:
     said = [_entry(one) for one in entries[:_MOST]]
     if len(entries) > _MOST:
         spans = sum(_spans(one) for one in entries[_MOST:])
-        said.append(f"{count(len(entries) - _MOST)} others {count(spans)} spans")
+        said.append(f"{count(len(entries) - _MOST)} others {counted(spans, 'span')}")
     return ", ".join(said)
 
 
@@ -26,7 +26,7 @@ def _entry(entry: dict[str, Any]) -> str:
     name = printable(sender, 60) or "others"
     if source:
         name = f"{printable(sender, 60)} at {printable(source, 30)}" if sender else printable(source, 60)
-    return f"{name} {count(_spans(entry))} spans"
+    return f"{name} {counted(_spans(entry), 'span')}"
 
 
 def _spans(entry: dict[str, Any]) -> int:

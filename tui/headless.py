@@ -10,7 +10,8 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from receiver.control import ControlClient, ControlError, control_path, lock_path, log_path
-from receiver.ingest.recordings import Seen, check, take
+from receiver.ingest.recordings import Seen, Taken, check, take
+from receiver.recordings.complaints import Complaints
 from receiver.store import files
 from receiver.store.chunk import Chunk
 from receiver.store.database import Database, DatabaseDamaged, DatabaseMissing, StoreError
@@ -42,7 +44,7 @@ from tui.documents import dumps, raw_pieces, trace_document, trace_lines, walk
 from tui.evictions import whose
 from tui.printing import Paper, TraceList, heading_lines, paper, tree_lines, verdict_lines, warn
 from tui.sender_limits import limited, taken
-from tui.terminal_text import count, printable, size
+from tui.terminal_text import count, counted, printable, size
 
 MAX_SPANS: Final = 500_000
 """Spans of one trace that `show --json` and `show --all` build a tree of, at about 1 KiB each; the rest is counted."""
@@ -77,6 +79,37 @@ def open_database(given: Path | None) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+@dataclass(slots=True)
+class Spans:
+    """What a command reads, and the exit code that reading it makes: 1 when something of a recording was not taken."""
+
+    database: Database
+    code: int = 0
+
+
+@contextmanager
+def open_recordings(paths: Sequence[Path]) -> Iterator[Spans]:
+    """Recordings in memory. What of them was not taken is said.
+
+    Raises:
+        StoreError: one cannot be read, or is none.
+    """
+    for path in paths:
+        check(path)
+    with closing(Database.memory()) as database:
+        spans = Spans(database)
+        for path in paths:
+            told = Complaints()
+            taken = take(path, database, told.add, arrived_now=False)
+            for sentence in told.sentences():
+                warn(sentence)
+            if not taken.spans and not taken.bad and not taken.rejected:
+                warn(f"{path}: there are no spans in it.")
+            if not taken.whole:
+                spans.code = 1
+        yield spans
 
 
 def load_index(database: Database) -> Index:
@@ -254,22 +287,12 @@ def compare(before: Path, after: Path, query: Query, *, as_json: bool, everythin
     from tui import comparison_text
 
     code = 0
-
-    def bad(sentence: str) -> None:
-        nonlocal code
-        code = 1
-        warn(sentence)
-
     indexes, known = [], []
     for path in (before, after):
-        check(path)
-        database = Database.memory()
-        try:
-            take(path, database, bad, arrived_now=False)
-            indexes.append(load_index(database))
-            known.append(_attributes(database, query, indexes[-1]))
-        finally:
-            database.close()
+        with open_recordings([path]) as spans:
+            code = code or spans.code
+            indexes.append(load_index(spans.database))
+            known.append(_attributes(spans.database, query, indexes[-1]))
     now = time.time_ns()
     for path, index, attributes in zip((before, after), indexes, known, strict=True):
         view = View(query, None, False, False, "start", False)
@@ -285,21 +308,23 @@ def compare(before: Path, after: Path, query: Query, *, as_json: bool, everythin
     return code
 
 
-def show(database: Database, wanted: Iterable[str], *, as_json: bool, raw: bool, everything: bool = False) -> int:
-    """Print whole traces; as text the first `MOST_LINES` spans of each, or everything. One that is not there is said on
-    standard error, and makes the exit code 1."""
+def show(
+    database: Database, wanted: Iterable[str] | None, *, as_json: bool, raw: bool, everything: bool = False
+) -> int:
+    """Print whole traces, all of them when none is named; as text the first `MOST_LINES` spans of each, or everything.
+    One that is not there is said on standard error, and makes the exit code 1."""
     with database.moment():
         return _show(database, wanted, as_json, raw, everything)
 
 
-def _show(database: Database, wanted: Iterable[str], as_json: bool, raw: bool, everything: bool) -> int:
+def _show(database: Database, wanted: Iterable[str] | None, as_json: bool, raw: bool, everything: bool) -> int:
     index = load_index(database)
     bodies = Bodies(database)
     paired = pairing.pairs(index)
     page = paper(sys.stdout)
     code = 0
     first = True
-    for text in wanted:
+    for text in map(index.trace_id, range(index.traces)) if wanted is None else wanted:
         try:
             slot = find_trace(index, text)
         except UnknownTrace as problem:
@@ -490,17 +515,21 @@ def _export(database: Database, query: Query | None, to: Path | None) -> int:
     written = files.write(to, requests())
     if to is not None:
         kept = f"Nothing is written: {to} stays as it was."
-        warn(kept if there and not written else f"{count(spans)} spans in {count(written)} requests written to {to}.")
+        warn(
+            kept
+            if there and not written
+            else f"{counted(spans, 'span')} in {counted(written, 'request')} written to {to}."
+        )
     if evicted:
         warn(
-            f"{count(evicted)} requests were evicted while this was written, which took longer than what is read can be"
-            " kept as it was: they are left out."
+            f"Left out: {counted(evicted, 'request')}, evicted while this was written, which took longer than what is"
+            " read can be kept as it was."
         )
     if damaged:
         lost = np.isin(index.chunk, damaged) if wanted is None else rows & np.isin(index.chunk, damaged)
         warn(
             f"The database {database.path} is damaged: {count(int(np.count_nonzero(lost)))} spans in"
-            f" {count(len(damaged))} requests cannot be read and are left out, all others are written."
+            f" {counted(len(damaged), 'request')} cannot be read and are left out, all others are written."
         )
     return 1 if damaged or evicted else 0
 
@@ -524,25 +553,35 @@ def import_files(paths: Sequence[Path], given: Path | None, policy: Policy | Non
     room = _Room(path, database, policy)
     try:
         for file in paths:
+            told = Complaints()
             try:
-                taken = take(file, database, warn, arrived_now=True, seen=room.seen, stored=room.stored)
+                taken = take(file, database, told.add, arrived_now=True, seen=room.seen, stored=room.stored)
             except files.FileProblem as problem:
-                warn(str(problem))
-                code = 1
-                continue
-            left = f", {count(taken.bad)} lines skipped" if taken.bad else ""
-            left += f", {count(taken.rejected)} spans left out" if taken.rejected else ""
-            what = f"{count(taken.spans)} spans in {count(taken.requests)} requests"
-            if taken.known:
-                all_ = taken.known == taken.spans
-                what = f"{count(taken.spans)} spans, {'all' if all_ else count(taken.known)} of them were already there"
-            print(f"{printable(str(file))}: {what}{left}")
-            if taken.bad:
+                told.add(str(problem))
+                taken = None
+            for sentence in told.sentences():
+                warn(sentence)
+            if taken is not None:
+                print(f"{printable(str(file))}: {_taken(taken)}")
+            if taken is None or not taken.whole:
                 code = 1
         room.end()
     finally:
         database.close()
     return code
+
+
+def _taken(taken: Taken) -> str:
+    """What came of a recording, for people."""
+    if not taken.spans and not taken.bad and not taken.rejected:
+        return "no spans in it"
+    said = f"{counted(taken.spans, 'span')} in {counted(taken.requests, 'request')}"
+    if taken.known:
+        all_ = taken.known == taken.spans
+        said = f"{counted(taken.spans, 'span')}, {'all' if all_ else count(taken.known)} of them were already there"
+    said += f", {counted(taken.other, 'line')} without spans" if taken.other else ""
+    said += f", {counted(taken.bad, 'line')} skipped" if taken.bad else ""
+    return said + (f", {counted(taken.rejected, 'span')} left out" if taken.rejected else "")
 
 
 class _Room:
@@ -602,7 +641,7 @@ class _Room:
             self._client.close()
         if self._retention.evicted_spans:
             warn(
-                f"{count(self._retention.evicted_spans)} spans, the oldest first, were evicted to keep {self._path}"
+                f"{counted(self._retention.evicted_spans, 'span')}, the oldest first, were evicted to keep {self._path}"
                 f" within {size(self._retention.cap)}: allow more with --max-size."
             )
         if self._retention.notice:
@@ -657,7 +696,7 @@ def _about(path: Path) -> str:
         held = path.stat().st_size
         with suppress(OSError):  # the log holds the newest until it is folded in
             held += path.with_name(f"{path.name}-wal").stat().st_size
-        return f"{size(held)}, {count(index.spans)} spans, {count(index.traces)} traces"
+        return f"{size(held)}, {counted(index.spans, 'span')}, {counted(index.traces, 'trace')}"
     except StoreError as problem:
         return str(problem)
     except OSError as problem:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from receiver.traces.hotspots import HotShape, HotSpots
 from receiver.traces.phases import GROUPS
 from tui.printing import BOLD, DIM, Paper
-from tui.terminal_text import clock, count, duration, fit, printable
+from tui.terminal_text import clock, count, counted, duration, fit, printable
 
 _ROWS: Final = 15
 _Columns = Sequence[tuple[str, int]]
@@ -45,7 +45,7 @@ def document(hot: HotSpots) -> dict[str, Any]:
 
 def lines(hot: HotSpots, paper: Paper) -> Iterator[str]:
     """The tables one after another, the first rows of each."""
-    yield f"{count(hot.requests)} requests in {count(hot.traces)} traces"
+    yield f"{counted(hot.requests, 'request')} in {counted(hot.traces, 'trace')}"
     yield from _table(
         "REQUESTS",
         _REQUESTS,

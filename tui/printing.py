@@ -19,7 +19,7 @@ from typing import Final, TextIO
 from receiver.traces.listing import Row
 from receiver.traces.model import Node, Oddity, Trace, TraceSummary
 from tui.glyphs import Glyphs, choose
-from tui.terminal_text import clock, count, date_and_clock, duration, fit, printable, use_ascii
+from tui.terminal_text import clock, count, counted, date_and_clock, duration, fit, printable, use_ascii
 from tui.wording import client_of, phrase, place_of, state_text, verdict_mark
 
 _DEEPEST: Final = 24
@@ -132,7 +132,7 @@ def heading_lines(summary: TraceSummary, paper: Paper) -> Iterator[str]:
     """A line or two about a trace, known before any of its spans is read."""
     paint = paper.paint
     yield paint(_title(summary), BOLD)
-    facts = [f"trace {summary.trace_id}", f"{count(summary.spans)} spans"]
+    facts = [f"trace {summary.trace_id}", f"{counted(summary.spans, 'span')}"]
     if summary.errors:
         facts.append(paint(f"{paper.glyphs.failed} {count(summary.errors)} failed", RED))
     if summary.services:

@@ -270,6 +270,11 @@ def count(n: int) -> str:
     return f"{n:,}"
 
 
+def counted(n: int, noun: str) -> str:
+    """So many of something: `1 span`, `6,547 spans`."""
+    return f"1 {noun}" if n == 1 else f"{count(n)} {noun}s"
+
+
 def size(n: int) -> str:
     """Bytes in binary units, two significant digits below ten: `812 B`, `3.4 MiB`, `38 MiB`."""
     if n < 1024:

@@ -37,7 +37,7 @@ from tui.clusters.force.repeats import Run, changes, compare
 from tui.clusters.model import ClusterError, State
 from tui.config import Settings
 from tui.printing import paper, warn
-from tui.terminal_text import count, printable
+from tui.terminal_text import count, counted, printable
 from tui.tracing_report import (
     Report,
     comparison_document,
@@ -605,7 +605,7 @@ def _tell(
     if out is not None:
         out.write(comparison_document(compared))
     if page is not None:
-        warn(f"{words}: {count(len(runs))} runs, {count(len(found))} requests.")
+        warn(f"{words}: {count(len(runs))} runs, {counted(len(found), 'request')}.")
         _print(comparison_lines(compared, page))
         for why_not in whys:
             warn(why_not)

@@ -17,7 +17,7 @@ from tui.clusters.force.proxy import Seen
 from tui.clusters.force.repeats import Comparison, Spread
 from tui.documents import dumps, trace_document, trace_lines
 from tui.printing import DIM, RED, YELLOW, Paper
-from tui.terminal_text import count, duration, fit, printable
+from tui.terminal_text import count, counted, duration, fit, printable
 from tui.wording import place_of
 
 MOST_LINES: Final = 200
@@ -48,7 +48,7 @@ def summary(report: Report) -> str:
     traced = [f"{count(forced)} traced"] if forced or not tagged else []
     traced += [f"{count(tagged)} taken by the sampler"] if tagged else []
     spans = sum(row.summary.spans for row in report.rows.values())
-    spans_told = f", {count(spans)} spans" if spans else ""
+    spans_told = f", {counted(spans, 'span')}" if spans else ""
     asking = sum(is_discovery(one.seen) for one in found)
     discovery = f" ({count(asking)} of discovery)" if asking else ""
     return f"{report.words}: {requests}{discovery}, {', '.join(traced)}{spans_told}."

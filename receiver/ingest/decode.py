@@ -44,7 +44,17 @@ from receiver.store.chunk import (
     Resource,
 )
 from receiver.store.database import compress
-from receiver.store.request import BYTES, FIXED64, INT32, BytesRequest, keep_spans, request_type, select_spans
+from receiver.store.request import (
+    BYTES,
+    FIXED64,
+    INT32,
+    BytesRequest,
+    has_old_scopes,
+    keep_spans,
+    request_type,
+    select_spans,
+    with_current_scopes,
+)
 from receiver.traces.semantics import (
     LONG,
     MAX_ATTRIBUTES,
@@ -249,13 +259,15 @@ _one_large: Final = threading.Lock()
 def _decode(body: bytes, source: str, peer: str, received: int, sender: str) -> Decoded:
     if len(body) > _MANY:
         _check_counts(body)
-    lost, reason = 0, ""
+    sent, lost, reason = body, 0, ""
     try:
         ExportTraceServiceRequest.FromString(body)  # not kept: its memory is wanted again at once
     except DecodeError:
         body, lost = _salvage(body)
         reason = "spans that cannot be parsed"
     index = _IndexRequest.FromString(body)
+    if has_old_scopes(index):
+        return _decode(_with_current_scopes(sent), source, peer, received, sender)
     index.DiscardUnknownFields()
     spans, shapes, groups, kept, links, bad_links = _columns(BytesRequest.FromString(index.SerializeToString()))
     del index
@@ -285,6 +297,18 @@ def _decode(body: bytes, source: str, peer: str, received: int, sender: str) -> 
     return Decoded(chunk, lost + bad, " ".join(said), dropped)
 
 
+def _with_current_scopes(body: bytes) -> bytes:
+    """A request of before OTLP 0.19 as it is written today.
+
+    Raises:
+        Malformed: not even its groups can be told apart.
+    """
+    try:
+        return with_current_scopes(body)
+    except DecodeError as error:
+        raise _unreadable() from error
+
+
 def _check_counts(body: bytes) -> None:
     """Refuse a flood of tiny spans or groups before anything makes an object of each.
 
@@ -297,7 +321,7 @@ def _check_counts(body: bytes) -> None:
         raise _unreadable() from error
     groups, spans = len(request.resources), 0
     for resource in request.resources if groups <= MAX_GROUPS else ():
-        groups += len(resource.scopes)
+        groups += len(resource.scopes) + len(resource.old_scopes)
         if groups > MAX_GROUPS:
             break
         spans += sum(len(scope.spans) for scope in resource.scopes)

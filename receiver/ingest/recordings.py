@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from receiver.ingest.decode import Malformed, decode
-from receiver.plain_text import shell_word
-from receiver.store import files
+from receiver.recordings.complaints import Complaint
+from receiver.recordings.reading import read
+from receiver.recordings.unpacked import HEAD, refuse
 from receiver.store.chunk import Chunk
 from receiver.store.database import Database, StoreError, decompress
 from receiver.store.repack import Part, repack, size_of, split
@@ -23,7 +25,6 @@ from receiver.store.room import largest, piece_bytes
 Array = npt.NDArray[Any]
 
 _MIX: Final = np.uint64(0x9E3779B97F4A7C15)
-_SQLITE: Final = b"SQLite format 3\0"
 _GROUP_CHUNKS = 64
 
 
@@ -36,6 +37,12 @@ class Taken:
     rejected: int = 0  # spans that no trace can be made of
     bad: int = 0  # lines that are no request
     known: int = 0  # spans, among `spans`, that were there already
+    other: int = 0  # lines of metrics and logs
+
+    @property
+    def whole(self) -> bool:
+        """Whether there were spans, and all of them were taken."""
+        return self.spans > 0 and not self.bad and not self.rejected
 
 
 def check(path: Path) -> None:
@@ -45,12 +52,12 @@ def check(path: Path) -> None:
         StoreError: it cannot be opened, or is a database.
     """
     try:
-        with path.open("rb") as file:
-            head = file.read(len(_SQLITE))
+        found = path.stat()
+        if stat.S_ISREG(found.st_mode):  # what a pipe gives is gone then
+            with path.open("rb") as file:
+                refuse(file.read(HEAD), str(path))
     except OSError as problem:
         raise StoreError(f"{path} cannot be read ({problem.strerror}): name another file.") from problem
-    if head == _SQLITE:
-        raise StoreError(f"{path} is a database, not a recording: open it with --db {shell_word(str(path))}.")
 
 
 class Seen:
@@ -119,7 +126,10 @@ def take(
     size = 0
 
     def bad(sentence: str) -> None:
-        taken.bad += 1
+        if isinstance(sentence, Complaint) and sentence.harmless:
+            taken.other += 1
+        else:
+            taken.bad += 1
         said(sentence)
 
     def left_out(count: int, sentence: str) -> None:
@@ -137,18 +147,18 @@ def take(
             size = 0
 
     received = 0
-    for body in files.read(path, bad, left_out=left_out):
+    for body in read(path, bad, left_out=left_out):
         if stop is not None and stop.is_set():
             break
         try:
             decoded = decode(body, source=path.name, peer="", received=time.time_ns())
         except Malformed as problem:
-            bad(f"{path}: a request is not OTLP ({problem}); skipped.")
+            bad(Complaint.of(str(path), "", f"a request is not OTLP ({str(problem).rstrip('.')})"))
             continue
         taken.requests += 1
         if decoded.rejected:
             taken.rejected += decoded.rejected
-            said(f"{path}: {decoded.rejected:,} spans of a request were left out: {decoded.reason}.")
+            said(f"{path}: {decoded.reason}")
         elif decoded.reason:
             said(f"{path}: {decoded.reason}")
         if decoded.chunk is None:

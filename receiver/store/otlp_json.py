@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any, Final, TypeVar
@@ -50,6 +51,14 @@ _WIDE: Final = frozenset(
         FieldDescriptor.TYPE_SFIXED64,
     }
 )
+RESOURCE_SPANS: Final = ("resourceSpans", "resource_spans")
+"""What the resources of a request go under. Proto3 JSON takes a field's own name, too."""
+SCOPE_SPANS: Final = ("scopeSpans", "scope_spans", "instrumentationLibrarySpans", "instrumentation_library_spans")
+"""... and the scopes of a resource: with the last two until OTLP 0.19 (2022)."""
+_OLD_NAMES: Final = {
+    "ResourceSpans": dict.fromkeys(SCOPE_SPANS[2:], "scope_spans"),
+    "ScopeSpans": {"instrumentationLibrary": "scope", "instrumentation_library": "scope"},
+}
 _DIGITS: Final = 40  # no 64-bit number is longer; keeps int() of a hostile string cheap
 
 
@@ -101,20 +110,14 @@ def _readable(document: Any) -> tuple[int, int, Any]:
         kept += 1
         return True
 
+    def under(parent: Any, names: Sequence[str], part: Callable[[Any], Any]) -> dict[str, Any]:
+        return {**parent, **{name: [part(one) for one in parent[name] or ()] for name in names if name in parent}}
+
+    def scope(one: Any) -> dict[str, Any]:
+        return {**one, "spans": [span for span in one.get("spans") or () if whole(span)]}
+
     try:
-        copy = {
-            **document,
-            "resourceSpans": [
-                {
-                    **resource,
-                    "scopeSpans": [
-                        {**scope, "spans": [span for span in scope.get("spans") or () if whole(span)]}
-                        for scope in resource.get("scopeSpans") or ()
-                    ],
-                }
-                for resource in document["resourceSpans"]
-            ],
-        }
+        copy = under(document, RESOURCE_SPANS, lambda resource: under(resource, SCOPE_SPANS, scope))
     except (TypeError, AttributeError, KeyError):  # what holds the spans is broken
         return 0, 0, document
     return kept, bad, copy
@@ -123,21 +126,29 @@ def _readable(document: Any) -> tuple[int, int, Any]:
 def _read(document: object) -> ExportTraceServiceRequest:
     if not isinstance(document, dict):
         raise Unreadable("is not a JSON object")
-    if "resourceSpans" not in document:
-        kinds = [key for key in ("resourceMetrics", "resourceLogs", "resourceProfiles") if key in document]
-        raise Unreadable(f"holds {kinds[0]}, not spans" if kinds else "has no resourceSpans")
+    if not any(name in document for name in RESOURCE_SPANS):
+        raise Unreadable("has no resourceSpans")
     return _made(ExportTraceServiceRequest, document)
 
 
 def _made(kind: type[_Message], document: object) -> _Message:
     try:
-        return kind(**_reader(kind.DESCRIPTOR)(document))
+        try:
+            return kind(**_reader(kind.DESCRIPTOR)(document))
+        except UnicodeEncodeError:  # halves of UTF-16's pairs, as JavaScript cuts texts
+            return kind(**_reader(kind.DESCRIPTOR)(_without_halves(document)))
     except Unreadable:
         raise
     except RecursionError:
         raise Unreadable("is nested too deeply") from None
     except (ValueError, TypeError, AttributeError, OverflowError) as problem:
         raise Unreadable(f"has a field with a wrong value ({_short(str(problem))})") from None
+
+
+def _without_halves(document: object) -> object:
+    """A document with U+FFFD for each half of a pair that stands alone, which no UTF-8 can hold."""
+    text = json.dumps(document, ensure_ascii=False)
+    return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def _short(text: str) -> str:
@@ -280,11 +291,16 @@ def _reader(descriptor: Descriptor) -> Callable[[Any], dict[str, Any]]:
         for key, item in value.items():
             field = fields.get(key)
             if field is not None and item is not None:
-                found[field[0]] = field[1](item)
+                name, content = field[0], field[1](item)
+                if name in found and isinstance(content, list):  # under two of its names
+                    content = found[name] + content
+                found[name] = content
         return found
 
     for field in descriptor.fields:
-        fields[field.json_name] = (field.name, _field_reader(field))
+        fields[field.json_name] = fields[field.name] = (field.name, _field_reader(field))
+    for name, now in _OLD_NAMES.get(descriptor.name, {}).items():
+        fields[name] = fields[now]
     return read
 
 

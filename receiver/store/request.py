@@ -16,6 +16,9 @@ _FIELD: Final = descriptor_pb2.FieldDescriptorProto
 BYTES: Final = _FIELD.TYPE_BYTES
 INT32: Final = _FIELD.TYPE_INT32
 FIXED64: Final = _FIELD.TYPE_FIXED64
+OLD_SCOPES: Final = 1000
+"""ResourceSpans.instrumentation_library_spans, until OTLP 0.19 (opentelemetry-proto, trace.proto): what is now
+`scope_spans`, field 2, under another number."""
 
 
 def message_type(package: str, messages: dict[str, Sequence[tuple[str, int, int | str, bool]]]) -> Callable[[str], Any]:
@@ -51,7 +54,11 @@ def request_type(package: str, span: int | str, more: dict[str, Sequence[tuple[s
         {
             **more,
             "Scope": (("scope", 1, BYTES, False), ("spans", 2, span, True)),
-            "Resource": (("resource", 1, BYTES, False), ("scopes", 2, "Scope", True)),
+            "Resource": (
+                ("resource", 1, BYTES, False),
+                ("scopes", 2, "Scope", True),
+                ("old_scopes", OLD_SCOPES, BYTES, True),
+            ),
             "Request": (("resources", 1, "Resource", True),),
         },
     )
@@ -60,6 +67,26 @@ def request_type(package: str, span: int | str, more: dict[str, Sequence[tuple[s
 
 BytesRequest: Final = request_type("k8s_trace_tui.bytes", BYTES, {})
 """Has `resources`, each with `resource` (bytes) and `scopes`, each with `scope` (bytes) and `spans` (bytes each)."""
+
+
+def has_old_scopes(request: Any) -> bool:
+    """Whether a request, of any of these types, has spans where they were until OTLP 0.19."""
+    return any(resource.old_scopes for resource in request.resources)
+
+
+def with_current_scopes(body: bytes) -> bytes:
+    """A serialised request with all its spans where they are now; nothing else of it changes.
+
+    Raises:
+        google.protobuf.message.DecodeError: it is not a request.
+    """
+    request = BytesRequest.FromString(body)
+    for resource in request.resources:
+        for raw in resource.old_scopes:
+            resource.scopes.add().MergeFromString(raw)
+        resource.ClearField("old_scopes")
+    current: bytes = request.SerializeToString()
+    return current
 
 
 def keep_spans(request: Any, keep: Callable[[Any, Any, list[bytes]], list[bytes]]) -> int:

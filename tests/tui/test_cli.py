@@ -25,6 +25,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from receiver.ingest.recordings import take
+from receiver.recordings.reading import read
 from receiver.store import files
 from receiver.store.database import Database, compress
 from receiver.store.index import Index
@@ -479,7 +480,7 @@ def test_import_says_what_it_left_and_reads_the_rest(command: Command, recording
     code, out, error = command("import", "--db", tmp_path / "x.db", path, tmp_path / "missing.jsonl")
     assert code == 1, "one file could not be read at all"
     assert "400 spans in" in out
-    assert "1 lines skipped, 1 spans left out" in out
+    assert "1 line skipped, 1 span left out" in out
     assert f"{path}, line 2: is not JSON" in error
     assert "missing.jsonl cannot be read" in error
     assert sum(trace["spans"] for trace in lines_of(command("traces", "--json", "--db", tmp_path / "x.db")[1])) == 400
@@ -708,7 +709,7 @@ def test_a_damaged_body_is_said_and_what_is_whole_is_told(
     to = tmp_path / "whole.jsonl"
     code, _, error = command("export", "--db", path, "-o", to)
     assert code == 1
-    assert f"is damaged: {spans} spans in 1 requests" in error
+    assert f"is damaged: {spans} spans in 1 request" in error
     assert "defect" not in error
     assert f"{total - spans:,} spans in" in command("import", "--db", tmp_path / "whole.db", to)[1]
     database = Database.read(path)
@@ -957,7 +958,7 @@ def test_hot_prints_tables_and_their_filters_work(command: Command, db: Path) ->
 def slower(path: Path, to: Path, verb: str, by: int) -> None:
     """A recording in which all spans of a method take that much longer."""
     requests = []
-    for body in files.read(path, pytest.fail):
+    for body in read(path, pytest.fail):
         request = ExportTraceServiceRequest.FromString(body)
         for group in request.resource_spans:
             for scope in group.scope_spans:
@@ -1004,3 +1005,99 @@ def test_compare_refuses_in_one_sentence(command: Command, recording: Path, db: 
     assert code == 1
     assert "is not JSON" in err
     assert command("compare", recording)[0] == 2
+
+
+# --- recordings instead of the database --------------------------------------------------------------
+def _recorded(tmp_path: Path) -> tuple[Path, int]:
+    path = tmp_path / "some.jsonl"
+    return path, write_demo(path, seconds=5)
+
+
+def test_every_reading_command_takes_recordings(command: Command, tmp_path: Path) -> None:
+    path, spans = _recorded(tmp_path)
+    code, out, error = command("traces", "--json", "--from", path)
+    assert (code, error) == (0, "")
+    traces = [json.loads(line) for line in out.splitlines()]
+    assert sum(trace["spans"] for trace in traces) == spans
+    for words in ((path,), ("verb=create", path), (path, "--from", path)):  # spans that come twice are one
+        code, again, _ = command("traces", "--json", *words)
+        assert code == 0
+        wanted = (
+            [t for t in traces if (t["request"] or {}).get("verb") == "create"] if "verb=create" in words else traces
+        )
+        assert {json.loads(line)["trace_id"] for line in again.splitlines()} == {trace["trace_id"] for trace in wanted}
+    code, out, _ = command("hot", "--json", path)
+    assert json.loads(out)["traces"] == len(traces)
+    code, out, _ = command("show", "--json", path, traces[0]["trace_id"][:12])
+    assert json.loads(out)["trace_id"] == traces[0]["trace_id"]
+    code, out, _ = command("show", "--raw", "--from", path)
+    assert (code, len(out.splitlines())) == (0, len(traces))
+    copy = tmp_path / "copy.jsonl"
+    assert command("export", "-o", copy, path)[0] == 0
+    assert sum(json.loads(line)["spans"] for line in command("traces", "--json", copy)[1].splitlines()) == spans
+    code, out, _ = command("compare", "--json", "--from", path, copy)
+    assert code == 0
+
+
+def test_a_recording_comes_on_standard_input(tmp_path: Path) -> None:
+    path, spans = _recorded(tmp_path)
+    program = [sys.executable, "-m", "tui.cli", "traces", "--json", "--from", "-"]
+    with path.open("rb") as file:
+        done = subprocess.run(program, stdin=file, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sum(json.loads(line)["spans"] for line in done.stdout.splitlines()) == spans
+
+
+def test_words_that_name_no_recording_are_what_they_were(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, _ = _recorded(tmp_path)
+    plain = tmp_path / "create"
+    plain.write_bytes(path.read_bytes())
+    database = tmp_path / "x.db"
+    assert command("import", "--db", database, path)[0] == 0
+    code, out, _ = command("traces", "--db", database, "--json", "create")  # no / and no ending: a filter
+    assert code == 0
+    assert all("create" in line for line in out.splitlines())
+    assert command("traces", "--json", "./create")[0] == 0
+    assert "Nothing matches" in command("traces", "--db", database, "gone.jsonl")[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("compare",), "compare needs two recordings, as in compare before.jsonl after.jsonl verb=create."),
+        (("compare", "--from", "a", "--from", "b", "--from", "c"), "compare needs two recordings"),
+        (("show",), "show needs a trace id, or its first digits, or a recording"),
+        (("show", "-", "--from", "-"), "Standard input is either trace ids (-) or a recording (--from -)"),
+        (("traces", "--follow", "--from", "x"), "--follow waits for what arrives"),
+        (("traces", "--db", "y", "--from", "x"), "A recording needs no database"),
+    ],
+)
+def test_what_does_not_go_together_is_said(command: Command, words: tuple[str, ...], says: str) -> None:
+    code, _, error = command(*words)
+    assert code == 2
+    assert says in error
+
+
+def test_what_a_recording_lacks_is_said_once_a_kind_and_is_the_exit_code(command: Command, tmp_path: Path) -> None:
+    path, spans = _recorded(tmp_path)
+    mixed = tmp_path / "mixed.jsonl"
+    other = '{"resourceMetrics":[]}\n' * 30
+    mixed.write_text(other + path.read_text() + other)
+    code, out, error = command("import", "--db", tmp_path / "x.db", mixed)
+    assert code == 0
+    assert f"{spans:,} spans in" in out
+    assert "60 lines without spans" in out
+    assert error.count("\n") == 1
+    assert "line 1 and 59 more: holds metrics, not spans; skipped." in error
+    mixed.write_text(other)
+    for words in (("import", "--db", tmp_path / "y.db", mixed), ("traces", mixed)):
+        assert command(*words)[0] == 1
+    mixed.write_text("nonsense\n" * 3 + path.read_text())
+    code, _, error = command("traces", mixed)
+    assert (code, error.count("\n")) == (1, 1)
+    mixed.write_text("\n")
+    code, _, error = command("traces", mixed)
+    assert (code, error.strip()) == (1, f"k8s-trace-tui: {mixed}: there are no spans in it.")

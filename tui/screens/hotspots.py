@@ -17,7 +17,7 @@ from tui.keys import bindings
 from tui.latest import Latest
 from tui.screens.filtering import FilteringScreen
 from tui.screens.hot_lines import BY_NAME, TABLES, Hot, HotLines, HotTable, Pen, legend, sorted_rows, what_of
-from tui.terminal_text import clock, count, duration, printable
+from tui.terminal_text import clock, count, counted, duration, printable
 from tui.widgets.line import OneLine, Part
 from tui.widgets.table import VirtualTable
 
@@ -158,7 +158,7 @@ class HotSpotsScreen(FilteringScreen):
         if view.errors_only:
             right.append((f"{self.glyphs.failed} errors only  ", p.error))
         if self._hot is not None:
-            right.append((f"{count(self._hot.requests)} requests", p.base))
+            right.append((f"{counted(self._hot.requests, 'request')}", p.base))
         if not narrow:
             right.append((f"  {self.trace_app.requests.window_words}", p.dim))
         if snapshot.frozen:
@@ -200,7 +200,7 @@ class HotSpotsScreen(FilteringScreen):
             others = "" if row.exact else "; Enter shows their siblings, too"
             spread = row.durations
             return (
-                f"{row.verb} {what_of(row)}, {row.scope}: {count(row.count)} requests{wrong}{lists}, half within "
+                f"{row.verb} {what_of(row)}, {row.scope}: {counted(row.count, 'request')}{wrong}{lists}, half within "
                 f"{duration(spread.p50)}, 99 of 100 within {duration(spread.p99)}{lasting}{others}"
             )
         if isinstance(row, HotWebhook):
@@ -208,7 +208,7 @@ class HotSpotsScreen(FilteringScreen):
             maybe = f", {count(row.may_have_denied)} may have been denied by it" if row.may_have_denied else ""
             return (
                 f"{row.name} of {row.configuration or 'no configuration'}: took {duration(row.taken)} from "
-                f"{count(row.requests)} requests{denied}{maybe}"
+                f"{counted(row.requests, 'request')}{denied}{maybe}"
             )
         if isinstance(row, Storm):
             begun, ended = (clock(at, self.trace_app.utc)[:8] for at in (row.start, row.end))

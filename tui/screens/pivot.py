@@ -9,7 +9,7 @@ from receiver.traces.pivots import Counted
 from receiver.traces.query import MAX_QUERY
 from tui.latest import Latest
 from tui.screens.choice import MOST_OPTIONS, ChoiceScreen, Option
-from tui.terminal_text import count, printable
+from tui.terminal_text import count, counted, printable
 
 if TYPE_CHECKING:
     from tui.screens.frame import FrameScreen
@@ -73,8 +73,8 @@ def how_many(one: Counted) -> str:
     if one.traces <= 1:
         return "only this one"
     if one.shown == one.traces or _hidden(one):
-        return f"{count(one.traces)} traces"
-    return f"{count(one.traces)} traces, {count(one.shown)} shown"
+        return f"{counted(one.traces, 'trace')}"
+    return f"{counted(one.traces, 'trace')}, {count(one.shown)} shown"
 
 
 def _hidden(one: Counted) -> bool:

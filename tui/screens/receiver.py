@@ -20,7 +20,7 @@ from tui.screens.doctor_lines import doctor_lines, needs_recipe
 from tui.screens.frame import FrameScreen
 from tui.screens.help import Lines
 from tui.sender_limits import limited, taken
-from tui.terminal_text import clock, count, duration, fit, printable, size, width_of
+from tui.terminal_text import clock, count, counted, duration, fit, printable, size, width_of
 from tui.widgets.line import Part
 from tui.widgets.status import wrap_words
 from tui.widgets.table import Sheet, VirtualTable
@@ -230,7 +230,10 @@ class ReceiverScreen(FrameScreen):
             lines += self._totals(status, snapshot)
         else:
             lines += self._contents(snapshot)
-            lines += [[], [(f" kept       {count(snapshot.traces)} traces, {count(snapshot.spans)} spans", p.base)]]
+            lines += [
+                [],
+                [(f" kept       {counted(snapshot.traces, 'trace')}, {counted(snapshot.spans, 'span')}", p.base)],
+            ]
         lines += self._notes(status)
         if self.feed.live and not helps:  # what can be done, where there is nothing better to say
             key = self.trace_app.key_of("receiver.recipe")
@@ -382,7 +385,7 @@ class ReceiverScreen(FrameScreen):
 
         cap, lost = _number(status, "cap_bytes"), _number(status, "rejected") + _number(status, "malformed")
         used = size(_number(status, "live_bytes")) + (f" of {size(cap)}" if cap else "")
-        kept = f"{count(snapshot.traces)} traces, {count(snapshot.spans)} spans, {used}"
+        kept = f"{counted(snapshot.traces, 'trace')}, {counted(snapshot.spans, 'span')}, {used}"
         since = clock(_number(status, "started"), self.trace_app.utc)[:8]
         evicted = f"{n('evicted_spans')} spans of {n('evicted_traces')} traces; the oldest go first"
         return [

@@ -29,7 +29,7 @@ from tui.latest import Latest
 from tui.screens.choice import MOST_OPTIONS, ChoiceScreen, Option
 from tui.screens.frame import FrameScreen
 from tui.screens.pivot import PivotChoice
-from tui.terminal_text import clock, count, duration, printable, width_of
+from tui.terminal_text import clock, count, counted, duration, printable, width_of
 from tui.widgets.detail import Description, DetailPane, describe, value_text
 from tui.widgets.explain import ExplainPanel
 from tui.widgets.keyline import KeyLine
@@ -324,7 +324,9 @@ class TraceScreen(FrameScreen):
         right = self._state()
         if self.lines is None:
             spans = self.feed.version(self.trace_id)
-            words = f"reading {count(spans)} spans" if spans >= 0 else "is not in the store: evicted, or not received"
+            words = (
+                f"reading {counted(spans, 'span')}" if spans >= 0 else "is not in the store: evicted, or not received"
+            )
             return [(f" trace {printable(self.trace_id, 32)}  ", p.title), (words, p.dim)], []
         trace = self.lines.trace
         request, headline = trace.request, trace.headline

@@ -7,7 +7,7 @@ from typing import Final
 
 from tui.feed import Snapshot
 from tui.screens.sheet import SheetScreen
-from tui.terminal_text import count, duration, fit, printable, size, wrap
+from tui.terminal_text import count, counted, duration, fit, printable, size, wrap
 from tui.traced_runs import Run, Stage, Told
 from tui.tracing_report import about_of
 from tui.widgets.line import Part
@@ -109,7 +109,7 @@ def state_of(run: Run) -> str:
     if run.stage is Stage.PREPARING:
         said.append(f"{run.words}: asking who we are there.")
     elif run.stage is Stage.RUNNING:
-        said.append(f"{run.words} is running, {count(run.total)} requests so far.")
+        said.append(f"{run.words} is running, {counted(run.total, 'request')} so far.")
     elif run.stage is Stage.WAITING:
         said.append(f"{count(run.arrived)} of {count(run.total)} traces have arrived; waiting for the others.")
     elif run.summary:

@@ -284,7 +284,7 @@ def test_what_follows_a_span_is_not_taken_for_its_status() -> None:
 
 
 def test_spans_of_the_recordings(recordings: Any) -> None:
-    from receiver.store.files import read
+    from receiver.recordings.reading import read
 
     for name in ("incident.otlp.jsonl.gz", "kubelet-and-containerd.otlp.jsonl.gz", "create-pod-webhooks.otlp.jsonl"):
         for body in read(recordings / name, print):
@@ -466,3 +466,30 @@ def _varint(number: int) -> bytes:
         out.append(number & 0x7F | 0x80)
         number >>= 7
     return bytes((*out, number))
+
+
+def test_spans_under_the_old_name_of_scopes_are_read_as_today() -> None:
+    """Until OTLP 0.19 they went under field 1000, `instrumentation_library_spans`, of the same form."""
+    today = request(span(1), span(2), scope="k8s.io/apiserver")
+    both = request(span(3), scope="k8s.io/apiserver")
+    resource = today.resource_spans[0].resource.SerializeToString()
+    old = b"".join(_field(1000, scope.SerializeToString()) for scope in today.resource_spans[0].scope_spans)
+    body = _field(1, _field(1, resource) + old) + both.SerializeToString()
+    decoded = take(body)
+    merged = ExportTraceServiceRequest(resource_spans=[*today.resource_spans, *both.resource_spans])
+    wanted = take(merged.SerializeToString())
+    assert decoded.chunk is not None
+    assert wanted.chunk is not None
+    assert decoded.chunk.spans.tobytes() == wanted.chunk.spans.tobytes()
+    assert ExportTraceServiceRequest.FromString(decompress(decoded.chunk.body)) == merged
+    assert decoded.rejected == 0
+    torn = _field(1, _field(1, resource) + _field(1000, b"\x12\x7f"))
+    with pytest.raises(Malformed):
+        take(torn)
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    def varint(value: int) -> bytes:
+        return bytes((value,)) if value < 0x80 else bytes((value & 0x7F | 0x80,)) + varint(value >> 7)
+
+    return varint(number << 3 | 2) + varint(len(payload)) + payload

@@ -74,7 +74,6 @@ def test_unknown_fields_and_nulls_are_ignored() -> None:
     [
         ([], "not a JSON object"),
         ({}, "no resourceSpans"),
-        ({"resourceMetrics": []}, "resourceMetrics, not spans"),
         ({"resourceSpans": {}}, "a list belongs"),
         ({"resourceSpans": [7]}, "ResourceSpans belongs"),
         (document(traceId="abcd"), "32 hex digits"),
@@ -87,7 +86,6 @@ def test_unknown_fields_and_nulls_are_ignored() -> None:
         (document(startTimeUnixNano=1.5), "whole number"),
         (document(startTimeUnixNano=10**400), "wrong value"),
         (document(name=5), "wrong value"),
-        (document(name="\ud800"), "wrong value"),
         (document(attributes={"key": "k"}), "attributes belong"),
         (document(attributes=[{"key": "k", "value": {"stringValue": 5}}]), "wrong value"),
         (document(attributes=[{"key": "k", "value": {"bytesValue": "*"}}]), "base64"),

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receiver.store import files
+from receiver.recordings.reading import read
 from receiver.store.chunk import APISERVER, FACT, FLAG_REQUEST, SPAN, Chunk, Resource
 from receiver.store.index import Index
 from receiver.traces.model import Oddity, Settled, Trace, TraceSummary
@@ -308,7 +308,7 @@ def test_counts_of_a_recording(recorded: Recordings, name: str) -> None:
     "name", ["create-pod-webhooks.otlp.jsonl", "incident-2.otlp.jsonl.gz", "incident.otlp.jsonl.gz"]
 )
 def test_a_recording_in_any_order_and_twice_is_the_same_traces(recordings: Path, name: str) -> None:
-    requests = list(files.read(recordings / name, pytest.fail))
+    requests = list(read(recordings / name, pytest.fail))
     shuffled = requests + requests
     random.Random(7).shuffle(shuffled)
 
