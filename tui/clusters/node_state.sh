@@ -442,13 +442,13 @@ ours_to_write() {
 		fi
 		;;
 	esac
-	if [ -n "$ROOT" ]; then
-		# in a copy of a node's files its owner has no rights but those of its files
+	if [ -n "$ROOT" ] && [ "$TRIGGER" = nothing ]; then
+		# a copy of a node's files: whoever owns the manifests there is root nowhere
 		ours_uid=- ours_but=
 	else
 		# whose the manifests are has root's rights by them already
-		PODS_UID=${PODS_UID:-$(stat -L -c %u "$PODS" 2>/dev/null)}
-		ours_uid=$PODS_UID ours_but=$PODS
+		PODS_UID=${PODS_UID:-$(stat -L -c %u "$ROOT$PODS" 2>/dev/null)}
+		ours_uid=$PODS_UID ours_but=$ROOT$PODS
 	fi
 	if ! above "$ROOT$1" "$ours_uid" "$ours_but"; then
 		WHY="$WHY, and could change under our hands what is written as $1: take that right away"

@@ -117,7 +117,8 @@ def read_request(head: bytes) -> Request:
         if lower in connection and lower not in _OF_A_CONNECTION:
             raise Malformed(f"The field {name.decode()[:64]} is named in Connection, and is for the API server.")
     users = [value for _, lower, value in fields if lower == b"impersonate-user"]
-    if (users or any(lower.startswith(b"impersonate-") for _, lower, _ in fields)) and (len(users) != 1 or not users[0]):
+    impersonates = any(lower.startswith(b"impersonate-") for _, lower, _ in fields)
+    if impersonates and (len(users) != 1 or not users[0]):
         # of such fields the API server makes nobody: the context's own impersonation must not go for them
         raise Malformed("Fields of impersonation need one Impersonate-User that is not empty.")
     return Request(method, target, old, fields, connection, None if chunked else length or 0)
