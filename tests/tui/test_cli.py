@@ -118,7 +118,7 @@ def test_help_knows_the_orders_that_the_query_knows() -> None:
         (["traces", 'name="half'], "without its end"),
         (["traces", "--follow", "--sort", "code"], "--follow"),
         (["traces", "--db", ""], "empty"),
-        (["show"], "TRACE"),
+        (["show"], "show needs a trace id"),
         (["show", "--json", "--raw", "abcd"], "not allowed with"),
         (["export"], "--output"),
         (["import"], "FILE"),
