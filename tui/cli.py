@@ -32,7 +32,7 @@ _LOG_LIMIT: Final = 1 << 20
 _ABOUT: Final = """\
 Live trace trees of a Kubernetes control plane, in a terminal on the control plane itself.
 
-  k8s-trace-tui [FILE...]         the screens: what arrives now, or recordings (OTLP JSON Lines)
+  k8s-trace-tui [FILE...]         the screens: what arrives now, or recordings (OTLP, Jaeger, Zipkin, Tempo)
   k8s-trace-tui demo              the screens with a synthetic cluster
   k8s-trace-tui receive           receive only; prints `listening NAME ADDRESS` once ready
   k8s-trace-tui traces [FILTER]   a line per trace, newest first
@@ -40,14 +40,14 @@ Live trace trees of a Kubernetes control plane, in a terminal on the control pla
   k8s-trace-tui hot [FILTER]      what is hot: shapes of requests, webhooks, clients, retry storms, etcd
   k8s-trace-tui compare A B       which requests became slower or faster from one recording to another
   k8s-trace-tui export [FILTER]   traces into a file of OTLP JSON Lines
-  k8s-trace-tui import FILE...    such files into the database
+  k8s-trace-tui import FILE...    recordings into the database
   k8s-trace-tui trace -- COMMAND  run COMMAND with its API requests traced, at sampling rate zero too
   k8s-trace-tui sampling status   how control planes trace; also set RATE, arm, off, revert, resume, undo
   k8s-trace-tui doctor            why nothing arrives, step by step
   k8s-trace-tui info              version and every path in use
 
 `k8s-trace-tui COMMAND --help` says more. FILTER is words and field=value, all of which must hold:
-`create pods`, `verb=list code=403`, `ns=default ua=kubectl`.
+`create pods`, `verb=list code=403`, `ns=default ua=kubectl`. --from FILE reads a recording instead of the database.
 """
 
 
