@@ -65,7 +65,7 @@ class _Column:
             else:
                 at = np.asarray(slots, np.int64)
                 ends, start, span = self._ends[at], index.head_start[at], index.head_duration[at]
-            found: Array = np.where(ends > 0, ends - start, span)
+            found: Array = np.where(ends > 0, np.maximum(ends - start, 0), span)  # a clock may have been set back
         return found
 
     def catch_up(self, index: Index) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from receiver.store.chunk import APISERVER, FACT, FLAG_REQUEST, SPAN, Chunk, Resource
@@ -41,6 +41,13 @@ def chunk_of(number: int, drawn: list[tuple[int, Drawn]]) -> Chunk:
     return Chunk(number, "s", "", T0, ["", *NAMES], [Resource("apiserver", "a")], rows, np.zeros(0, FACT), b"")
 
 
+SET_BACK: list[Drawn] = [
+    (0, 0, 0, 0, 0, 0, 0, False), (0, 0, 21, 0, 0, 0, 0, True), (0, 2, 8, 20, 6, 1, 1, False),
+]  # fmt: skip
+"""A headline that ends before it starts, and work that ends between the two."""
+
+
+@example(SET_BACK, random.Random(0))
 @given(st.lists(SPANS | st.sampled_from(LATE), min_size=1, max_size=15), st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=400)
 def test_it_is_the_sum_of_the_phases_at_every_moment(drawn: list[Drawn], chance: random.Random) -> None:
