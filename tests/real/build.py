@@ -128,6 +128,7 @@ _ALL: Final = {
             ("no_btrfs", "no_devmapper", "no_zfs"),
         ),
         Module("crictl-1.36", "sigs.k8s.io/cri-tools", ("sigs.k8s.io/cri-tools/pkg/version.Version={version}",)),
+        Module("helm-3", "helm.sh/helm/v3", ("helm.sh/helm/v3/internal/version.version={version}",)),
         Module("pause"),
     )
 }
