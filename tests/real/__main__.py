@@ -4,6 +4,7 @@
     up plain|node|three [--release R]  bring one up, print its kubeconfig, and take it down at Ctrl-C
     test [--release R] [-- PYTEST]   what gates: plain and node of 1.36, plain of one further release
     all [-- PYTEST]                  every test on every release; takes hours
+    table [--release R] [--runs N]   step, said, seen: each kind of change N times (5) on a node; takes an hour
 
 The folder that $K8S_TRACE_TUI_REAL names holds what was built and what runs. Each part says how long it took.
 """
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tests.real import build, plain, releases
+from tests.real import build, plain, releases, table
 from tests.real import node as nodes
 from tests.real.certificates import Kubeconfig
 from tests.real.lan import Forward, Lan
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _build(_gating(releases.further()))
         if asked.action == "up":
             return _up(asked.what, asked.release or releases.GATING)
+        if asked.action == "table":
+            return table.run(asked.release or releases.GATING, asked.runs)
         if asked.action == "test":
             return _test(asked.release or releases.further(), further)
         return _pytest([*build.KUBERNETES], ["1.36", "1.37"], ["-m", "long or not long", *further])
@@ -68,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--release", choices=build.KUBERNETES)
     test = actions.add_parser("test", help="what gates; pytest's arguments behind --")
     test.add_argument("--release", choices=build.KUBERNETES, help="the further one (default: by the commit's hash)")
+    rows = actions.add_parser("table", help="what plans say and what is seen, measured")
+    rows.add_argument("--release", choices=build.KUBERNETES)
+    rows.add_argument("--runs", type=int, default=5)
     actions.add_parser("all", help="every test on every release; pytest's arguments behind --")
     return parser
 

@@ -108,6 +108,8 @@ class Node:
         run_folder: where its disk and its logs are on this machine.
     """
 
+    CONTAINERD: Final = ("containerd", "--config", "/etc/containerd/config.toml")
+
     def __init__(
         self,
         lan: Lan,
@@ -137,7 +139,7 @@ class Node:
         self._init: subprocess.Popen[str] | None = None
         self.init_pid = 0
         self._groups: list[Path] = []
-        self.containerd = self.process("containerd", ["containerd", "--config", "/etc/containerd/config.toml"])
+        self.containerd = self.process("containerd", self.CONTAINERD)
         self.kubelet = self.process(
             "kubelet",
             [

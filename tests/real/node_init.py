@@ -32,7 +32,8 @@ OVERLAID = ("/etc", "/root", "/opt", "/var", "/usr/local")
 EMPTY = ("/run", "/tmp")
 """The node has its own."""
 ON_DISK = (
-    "/etc/kubernetes", "/var/lib/containerd", "/var/lib/etcd", "/var/lib/k8s-trace-tui", "/var/lib/kubelet", "/var/log",
+    "/etc/kubernetes", "/var/lib/containerd", "/var/lib/etcd", "/var/lib/k8s-trace-tui",
+    "/var/lib/k8s-trace-tui-rollouts", "/var/lib/kubelet", "/var/log",
 )  # fmt: skip
 """The node's own, and kept from one start of it to the next."""
 KERNEL_SETTINGS = (

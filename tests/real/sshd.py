@@ -50,8 +50,13 @@ class NodeSshd:
             by=self._process,
         )
 
+    @property
+    def pid(self) -> int:
+        """Of the process that listens, as the machine counts."""
+        return self._process.pid
+
     def close(self) -> None:
-        """End it, and every session with it."""
+        """End it; sessions end with their connection."""
         self._forward.close()
         self._process.kill()
 
