@@ -110,7 +110,7 @@ def forced(told: Told, verb: str, resource: str) -> dict[str, Any]:
 
 def nothing_left(node: Node) -> None:
     """No kubeconfig of a command, no proxy, no process of ours but the receiver."""
-    assert list(node.path("/tmp").glob("k8s-trace-tui*")) == []
+    assert list(node.path("/tmp").glob("k8s-trace-tui-trace*")) == [], "the receiver's own is another"
     ours = [line for line in node.run("ps", "-eo", "args").stdout.splitlines() if "tui.cli trace" in line]
     assert ours == []
     listening = node.run("ss", "-H", "-ltnp").stdout
