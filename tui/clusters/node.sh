@@ -338,6 +338,8 @@ watched() {
 # --- CRI ---------------------------------------------------------------------------------------------------------
 
 endpoint() {
+	# set to nothing, as by a caller that hands it on, it is no endpoint to crictl, nor what its own file says
+	[ -n "${CONTAINER_RUNTIME_ENDPOINT:-}" ] || unset CONTAINER_RUNTIME_ENDPOINT
 	if [ -n "${CONTAINER_RUNTIME_ENDPOINT:-}" ] || [ -e /etc/crictl.yaml ]; then return 0; fi
 	endpoint_found=
 	if [ -e "$ROOT/var/lib/kubelet/config.yaml" ]; then
@@ -1305,8 +1307,9 @@ detach() {
 	fi
 	# a unit of its own outlives also the end of the session's or the pod's control group
 	if [ -z "$ROOT" ] && [ -d /run/systemd/system ] && have systemd-run; then
+		# what is set to nothing would keep crictl from the endpoint in its own file
 		if limit 10 systemd-run --quiet --collect --unit="k8s-trace-tui-$ID-$detach_turn" --setenv=PATH="$PATH" \
-			--setenv=CONTAINER_RUNTIME_ENDPOINT="${CONTAINER_RUNTIME_ENDPOINT:-}" \
+			${CONTAINER_RUNTIME_ENDPOINT:+--setenv=CONTAINER_RUNTIME_ENDPOINT="$CONTAINER_RUNTIME_ENDPOINT"} \
 			sh "$D/node.sh" watch "$ID" "$detach_turn" >>"$D/errors" 2>&1 && there; then
 			return 0
 		fi

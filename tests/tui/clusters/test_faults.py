@@ -731,3 +731,12 @@ def test_a_kubelet_that_restarts_meanwhile(control_plane: ControlPlane) -> None:
     control_plane.kubelet = start_kubelet(control_plane.root)
     outcome = control_plane.follow(name)
     assert_all_well(control_plane, with_changes(old, plan), outcome.id, "done")
+
+
+def test_a_runtimes_endpoint_that_is_set_to_nothing(control_plane: ControlPlane) -> None:
+    """It keeps crictl from the endpoint in its own file, so it is as if it were not set."""
+    old, plan = control_plane.files(), control_plane.arm()
+    control_plane.host.environment["CONTAINER_RUNTIME_ENDPOINT"] = ""
+    name = rollout.begin(control_plane.host, plan, who="alice", patience=PATIENCE)
+    outcome = control_plane.follow(name)
+    assert_all_well(control_plane, with_changes(old, plan), outcome.id, "done")
