@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
-from receiver.store.otlp_json import Unreadable
+from receiver.recordings.foreign import BROKEN, attribute, clause, hex_id, nanoseconds, of_status
 
 _KINDS: Final = {
     "internal": Span.SPAN_KIND_INTERNAL,
@@ -23,7 +23,6 @@ _KINDS: Final = {
 }
 _SCOPE_NAMES: Final = ("otel.scope.name", "otel.library.name")
 _SCOPE_VERSIONS: Final = ("otel.scope.version", "otel.library.version")
-_MOST_US: Final = (1 << 64) // 1000 - 1
 
 
 def is_trace(document: object) -> bool:
@@ -41,8 +40,8 @@ def read(trace: dict[str, Any], left_out: Callable[[int, str], None]) -> Iterato
     for document in trace["spans"]:
         try:
             span, scope, version = _span(document)
-        except (Unreadable, TypeError, ValueError, KeyError, AttributeError, OverflowError) as problem:
-            bad, first = bad + 1, first or _clause(problem)
+        except BROKEN as problem:
+            bad, first = bad + 1, first or clause(problem)
             continue
         named = document.get("processID")
         process = document.get("process") or (processes.get(named) if isinstance(named, str) else None) or {}
@@ -60,10 +59,6 @@ def read(trace: dict[str, Any], left_out: Callable[[int, str], None]) -> Iterato
         left_out(bad, f"has spans that are not Jaeger's ({first})")
     if request.resource_spans:
         yield request
-
-
-def _clause(problem: Exception) -> str:
-    return f"no {problem}" if isinstance(problem, KeyError) else " ".join(str(problem).split())[:120]
 
 
 def _process(process: Any) -> Iterator[KeyValue]:
@@ -123,24 +118,6 @@ def _span(document: Any) -> tuple[Span, str, str]:
     return span, scope, version
 
 
-def of_status(span: Span, pair: KeyValue) -> bool:
-    """Whether an attribute is a part of the span's status, and is there now."""
-    said = pair.value.string_value
-    if pair.key == "otel.status_code" and said in ("OK", "ERROR"):
-        span.status.code = Status.STATUS_CODE_OK if said == "OK" else Status.STATUS_CODE_ERROR
-    elif pair.key in ("otel.status_description", "otel.status_message"):
-        span.status.message = said
-    elif pair.key == "w3c.tracestate":
-        span.trace_state = said
-    elif pair.key == "error" and (pair.value.bool_value or said.lower() == "true"):
-        span.status.code = Status.STATUS_CODE_ERROR
-    elif pair.key == "error" and said.lower() in ("", "false"):
-        pass
-    else:
-        return False
-    return True
-
-
 def _tag(tag: Any) -> KeyValue | None:
     """An attribute of a typed tag, None for what is none."""
     if not isinstance(tag, dict) or not isinstance(tag.get("key"), str):
@@ -151,42 +128,3 @@ def _tag(tag: Any) -> KeyValue | None:
     elif kind in ("int64", "float64") and isinstance(value, str) and len(value) < 40:
         value = int(value) if kind == "int64" else float(value)
     return attribute(tag["key"], value)
-
-
-def attribute(key: str, value: object) -> KeyValue:
-    """An attribute of a JSON value; what OTLP has no type for is text."""
-    pair = KeyValue(key=key)
-    if isinstance(value, bool):
-        pair.value.bool_value = value
-    elif isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
-        pair.value.int_value = value
-    elif isinstance(value, float):
-        pair.value.double_value = value
-    elif value is not None:
-        pair.value.string_value = value if isinstance(value, str) else str(value)
-    return pair
-
-
-def hex_id(value: object, size: int) -> bytes:
-    """An id of so many bytes; older libraries write 64 bits of a trace's, and leave zeros in front out.
-
-    Raises:
-        Unreadable: it is none.
-    """
-    if isinstance(value, str) and 0 < len(value) <= 2 * size:
-        try:
-            return bytes.fromhex(value.rjust(2 * size, "0"))
-        except ValueError:
-            pass
-    raise Unreadable(f"an id that is not {2 * size} hex digits")
-
-
-def nanoseconds(microseconds: object) -> int:
-    """Raises:
-    Unreadable: it is no time.
-    """
-    if isinstance(microseconds, str) and len(microseconds) < 20:
-        microseconds = int(microseconds)
-    if isinstance(microseconds, (int, float)) and 0 <= microseconds <= _MOST_US:
-        return int(microseconds * 1000)
-    raise Unreadable("a time that is none")

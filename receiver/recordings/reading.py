@@ -97,7 +97,7 @@ def _found(found: Iterator[Line | Binary], documents: Documents) -> Iterator[tup
 
 
 def _message(data: bytes) -> Iterator[bytes]:
-    """A serialised request; several with their lengths in front, as protobuf's own libraries delimit them.
+    """A serialised request.
 
     Raises:
         Unreadable: it is none.

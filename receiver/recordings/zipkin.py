@@ -11,8 +11,7 @@ from typing import Any, Final
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from receiver.recordings.jaeger import attribute, hex_id, nanoseconds, of_status
-from receiver.store.otlp_json import Unreadable
+from receiver.recordings.foreign import BROKEN, attribute, clause, hex_id, nanoseconds, of_status
 
 _KINDS: Final = {
     "SERVER": Span.SPAN_KIND_SERVER,
@@ -44,8 +43,8 @@ def read(
     for document in documents:
         try:
             span, service, scope, version = _span(document)
-        except (Unreadable, TypeError, ValueError, KeyError, AttributeError, OverflowError) as problem:
-            bad, first = bad + 1, first or " ".join(str(problem).split())[:120]
+        except BROKEN as problem:
+            bad, first = bad + 1, first or clause(problem)
             continue
         group = groups.get((service, scope, version))
         if group is None:

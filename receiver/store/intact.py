@@ -204,12 +204,9 @@ class Intact:
         """A file is never shorter than what SQLite has folded into it: a first page from the beginning, and each later
         page is in the file or in the log."""
         state = self.state()
-        try:
-            found = os.stat(self._names[0])
-        except OSError:
-            found = None
-        if found is None or (found.st_dev, found.st_ino) != self._file:
-            return self._file_moved(found is not None)
+        found = self._file_found()
+        if isinstance(found, Loss):
+            return found
         short = found.st_size < _PAGE or (found.st_size < self._seen and self._lacks_pages(found.st_size))
         if state is not None and state.frames:
             short |= found.st_size < (state.pages - state.pending) * state.page
@@ -220,14 +217,17 @@ class Intact:
         self._seen = found.st_size
         return None
 
-    def _file_moved(self, another: bool) -> Loss:
-        """`another` is there now."""
+    def _file_found(self) -> os.stat_result | Loss:
+        """The file as it is now, unless it is another one, or none."""
         path = self._path
-        way_out = (
-            f"Move what is there now aside, with {path}-wal if that is there, and start the receiver again."
-            if another
-            else "Starting the receiver again begins a new one."
-        )
+        try:
+            found = os.stat(self._names[0])
+        except OSError:
+            way_out = "Starting the receiver again begins a new one."
+        else:
+            if (found.st_dev, found.st_ino) == self._file:
+                return found
+            way_out = f"Move what is there now aside, with {path}-wal if that is there, and start the receiver again."
         return Loss(f"The database {path} was moved or removed while it was in use.", way_out)
 
     def _file_cut_off(self) -> Loss:
@@ -285,12 +285,9 @@ class Intact:
     def _besides(self, whole: bool) -> Loss | None:
         """What else is gone where the shared memory is: SQLite, which is not to be asked unless that is still
         `whole`, has no part in it. None: nothing, so nothing is lost."""
-        try:
-            found = os.stat(self._names[0])
-        except OSError:
-            found = None
-        if found is None or (found.st_dev, found.st_ino) != self._file:
-            return self._file_moved(found is not None)
+        found = self._file_found()
+        if isinstance(found, Loss):
+            return found
         if found.st_size < min(_PAGE, self._seen):
             return self._file_cut_off()
         kept, known = self._log_kept, self._log_known
